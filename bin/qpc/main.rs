@@ -1,0 +1,2 @@
+//! The `qpc` command line.
+fn main() {}

@@ -1,0 +1,28 @@
+//! Bytes and types of the wire. No IO, clock, randomness or actors here; `docs/protocol.md` is
+//! the specification.
+
+pub mod cbor;
+pub mod error;
+pub mod ids;
+pub mod limits;
+
+pub use error::DecodeError;
+pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
+
+/// The three queues of a link, most urgent first. Control never waits behind data, and a file
+/// never delays a chat line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum TrafficClass {
+    /// Link control, announces, receipts, acknowledgements.
+    Control = 0,
+    /// Messages of one envelope.
+    Interactive = 1,
+    /// Chunks of files.
+    Bulk = 2,
+}
+
+impl TrafficClass {
+    /// All classes, most urgent first.
+    pub const ALL: [TrafficClass; 3] = [Self::Control, Self::Interactive, Self::Bulk];
+}
