@@ -5,5 +5,7 @@
 #![deny(clippy::disallowed_methods)]
 
 pub mod backoff;
+pub mod custody;
+pub mod delivery;
 pub mod drain;
 pub mod health;
