@@ -7,3 +7,4 @@
 pub mod backoff;
 pub mod drain;
 pub mod health;
+pub mod limit;
