@@ -9,3 +9,4 @@ pub mod custody;
 pub mod delivery;
 pub mod drain;
 pub mod health;
+pub mod limit;
