@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use super::ops::Counter;
-
 /// Why something did not happen. A submission answered with one of these left nothing behind.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -115,8 +113,8 @@ pub enum StoreError {
         limit: usize,
     },
     /// A counter has no numbers left.
-    #[error("counter {0:?} has no numbers left")]
-    CounterExhausted(Counter),
+    #[error("the {0} has no numbers left")]
+    CounterExhausted(&'static str),
     /// The system gave no random bytes for a row key.
     #[error("the system gave no random bytes: {0}")]
     Random(String),

@@ -25,19 +25,30 @@
 //!
 //! Deliberately absent: packets, routes, actors, and any decision about *what* to keep or retry.
 
+pub mod data_dir;
+mod embedded;
 mod engine;
 mod error;
+mod group_commit;
+mod lock;
+mod mem;
 mod ops;
 mod quota;
+mod row_seal;
+pub mod space;
 
 use std::{fmt, pin::Pin};
 
-pub use engine::{Engine, Work, WorkDone, WorkResult};
+pub use data_dir::DataDir;
+pub use embedded::{CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
+pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
 pub use error::StoreError;
+pub use group_commit::{BatchStats, Observer, QueueBounds, StopReason, StoreEvent, StoreHandle, StoreThread};
+pub use mem::{MemEngine, MemFault, MemStore};
 pub use ops::{
-    Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxCommit, InboxPage, InboxRow, KvPage,
-    LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace, OutboxPage, OutboxRow,
-    PageLimit, PartialPage, PartialRow, Seen,
+    Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxCommit, InboxPage, InboxRow,
+    KV_KEY_BYTES_MAX, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace,
+    OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, ROW_BYTES_MAX, Seen,
 };
 pub use quota::{HELD_ROW_OVERHEAD_BYTES, HoldRefusal, MailboxQuota, Quota, QuotaScope};
 

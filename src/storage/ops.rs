@@ -96,7 +96,8 @@ pub enum LocalOp {
     },
 
     /// Takes `count` numbers that no other reservation ever got or gets, crash or not.
-    /// → [`LocalOutcome::Reserved`]. Numbers not used before a crash are lost, which is the point.
+    /// → [`LocalOutcome::Reserved`] or [`LocalOutcome::Exhausted`]. Numbers not used before a crash
+    /// are lost, which is the point. The first number of all is 1.
     Reserve {
         /// Of which counter.
         counter: Counter,
@@ -198,6 +199,8 @@ pub enum LocalOutcome {
         /// How many.
         count: u32,
     },
+    /// The counter has no `count` numbers left; nothing was taken.
+    Exhausted,
     /// The boot epoch now.
     BootEpoch(u32),
     /// A small value, if there is one.
@@ -567,6 +570,18 @@ pub const ROW_BYTES_MAX: usize = 256 * 1024;
 
 /// Largest key of a small value in bytes.
 pub const KV_KEY_BYTES_MAX: usize = 255;
+
+impl MailOp {
+    /// Refuses rows larger than any message needs, before anything is written.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        match self {
+            MailOp::Hold(row) if row.frame.len() > ROW_BYTES_MAX => {
+                Err(StoreError::RowTooLarge { got: row.frame.len(), limit: ROW_BYTES_MAX })
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl LocalOp {
     /// Refuses rows larger than any message needs, before anything is written.
