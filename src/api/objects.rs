@@ -500,5 +500,16 @@ macro_rules! reply_from {
 }
 
 reply_from!(
-    Status, Peer, Route, Stopped, SendOutcome, MessageId, InboxItem, OutboxItem, Trace, Pong, Contact, Done
+    Status,
+    Peer,
+    Route,
+    Stopped,
+    SendOutcome,
+    MessageId,
+    InboxItem,
+    OutboxItem,
+    Trace,
+    Pong,
+    Contact,
+    Done
 );
