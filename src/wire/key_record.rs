@@ -90,7 +90,8 @@ impl SignedKeyRecord {
         let mut r = Reader::new(body);
         r.array(2, 2, "key_record")?;
         let signed = r.bytes(SIGNED_BYTES_MAX, "key_record content")?;
-        KeyRecord::decode(signed)?;
+        let signed_at = r.offset().saturating_sub(signed.len());
+        KeyRecord::decode(signed).map_err(|e| e.shifted(signed_at))?;
         let signed = body.slice_ref(signed);
         let signature = Signature(r.fixed("signature")?);
         r.finish()?;
