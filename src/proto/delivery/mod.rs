@@ -10,7 +10,7 @@
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
 
 pub mod compose;
-// pub mod inbound;
+pub mod inbound;
 pub mod outbox;
 pub mod record;
 pub mod transfer;
