@@ -1,1 +1,24 @@
-//! (being written)
+//! The control socket: how `qpc`, and any local tool of the same user, talks to a running node.
+//!
+//! A Unix socket in the data directory, mode 0600, which also checks the peer's user. One request
+//! a connection:
+//!
+//! ```text
+//! client  {"v":1,"request":{"command":"send",…},"payload_len":5}\n
+//! node    {"reply":{…},"payload_len":0}\n                     any number, each followed by its payload
+//! node    {"reply":{…},"payload_len":3,"ack":7}\n  abc        wants an acknowledgement before it goes on
+//! client  {"ack":7}\n
+//! node    {"end":{}}\n   or   {"error":{"class":"failed","message":"…"}}\n
+//! ```
+//!
+//! A client that goes away cancels its request: the future that serves it is dropped. The protocol
+//! is no public interface; it changes with its version, and node and client of different versions
+//! refuse each other by name.
+//!
+//! Deliberately absent: authentication beyond the user id, remote access, and any knowledge of what
+//! a node is. [`Service`] is the seam: the node implements it, tests put a fake behind it.
+
+// client, location, protocol and server follow.
+pub mod service;
+
+pub use service::{ClientGone, Outgoing, ReplyRx, ReplyTx, Service, reply_channel};

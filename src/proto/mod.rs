@@ -6,12 +6,15 @@
 
 pub mod announce;
 pub mod backoff;
+pub mod custody;
+pub mod delivery;
 pub mod clock_trust;
 pub mod dedup;
 pub mod drain;
 pub mod duplicate;
 pub mod fib;
 pub mod health;
+pub mod limit;
 pub mod link;
 pub mod router;
 pub mod table;

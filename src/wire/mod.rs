@@ -23,6 +23,7 @@ pub use frame::{Frame, FrameExt, FrameParts, FrameType};
 
 pub use error::DecodeError;
 pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
+pub use key_record::{KeyRecord, ReceiverKey, SignedKeyRecord};
 
 /// The three queues of a link, most urgent first. Control never waits behind data, and a file
 /// never delays a chat line.

@@ -1,0 +1,515 @@
+//! The objects that answers are made of, named and shaped as `CLI.md` has them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use crate::wire::{Address, Digest, MessageUid, PublicKey};
+
+/// Whether a node, or a part of it, does its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// All is well.
+    Healthy,
+    /// Works, with less than it should have.
+    Degraded,
+    /// On its way to a clean end; takes no new work.
+    Draining,
+    /// Does not do its work.
+    Unhealthy,
+}
+
+impl NodeState {
+    /// The word used in JSON and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// How one part of a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubsystemStatus {
+    /// Its state.
+    pub status: NodeState,
+    /// Why, for people; none where there is nothing to say.
+    pub detail: Option<String>,
+}
+
+/// Answer to `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's address.
+    pub address: Address,
+    /// The node's version.
+    pub version: String,
+    /// Name of the network.
+    pub network: String,
+    /// Seconds since start.
+    pub uptime_s: u64,
+    /// All parts folded into one state.
+    pub state: NodeState,
+    /// By name, at least `transport`, `routing` and `store`.
+    pub subsystems: BTreeMap<String, SubsystemStatus>,
+    /// Links that are up.
+    pub peers: u64,
+    /// Destinations with a route.
+    pub routes: u64,
+    /// Messages on disk: inbox, outbox and held for others.
+    pub stored: u64,
+    /// Where the health endpoint listens.
+    pub health: Option<String>,
+    /// What the node listens on, real ports.
+    pub listen: Vec<String>,
+}
+
+/// Who opened a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// The peer dialled.
+    In,
+    /// This node dialled.
+    Out,
+}
+
+impl Direction {
+    /// The word used in JSON and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// What a link can carry, classified from bitrate, frame size and duty cycle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// Internet and LAN links.
+    Unconstrained,
+    /// Slow but continuous links.
+    Medium,
+    /// Radio at its better settings.
+    Constrained,
+    /// Radio at its longest range.
+    SeverelyConstrained,
+}
+
+impl Capability {
+    /// The word used in JSON and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unconstrained => "unconstrained",
+            Self::Medium => "medium",
+            Self::Constrained => "constrained",
+            Self::SeverelyConstrained => "severely_constrained",
+        }
+    }
+}
+
+/// One link, in the answer to `peers`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Who is on the other end; none where a medium does not say.
+    pub address: Option<Address>,
+    /// Where it was dialled, or where it came from.
+    pub url: String,
+    /// `quic`, `tcp`, `memory`, …
+    pub transport: String,
+    /// Who opened it.
+    pub direction: Direction,
+    /// Seconds since it came up.
+    pub since_s: u64,
+    /// Smoothed round trip.
+    pub rtt_ms: Option<f64>,
+    /// Frames sent.
+    pub tx_frames: u64,
+    /// Frames received.
+    pub rx_frames: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// What it can carry.
+    pub capability: Capability,
+    /// Radio: signal strength.
+    pub rssi_dbm: Option<f64>,
+    /// Radio: signal to noise.
+    pub snr_db: Option<f64>,
+}
+
+/// One destination, in the answer to `routes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub destination: Address,
+    /// The neighbour it goes through first.
+    pub next_hop: Address,
+    /// Links to cross.
+    pub hops: u8,
+    /// Sequence number of the announce behind it.
+    pub sequence: u32,
+    /// Boot epoch of the announce behind it.
+    pub boot_epoch: u32,
+    /// Seconds until it expires.
+    pub expires_s: u64,
+    /// What the destination announced: `relay`, `store`, …
+    pub capabilities: Vec<String>,
+    /// Transport of the link to the next hop.
+    pub transport: String,
+    /// Other usable next hops.
+    pub alternatives: u64,
+    /// Share of messages over this route that were receipted, 0 to 1; none before the first.
+    pub delivered_share: Option<f64>,
+}
+
+/// Which messages go first when a link is full; shedding begins at the low end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// First to wait.
+    Low,
+    /// Everything that is not special.
+    #[default]
+    Normal,
+    /// Before normal traffic.
+    High,
+    /// Before everything, at most a twentieth of what a neighbour may send.
+    Critical,
+}
+
+impl Priority {
+    /// The word used in JSON and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeliveryStatus {
+    /// Stored by the recipient's node, which signed a receipt; not: read.
+    Delivered,
+    /// Safe on this node's disk and on its way.
+    Queued,
+    /// Its lifetime ended first.
+    Expired,
+    /// Refused, or cancelled.
+    Failed,
+}
+
+impl DeliveryStatus {
+    /// The word used in JSON and text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Queued => "queued",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Answer to `send`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendOutcome {
+    /// The message's uid, the same at sender and receiver.
+    pub id: MessageUid,
+    /// What became of it.
+    pub status: DeliveryStatus,
+    /// Why it is not delivered: `no_key`, `no_path`, `refused: …`.
+    pub reason: Option<String>,
+    /// From the outbox to the receipt.
+    pub rtt_ms: Option<f64>,
+    /// Links crossed.
+    pub hops: Option<u8>,
+}
+
+/// Answer to `broadcast`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageId {
+    /// The message's uid.
+    pub id: MessageUid,
+}
+
+/// One line of `inbox list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxItem {
+    /// The message's uid.
+    pub id: MessageUid,
+    /// Who signed it.
+    pub from: Address,
+    /// The contact's name of that address, when it has one.
+    pub from_name: Option<String>,
+    /// Whether it went to everyone, and so was not encrypted.
+    pub broadcast: bool,
+    /// The sender's clock.
+    pub sent_at: Option<Timestamp>,
+    /// This node's clock.
+    pub received_at: Timestamp,
+    /// Links crossed.
+    pub hops: Option<u8>,
+    /// Bytes of content.
+    pub size: u64,
+    /// The file's name as its sender gave it: from a stranger, never a path to write to.
+    pub name: Option<String>,
+}
+
+/// One line of `recv`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// The message's uid.
+    pub id: MessageUid,
+    /// Who signed it.
+    pub from: Address,
+    /// The contact's name of that address, when it has one.
+    pub from_name: Option<String>,
+    /// Whether it went to everyone, and so was not encrypted.
+    pub broadcast: bool,
+    /// The sender's clock.
+    pub sent_at: Option<Timestamp>,
+    /// This node's clock.
+    pub received_at: Timestamp,
+    /// Links crossed.
+    pub hops: Option<u8>,
+    /// Bytes of content.
+    pub size: u64,
+    /// The file's name as its sender gave it.
+    pub name: Option<String>,
+    /// The content where it is UTF-8 and at most 64 KiB.
+    pub text: Option<String>,
+    /// Else the content in base64, up to 64 KiB or when asked for inline.
+    pub payload_b64: Option<String>,
+    /// Where the content was written, when asked to save.
+    pub file: Option<String>,
+    /// SHA-256 of the content.
+    pub sha256: Digest,
+}
+
+/// One line of `outbox list`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxItem {
+    /// The message's uid.
+    pub id: MessageUid,
+    /// Destination.
+    pub to: Address,
+    /// Bytes of content.
+    pub size: u64,
+    /// Its class.
+    pub priority: Priority,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// Seconds until the next attempt; none while one is under way or no path is known.
+    pub next_retry_s: Option<u64>,
+    /// Seconds until it expires.
+    pub expires_s: u64,
+    /// `queued`, `sent`, `in_custody`, …
+    pub state: String,
+    /// Why it is still here: `no_key`, `no_path`, `refused: …`.
+    pub reason: Option<String>,
+}
+
+/// One hop of a trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// Who it is; none where the hop declined to say.
+    pub address: Option<Address>,
+    /// Round trip to it.
+    pub rtt_ms: Option<f64>,
+    /// Transport it is reached over from the hop before.
+    pub transport: Option<String>,
+    /// Radio: signal to noise.
+    pub snr_db: Option<f64>,
+}
+
+/// Answer to `trace`: the path without this node, with the destination.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Destination asked for.
+    pub destination: Address,
+    /// Whether it answered in time.
+    pub reached: bool,
+    /// Nearest first.
+    pub hops: Vec<TraceHop>,
+}
+
+/// One answer, or one silence, of `ping`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Number of the ping, from 1.
+    pub seq: u32,
+    /// Round trip; none when no answer came in time.
+    pub rtt_ms: Option<f64>,
+    /// Links crossed.
+    pub hops: Option<u8>,
+}
+
+/// A name for an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contact {
+    /// The name.
+    pub name: String,
+    /// Whom it names.
+    pub address: Address,
+    /// The key, when known.
+    pub public_key: Option<PublicKey>,
+}
+
+/// It is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Always true.
+    pub ok: bool,
+}
+
+impl Done {
+    /// `{"ok":true}`.
+    pub const OK: Done = Done { ok: true };
+}
+
+/// Answer to `init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Initialised {
+    /// The new node's address.
+    pub address: Address,
+    /// The new node's key.
+    pub public_key: PublicKey,
+    /// Where its state lives.
+    pub data_dir: String,
+}
+
+/// Answer to `version`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// Version of this program.
+    pub version: String,
+    /// Protocol it speaks on links, as negotiated by TLS.
+    pub protocol: String,
+    /// Version of the control protocol.
+    pub control: u32,
+    /// Operating system and processor.
+    pub target: String,
+    /// Optional parts compiled in.
+    pub features: Vec<String>,
+}
+
+/// First line of `run`: every listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Says which event the object is.
+    pub event: ReadyEvent,
+    /// The node's address.
+    pub address: Address,
+    /// The node's key.
+    pub public_key: PublicKey,
+    /// What it listens on, real ports.
+    pub listen: Vec<String>,
+    /// Where its health endpoint listens, none when off.
+    pub health: Option<String>,
+    /// Path of the control socket.
+    pub control: String,
+    /// Process id.
+    pub pid: u32,
+}
+
+/// Last line of `run` and the answer to `drain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Says which event the object is.
+    pub event: StoppedEvent,
+    /// What made it stop: `signal`, `drain`, `failed: …`.
+    pub reason: String,
+    /// Whether every phase ended within its deadline.
+    pub drained: bool,
+    /// How long each phase took, in order.
+    pub phases: Vec<PhaseTime>,
+    /// Messages in the store that the next start goes on with.
+    pub undelivered_kept: u64,
+}
+
+/// How long one phase of a drain took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// `draining`, `persisting`, `cleanup`, `complete`.
+    pub name: String,
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// The word `ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadyEvent {
+    /// The only value.
+    #[default]
+    Ready,
+}
+
+/// The word `stopped`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoppedEvent {
+    /// The only value.
+    #[default]
+    Stopped,
+}
+
+/// Everything a node answers with over its control socket, one object each. Written as the object
+/// itself; who asked knows which one comes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs)] // Each variant is named after the object it carries.
+pub enum Reply {
+    Status(Status),
+    Peer(Peer),
+    Route(Route),
+    Stats(serde_json::Map<String, serde_json::Value>),
+    Stopped(Stopped),
+    SendOutcome(SendOutcome),
+    MessageId(MessageId),
+    InboxItem(InboxItem),
+    OutboxItem(OutboxItem),
+    Trace(Trace),
+    Pong(Pong),
+    Contact(Contact),
+    Done(Done),
+}
+
+macro_rules! reply_from {
+    ($($name:ident),*) => {
+        $(impl From<$name> for Reply {
+            fn from(object: $name) -> Self {
+                Self::$name(object)
+            }
+        })*
+    };
+}
+
+reply_from!(
+    Status,
+    Peer,
+    Route,
+    Stopped,
+    SendOutcome,
+    MessageId,
+    InboxItem,
+    OutboxItem,
+    Trace,
+    Pong,
+    Contact,
+    Done
+);
