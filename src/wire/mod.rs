@@ -4,10 +4,12 @@
 pub mod cbor;
 pub mod error;
 pub mod ids;
+pub mod key_record;
 pub mod limits;
 
 pub use error::DecodeError;
 pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
+pub use key_record::{KeyRecord, ReceiverKey, SignedKeyRecord};
 
 /// The three queues of a link, most urgent first. Control never waits behind data, and a file
 /// never delays a chat line.

@@ -1,0 +1,377 @@
+//! An identity on disk: the one file of this layer that touches it.
+//!
+//! PKCS#8 PEM, mode 0600 in a directory that nobody else may write to. A new file is written
+//! under another name, synced, and linked to its own, so that it is there whole or not at all and
+//! never takes the place of one that exists; then the directory is synced. Calls block; they are
+//! made at start-up.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use crate::wire::ids::hex;
+
+use super::{
+    error::{CryptoError, IdentityError},
+    identity::MeshIdentity,
+    random::{check_os_rng, os_rng, random_bytes},
+};
+
+/// Name of the identity in a data directory.
+pub const IDENTITY_FILE: &str = "identity.pem";
+
+/// Largest identity file in bytes; ours takes 119.
+const FILE_BYTES_MAX: u64 = 4096;
+
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+/// What group and others may have of the file: nothing.
+const OTHERS: u32 = 0o077;
+/// What group and others may not have of its directory: they could put another file in its place.
+const OTHERS_WRITE: u32 = 0o022;
+
+impl MeshIdentity {
+    /// The identity of a data directory, made with it where there is none. Of two processes that
+    /// both make one, both get the one that came first.
+    ///
+    /// # Errors
+    /// As [`MeshIdentity::load`] and [`MeshIdentity::save_new`].
+    pub fn load_or_create(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join(IDENTITY_FILE);
+        match Self::load(&path) {
+            Err(IdentityError::Missing { .. }) => {}
+            done => return done,
+        }
+        check_os_rng()?;
+        let identity = Self::generate(&mut os_rng());
+        match identity.save_new(&path) {
+            Ok(()) => Ok(identity),
+            Err(IdentityError::Exists { .. }) => Self::load(&path),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the identity at `path`.
+    ///
+    /// # Errors
+    /// No file, a symbolic link or something else than a file, a file that others may access, a
+    /// directory that others may write to, other content.
+    pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        let named = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(IdentityError::Missing { path: path.into() });
+            }
+            named => named.map_err(failed("read", path))?,
+        };
+        if named.is_symlink() {
+            return Err(IdentityError::Symlink { path: path.into() });
+        }
+        if !named.is_file() {
+            return Err(IdentityError::NotAFile { path: path.into() });
+        }
+        let file = File::open(path).map_err(failed("open", path))?;
+        let opened = file.metadata().map_err(failed("read", path))?;
+        // Swapped for a link between the two calls.
+        if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+            return Err(IdentityError::Symlink { path: path.into() });
+        }
+        refuse_others(path, opened.mode(), OTHERS, FILE_MODE)?;
+        let dir = directory_of(path);
+        let dir_mode = fs::metadata(&dir).map_err(failed("read", &dir))?.mode();
+        refuse_others(&dir, dir_mode, OTHERS_WRITE, DIR_MODE)?;
+
+        // Room from the start, since a string that grows leaves copies of its content behind.
+        let mut pem = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
+        let malformed = |source| IdentityError::Malformed { path: path.into(), source };
+        let read = (&file).take(FILE_BYTES_MAX).read_to_string(&mut pem);
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(malformed(CryptoError::PrivateKey { detail: "it is not text".into() }));
+            }
+            read => read.map_err(failed("read", path))?,
+        };
+        MeshIdentity::from_pkcs8_pem(&pem).map_err(malformed)
+    }
+
+    /// Writes the identity to `path`, where there must be nothing, and makes the directory where
+    /// there is none. An empty directory is taken over and closed to others.
+    ///
+    /// # Errors
+    /// A file at `path`, a directory that others may write to, a full or failing disk.
+    pub fn save_new(&self, path: &Path) -> Result<(), IdentityError> {
+        let dir = directory_of(path);
+        prepare_directory(&dir)?;
+        let suffix = hex(&random_bytes::<8>(&mut os_rng()));
+        let fresh = dir.join(format!(".{IDENTITY_FILE}.{suffix}"));
+        let written = self.write_fresh(&fresh).and_then(|()| link_new(&fresh, path));
+        // Whatever happened, the other name goes; after the link it is the second of two.
+        let removed = fs::remove_file(&fresh).map_err(failed("remove", &fresh));
+        written.and(removed)?;
+        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &dir))
+    }
+
+    fn write_fresh(&self, path: &Path) -> Result<(), IdentityError> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(path)
+            .map_err(failed("create", path))?;
+        // The umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(failed("set the mode of", path))?;
+        file.write_all(self.to_pkcs8_pem().as_bytes()).map_err(failed("write", path))?;
+        file.sync_all().map_err(failed("sync", path))
+    }
+}
+
+fn prepare_directory(dir: &Path) -> Result<(), IdentityError> {
+    let close =
+        || fs::set_permissions(dir, Permissions::from_mode(DIR_MODE)).map_err(failed("set the mode of", dir));
+    match fs::metadata(dir) {
+        Ok(found) => {
+            let empty = fs::read_dir(dir).map_err(failed("read", dir))?.next().is_none();
+            if empty { close() } else { refuse_others(dir, found.mode(), OTHERS_WRITE, DIR_MODE) }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let created = DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
+            created.map_err(failed("create", dir))?;
+            close()?;
+            // Its own entry has to outlive a power cut as well.
+            let parent = directory_of(dir);
+            File::open(&parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", &parent))
+        }
+        Err(error) => Err(failed("read", dir)(error)),
+    }
+}
+
+/// Gives `fresh` its final name, unless something has it already. Renaming would overwrite.
+fn link_new(fresh: &Path, path: &Path) -> Result<(), IdentityError> {
+    fs::hard_link(fresh, path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => IdentityError::Exists { path: path.into() },
+        _ => failed("create", path)(error),
+    })
+}
+
+fn refuse_others(path: &Path, mode: u32, refused: u32, wanted: u32) -> Result<(), IdentityError> {
+    if mode & refused == 0 {
+        Ok(())
+    } else {
+        Err(IdentityError::TooOpen { path: path.into(), mode: mode & 0o7777, wanted })
+    }
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir.into(),
+        _ => ".".into(),
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.into();
+    move |source| IdentityError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::symlink,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+    use crate::crypto::sign::untagged;
+
+    fn identity() -> MeshIdentity {
+        MeshIdentity::from_seed([5; 32])
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn saved() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(IDENTITY_FILE);
+        identity().save_new(&path).unwrap();
+        (dir, path)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("a").join("b");
+        let made = MeshIdentity::load_or_create(&data).unwrap();
+        let found = MeshIdentity::load_or_create(&data).unwrap();
+        assert_eq!(found.public_key(), made.public_key());
+        assert_eq!(names(&data), [IDENTITY_FILE], "nothing else is left behind");
+        assert_eq!((mode(&data), mode(&data.join(IDENTITY_FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let (dir, path) = saved();
+        let stranger = MeshIdentity::from_seed([6; 32]);
+        assert!(matches!(stranger.save_new(&path), Err(IdentityError::Exists { .. })));
+        assert_eq!(MeshIdentity::load(&path).unwrap().address(), identity().address());
+        assert_eq!(names(dir.path()), [IDENTITY_FILE]);
+
+        fs::remove_file(&path).unwrap();
+        symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(matches!(stranger.save_new(&path), Err(IdentityError::Exists { .. })));
+        assert_eq!(names(dir.path()), [IDENTITY_FILE], "nothing was written through the link");
+    }
+
+    #[test]
+    fn of_many_that_create_at_once_all_get_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let addresses: Vec<_> = std::thread::scope(|scope| {
+            let create = || MeshIdentity::load_or_create(&data).unwrap().address();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+        assert_eq!(names(&data), [IDENTITY_FILE]);
+    }
+
+    /// Runs itself under each umask, since a process has only one.
+    #[test]
+    fn modes_do_not_depend_on_the_umask() {
+        const CHILD: &str = "QPC_TEST_UMASK_CHILD";
+        if let Some(data) = std::env::var_os(CHILD) {
+            identity().save_new(&Path::new(&data).join(IDENTITY_FILE)).unwrap();
+            return;
+        }
+        for umask in ["000", "022", "077", "777"] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data");
+            let status = Command::new("sh")
+                .args(["-c", "umask \"$0\"; exec \"$@\"", umask])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "crypto::key_file::tests::modes_do_not_depend_on_the_umask"])
+                .env(CHILD, &data)
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success(), "umask {umask}");
+            let path = data.join(IDENTITY_FILE);
+            assert_eq!((mode(&data), mode(&path)), (0o700, 0o600), "umask {umask}");
+            assert_eq!(MeshIdentity::load(&path).unwrap().address(), identity().address());
+        }
+    }
+
+    #[test]
+    fn a_file_others_may_access_is_refused_with_the_way_out() {
+        let (_dir, path) = saved();
+        for open in [0o640, 0o604, 0o660, 0o644, 0o601, 0o666] {
+            set_mode(&path, open);
+            let refused = MeshIdentity::load(&path).unwrap_err().to_string();
+            assert!(refused.contains(&format!("chmod 600 {}", path.display())), "{refused}");
+            assert!(refused.contains(&format!("{open:04o}")), "{refused}");
+        }
+        for closed in [0o600, 0o400] {
+            set_mode(&path, closed);
+            assert!(MeshIdentity::load(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_directory_others_may_write_to_is_refused() {
+        let (dir, path) = saved();
+        set_mode(dir.path(), 0o775);
+        let refused = MeshIdentity::load(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("chmod 700 {}", dir.path().display())), "{refused}");
+        let other = dir.path().join("other.pem");
+        assert!(matches!(identity().save_new(&other), Err(IdentityError::TooOpen { .. })));
+        set_mode(dir.path(), 0o755);
+        assert!(MeshIdentity::load(&path).is_ok());
+    }
+
+    #[test]
+    fn an_empty_directory_is_taken_over_and_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o777);
+        identity().save_new(&dir.path().join(IDENTITY_FILE)).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+    }
+
+    #[test]
+    fn links_and_other_things_are_refused() {
+        let (dir, path) = saved();
+        let link = dir.path().join("link.pem");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(MeshIdentity::load(&link), Err(IdentityError::Symlink { .. })));
+        assert!(matches!(MeshIdentity::load(dir.path()), Err(IdentityError::NotAFile { .. })));
+        let none = MeshIdentity::load(&dir.path().join("none.pem")).unwrap_err();
+        assert!(none.to_string().contains("qpc init"), "{none}");
+    }
+
+    #[test]
+    fn other_content_is_refused_and_not_repeated() {
+        let (_dir, path) = saved();
+        let long = "A".repeat(100_000);
+        for content in ["", "opensesame", "-----BEGIN PRIVATE KEY-----\nopensesame\n", &long] {
+            fs::write(&path, content).unwrap();
+            let refused = MeshIdentity::load(&path).unwrap_err();
+            assert!(matches!(refused, IdentityError::Malformed { .. }), "{refused:?}");
+            assert!(!format!("{refused} {refused:?}").contains("opensesame"));
+        }
+        fs::write(&path, [0xff; 40]).unwrap();
+        assert!(matches!(MeshIdentity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
+
+    fn openssl(args: &[&str]) -> Vec<u8> {
+        let done = Command::new("openssl").args(args).output().expect("openssl is installed");
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    }
+
+    #[test]
+    fn openssl_reads_our_file() {
+        let (dir, path) = saved();
+        let pem = path.to_str().unwrap();
+        let public = openssl(&["pkey", "-in", pem, "-pubout", "-outform", "DER"]);
+        assert!(public.ends_with(identity().public_key().as_bytes()));
+        assert_eq!(openssl(&["pkey", "-in", pem]), fs::read(&path).unwrap());
+        assert_eq!(openssl(&["pkey", "-in", pem, "-outform", "DER"]), *identity().to_pkcs8_der());
+
+        // And signs with it what we sign.
+        let message = dir.path().join("message");
+        fs::write(&message, b"message").unwrap();
+        let message = message.to_str().unwrap();
+        let signature = openssl(&["pkeyutl", "-sign", "-inkey", pem, "-rawin", "-in", message]);
+        assert_eq!(signature, untagged::sign(&[5; 32], b"message").1.as_bytes());
+    }
+
+    #[test]
+    fn we_read_the_file_of_openssl() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(IDENTITY_FILE);
+        let pem = path.to_str().unwrap();
+        openssl(&["genpkey", "-algorithm", "ed25519", "-out", pem]);
+        set_mode(&path, 0o600);
+        let public = openssl(&["pkey", "-in", pem, "-pubout", "-outform", "DER"]);
+        let identity = MeshIdentity::load(&path).unwrap();
+        assert!(public.ends_with(identity.public_key().as_bytes()));
+
+        openssl(&["genpkey", "-algorithm", "x25519", "-out", pem]);
+        set_mode(&path, 0o600);
+        assert!(matches!(MeshIdentity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
+}
