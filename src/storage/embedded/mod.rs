@@ -17,6 +17,8 @@ mod format;
 mod local;
 mod mail;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 use std::{
@@ -66,7 +68,7 @@ pub struct EmbeddedOptions {
     /// Cache of the engine in bytes.
     pub cache_bytes: usize,
     /// Wall-clock seconds since 1970; names the row key of the hour, nothing else.
-    pub clock_unix_s: fn() -> u64,
+    pub clock_unix_s: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Asks for free space.
     pub space: SpaceProbe,
     /// Opens the engine's file.
@@ -78,7 +80,7 @@ impl Default for EmbeddedOptions {
         Self {
             quota: MailboxQuota::default(),
             cache_bytes: CACHE_BYTES,
-            clock_unix_s: clock::unix_s,
+            clock_unix_s: Arc::new(clock::unix_s),
             space: Arc::new(system_space),
             open_file: Arc::new(open_system_file),
         }
@@ -139,6 +141,9 @@ impl EmbeddedStore {
         let meter = Arc::new(SyncMeter::default());
         let row_keys = RowKeys::open(&dir.row_keys_path())?;
         let is_new = !path.exists();
+        if !is_new {
+            refuse_open_mode(&path, FILE_MODE)?;
+        }
         let db = open_database(&path, &options, &meter)?;
         if is_new {
             // The engine syncs the file, not the directory it is in; see the ADR.
@@ -419,7 +424,6 @@ fn open_system_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
 
 fn open_database(path: &Path, options: &EmbeddedOptions, meter: &Arc<SyncMeter>) -> Result<Database> {
     let file = (options.open_file)(path).map_err(|e| StoreError::of_io("opening the store", path, e))?;
-    refuse_open_mode(path, FILE_MODE)?;
     let opened = Builder::new()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(StoreFile::new(file, Arc::clone(meter)));
