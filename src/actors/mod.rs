@@ -1,1 +1,7 @@
-//! (being written)
+//! Thin actor shells around the cores in [`proto`](crate::proto): mailbox in, core step, effects
+//! out. Everything about actix that bites is handled in the files here.
+
+pub mod child;
+pub mod health;
+pub mod mailbox;
+pub mod supervisor;

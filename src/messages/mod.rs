@@ -1,1 +1,15 @@
-//! (being written)
+//! Plain typed messages between actors, one file per conversation. A message is only data: it
+//! knows no actor and no socket.
+
+pub mod health;
+pub mod lifecycle;
+
+/// `message!(Type => Answer)`: what an actor answers to a message of this type.
+macro_rules! message {
+    ($message:ty => $answer:ty) => {
+        impl ::actix::Message for $message {
+            type Result = $answer;
+        }
+    };
+}
+pub(crate) use message;

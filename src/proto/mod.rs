@@ -4,6 +4,18 @@
 //! mutation, then drain the outputs, then wait: no core knows a socket, an actor or a clock.
 #![deny(clippy::disallowed_methods)]
 
+pub mod announce;
 pub mod backoff;
+pub mod custody;
+pub mod delivery;
+pub mod clock_trust;
+pub mod dedup;
 pub mod drain;
+pub mod duplicate;
+pub mod fib;
 pub mod health;
+pub mod limit;
+pub mod link;
+pub mod router;
+pub mod table;
+pub mod verify;

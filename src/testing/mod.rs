@@ -1,1 +1,1 @@
-//! (being written)
+//! For tests of actors.

@@ -177,6 +177,17 @@ impl<'a> Reader<'a> {
         got.try_into().map_err(|_| DecodeError::OutOfRange { field, offset, got: got.len() as u64 })
     }
 
+    /// Reads a text of at most `max` bytes.
+    pub fn text(&mut self, max: usize, field: &'static str) -> Result<&'a str, DecodeError> {
+        let offset = self.at;
+        let got = self.expect(major::TEXT, "a text", field)?;
+        if got > max as u64 {
+            return Err(DecodeError::TooLarge { field, got, limit: max as u64 });
+        }
+        std::str::from_utf8(self.take(got as usize, field, offset)?)
+            .map_err(|_| DecodeError::NotCanonical { offset, rule: CanonicalRule::Utf8 })
+    }
+
     /// Walks one item of any shape and checks every rule on the way.
     pub fn skip(&mut self, field: &'static str) -> Result<(), DecodeError> {
         self.skip_at(field, 0)

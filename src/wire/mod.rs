@@ -1,13 +1,29 @@
 //! Bytes and types of the wire. No IO, clock, randomness or actors here; `docs/protocol.md` is
 //! the specification.
 
+pub mod announce;
 pub mod cbor;
+pub mod content;
+pub mod control;
+pub mod envelope;
 pub mod error;
+pub mod frame;
+pub mod handshake;
 pub mod ids;
+pub mod key_record;
 pub mod limits;
+pub mod receipt;
+pub mod service;
+
+pub use announce::{Announce, AnnounceContent, Capabilities};
+pub use envelope::{
+    Envelope, EnvelopeFormat, EnvelopeHeader, EnvelopeKind, Lifetime, NodeName, Priority, Proof,
+};
+pub use frame::{Frame, FrameExt, FrameParts, FrameType};
 
 pub use error::DecodeError;
 pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
+pub use key_record::{KeyRecord, ReceiverKey, SignedKeyRecord};
 
 /// The three queues of a link, most urgent first. Control never waits behind data, and a file
 /// never delays a chat line.

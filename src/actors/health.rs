@@ -1,0 +1,126 @@
+//! The health of the node: what its subsystems report, folded, for whoever asks.
+//!
+//! Two ways in. [`HealthHandle`] is shared state that any thread reads and writes in a few
+//! nanoseconds: the HTTP surface answers from it even while every actor is busy, and a supervisor
+//! withdraws readiness through it before anything else happens in a drain. [`HealthActor`] is the
+//! mailbox in front of it for actors that only hold a `Recipient`. The decision is
+//! [`proto::health`](crate::proto::health); silence of a subsystem counts as failure at the moment
+//! of reading, so a wedged node does not look healthy because nobody got to say otherwise.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::prelude::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult};
+
+use super::mailbox;
+use crate::clock;
+use crate::messages::health::{GetHealth, ReportHealth};
+use crate::messages::lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard};
+use crate::proto::health::{HealthFold, NodeHealth, REPORT_EVERY, SubsystemReport};
+use crate::telemetry;
+
+/// Shared access to the health of one node. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HealthHandle(Arc<Mutex<HealthFold>>);
+
+impl HealthHandle {
+    /// A node that starts now. The named subsystems are expected to report: until they do the
+    /// node is degraded, and unhealthy when they stay silent.
+    pub fn new(expected: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(Arc::new(Mutex::new(HealthFold::new(clock::now(), expected))))
+    }
+
+    /// Takes a report.
+    pub fn report(&self, report: SubsystemReport) {
+        self.fold().report(report);
+    }
+
+    /// Forgets a subsystem that is gone on purpose.
+    pub fn retire(&self, subsystem: &str) {
+        self.fold().retire(subsystem);
+    }
+
+    /// All listeners are bound: ready from now on.
+    pub fn set_serving(&self) {
+        self.fold().set_serving();
+    }
+
+    /// A drain phase began: not ready from now on.
+    pub fn set_draining(&self, phase: DrainPhase) {
+        self.fold().set_draining(phase);
+    }
+
+    /// A supervisor gave up: unhealthy from now on.
+    pub fn set_gave_up(&self, why: &str) {
+        self.fold().set_gave_up(why);
+    }
+
+    /// The state now.
+    pub fn now(&self) -> NodeHealth {
+        self.fold().fold(clock::now())
+    }
+
+    fn fold(&self) -> MutexGuard<'_, HealthFold> {
+        // No operation leaves the fold half changed, so a poisoned lock is taken over.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Receives [`ReportHealth`], [`GetHealth`], [`Drain`]. Sends nothing. Owns the upkeep of the
+/// metrics recorder: it is the one actor that must tick even when nothing happens.
+#[derive(Debug)]
+pub struct HealthActor {
+    health: HealthHandle,
+    guard: ExitGuard,
+}
+
+impl HealthActor {
+    /// Starts it on the current arbiter.
+    pub fn start(health: HealthHandle, guard: ExitGuard) -> Addr<Self> {
+        Self::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::HEALTH);
+            Self { health, guard }
+        })
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        telemetry::run_upkeep();
+        ctx.run_later(REPORT_EVERY, Self::tick);
+    }
+}
+
+impl Actor for HealthActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.tick(ctx);
+    }
+}
+
+impl Handler<ReportHealth> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, ReportHealth(report): ReportHealth, _: &mut Self::Context) {
+        self.health.report(report);
+    }
+}
+
+impl Handler<GetHealth> for HealthActor {
+    type Result = MessageResult<GetHealth>;
+
+    fn handle(&mut self, _: GetHealth, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.health.now())
+    }
+}
+
+impl Handler<Drain> for HealthActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Self::Context) {
+        if drain.phase < DrainPhase::Cleanup {
+            self.guard.report(drain.phase, DrainCounts::default());
+        } else {
+            self.guard.drained();
+            ctx.stop();
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The X25519 secrets with which a node opens what was sealed to it, and their rotation.
+//!
+//! A secret is offered to others for 7 days, may be sealed to for 21, and opens for another 14,
+//! the longest that a message lives; then it is destroyed, and what was sealed to it stays closed.
+//! So five secrets are alive at most times, of which the key record offers the newest only: to
+//! offer an older one as well would invite senders to use it.
+//!
+//! **One rk_id, one key, one record.** Each rotation makes one secret, one record that offers it,
+//! and one `rk_id`, drawn at random. A sealed payload names the rk_id, so the opener knows which
+//! key it is for *and* which record's digest it is bound to, and tries nothing. Were a key offered
+//! by two records, each would give it an rk_id of its own. Random rather than counted, because a
+//! node that lost its state would count from the start again and take a message sealed to a key
+//! that is gone for a damaged one.
+//!
+//! `order` is the last order plus one, raised to the clock: a node that comes back from a backup,
+//! which holds no receiver secrets, is above its older self at once. Where its clock stood wrong
+//! it hears its older record and calls [`ReceiverKeys::outgrow`].
+//!
+//! Pure: the wall clock is an argument, in unix seconds, and should be a trusted one.
+
+use std::fmt;
+
+use rand_core::CryptoRng;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+use crate::wire::{
+    DecodeError, Digest, KeyRecord, PublicKey, ReceiverKey,
+    cbor::{self, Reader},
+    key_record::SUITE_X25519_CHACHA20,
+};
+
+use super::{agree::public_of, error::CryptoError, key_record};
+
+const DAY_S: u64 = 86_400;
+
+/// A secret is replaced when it is this old.
+pub const ROTATE_AFTER_S: u64 = 7 * DAY_S;
+
+/// A key may be sealed to until it is this old: two rotations longer than it is offered, so that
+/// senders who hear of a new record late can still write.
+pub const SEALABLE_S: u64 = 21 * DAY_S;
+
+/// A secret outlives its key by this, the longest lifetime of a message.
+pub const KEPT_AFTER_S: u64 = 14 * DAY_S;
+
+/// Most secrets kept. Rotation alone keeps five; the rest is room for records outgrown.
+pub const SECRETS_MAX: usize = 16;
+
+/// Highest order that the clock may raise to, so that a clock far in the future leaves room.
+const CLOCK_ORDER_MAX: u32 = 0xf000_0000;
+
+const STATE_VERSION: u64 = 1;
+
+/// One secret with the record that offers its public half. Wiped when dropped; prints no secret.
+pub struct ReceiverSecret {
+    secret: StaticSecret,
+    record: KeyRecord,
+    key: ReceiverKey,
+    digest: Digest,
+    created_s: u64,
+    destroy_at_s: u64,
+}
+
+impl ReceiverSecret {
+    fn new(public_key: PublicKey, stored: Stored) -> Self {
+        let key = ReceiverKey {
+            rk_id: stored.rk_id,
+            suite: SUITE_X25519_CHACHA20,
+            x25519: public_of(&stored.secret),
+        };
+        let record =
+            KeyRecord { public_key, order: stored.order, not_after: stored.not_after, keys: vec![key] };
+        Self {
+            digest: key_record::digest(&record),
+            secret: stored.secret,
+            record,
+            key,
+            created_s: stored.created_s,
+            destroy_at_s: stored.destroy_at_s,
+        }
+    }
+
+    /// The secret half.
+    pub(super) fn secret(&self) -> &StaticSecret {
+        &self.secret
+    }
+
+    /// The public half and its rk_id.
+    pub fn key(&self) -> &ReceiverKey {
+        &self.key
+    }
+
+    /// Digest of the record that offers it.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for ReceiverSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverSecret")
+            .field("rk_id", &self.key.rk_id)
+            .field("destroy_at_s", &self.destroy_at_s)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is kept of a secret; the rest follows from it.
+struct Stored {
+    rk_id: u32,
+    order: u32,
+    created_s: u64,
+    not_after: u32,
+    destroy_at_s: u64,
+    secret: StaticSecret,
+}
+
+/// What a rotation did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rotation {
+    /// A new record is to be signed, stored and announced.
+    pub issued: bool,
+    /// Secrets that are gone; the stored state is to be written over.
+    pub destroyed: usize,
+}
+
+/// A node's receiver secrets: the current one and those that still open.
+pub struct ReceiverKeys {
+    public_key: PublicKey,
+    /// No record of this node had a higher order, as far as is known.
+    order_floor: u32,
+    current: ReceiverSecret,
+    /// Youngest first.
+    older: Vec<ReceiverSecret>,
+}
+
+impl ReceiverKeys {
+    /// The first secret of a node.
+    pub fn new(public_key: PublicKey, now_unix_s: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let current = issue(public_key, 0, now_unix_s, rng, |_| false);
+        Self { public_key, order_floor: current.record.order, current, older: Vec::new() }
+    }
+
+    /// Makes a new current secret where it is time, and destroys those that are due.
+    pub fn rotate(&mut self, now_unix_s: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Rotation {
+        // Whichever way the clock moved since: a key made under a clock that ran ahead is not
+        // kept until the world catches up.
+        let aged = now_unix_s.abs_diff(self.current.created_s) >= ROTATE_AFTER_S;
+        let issued = aged || self.order_floor > self.current.record.order;
+        if issued {
+            let taken = |rk_id| self.lookup(rk_id).is_some();
+            let fresh = issue(self.public_key, self.order_floor, now_unix_s, rng, taken);
+            self.order_floor = fresh.record.order;
+            self.older.insert(0, std::mem::replace(&mut self.current, fresh));
+        }
+        let latest = now_unix_s.saturating_add(SEALABLE_S).saturating_add(KEPT_AFTER_S);
+        for secret in &mut self.older {
+            secret.destroy_at_s = secret.destroy_at_s.min(latest);
+        }
+        let before = self.older.len();
+        self.older.retain(|secret| now_unix_s < secret.destroy_at_s);
+        self.older.truncate(SECRETS_MAX.saturating_sub(1));
+        Rotation { issued, destroyed: before.saturating_sub(self.older.len()) }
+    }
+
+    /// Takes note of a validly signed record of this identity that this state did not make: the
+    /// node was restored, or its identity runs twice. The next rotation issues one above it.
+    pub fn outgrow(&mut self, order: u32) {
+        self.order_floor = self.order_floor.max(order.saturating_add(u32::from(
+            // An equal order of other content has to be outgrown as well.
+            order == self.current.record.order,
+        )));
+    }
+
+    /// The record to sign and announce; offers the current key.
+    pub fn record(&self) -> &KeyRecord {
+        &self.current.record
+    }
+
+    /// Whose secrets these are.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public_key
+    }
+
+    /// The one secret that `rk_id` names.
+    pub fn lookup(&self, rk_id: u32) -> Option<&ReceiverSecret> {
+        std::iter::once(&self.current).chain(&self.older).find(|secret| secret.key.rk_id == rk_id)
+    }
+
+    /// When [`ReceiverKeys::rotate`] has something to do next, in unix seconds.
+    pub fn next_change_unix_s(&self) -> u64 {
+        if self.order_floor > self.current.record.order {
+            return 0;
+        }
+        let rotation = self.current.created_s.saturating_add(ROTATE_AFTER_S);
+        self.older.iter().map(|secret| secret.destroy_at_s).fold(rotation, u64::min)
+    }
+
+    /// The state for the store, which seals it. Public halves and digests follow from it.
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        // Room from the start: a vector that grows leaves copies of its content behind.
+        let mut out = Zeroizing::new(Vec::with_capacity(16 + SECRETS_MAX * 72));
+        cbor::put_array(&mut out, 3);
+        cbor::put_uint(&mut out, STATE_VERSION);
+        cbor::put_uint(&mut out, u64::from(self.order_floor));
+        cbor::put_array(&mut out, self.older.len().saturating_add(1) as u64);
+        for entry in std::iter::once(&self.current).chain(&self.older) {
+            cbor::put_array(&mut out, 6);
+            cbor::put_uint(&mut out, u64::from(entry.key.rk_id));
+            cbor::put_uint(&mut out, u64::from(entry.record.order));
+            cbor::put_uint(&mut out, entry.created_s);
+            cbor::put_uint(&mut out, u64::from(entry.record.not_after));
+            cbor::put_uint(&mut out, entry.destroy_at_s);
+            cbor::put_bytes(&mut out, entry.secret.as_bytes());
+        }
+        out
+    }
+
+    /// Reads back what [`ReceiverKeys::to_bytes`] wrote. Records come out byte for byte as they
+    /// were issued.
+    ///
+    /// # Errors
+    /// [`CryptoError::ReceiverState`].
+    pub fn from_bytes(public_key: PublicKey, bytes: &[u8]) -> Result<Self, CryptoError> {
+        Self::read(public_key, bytes).map_err(CryptoError::ReceiverState)
+    }
+
+    fn read(public_key: PublicKey, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        reader.array(3, 3, "receiver keys")?;
+        let offset = reader.offset();
+        let version = reader.uint(u64::MAX, "receiver keys version")?;
+        if version != STATE_VERSION {
+            return Err(DecodeError::OutOfRange { field: "receiver keys version", offset, got: version });
+        }
+        let order_floor = reader.u32("receiver keys order")?;
+        let count = reader.array(1, SECRETS_MAX as u64, "receiver keys")?;
+        let current = ReceiverSecret::new(public_key, Stored::read(&mut reader)?);
+        let older = (1..count)
+            .map(|_| Stored::read(&mut reader).map(|stored| ReceiverSecret::new(public_key, stored)))
+            .collect::<Result<_, _>>()?;
+        reader.finish()?;
+        Ok(Self { public_key, order_floor, current, older })
+    }
+}
+
+impl fmt::Debug for ReceiverKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReceiverKeys")
+            .field("current", &self.current)
+            .field("older", &self.older)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stored {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        reader.array(6, 6, "receiver secret")?;
+        Ok(Self {
+            rk_id: reader.u32("receiver key id")?,
+            order: reader.u32("key record order")?,
+            created_s: reader.uint(u64::MAX, "receiver key creation")?,
+            not_after: reader.u32("key record not_after")?,
+            destroy_at_s: reader.uint(u64::MAX, "receiver key destruction")?,
+            secret: StaticSecret::from(*Zeroizing::new(reader.fixed("receiver secret")?)),
+        })
+    }
+}
+
+fn issue(
+    public_key: PublicKey,
+    order_floor: u32,
+    now_unix_s: u64,
+    rng: &mut (impl CryptoRng + ?Sized),
+    taken: impl Fn(u32) -> bool,
+) -> ReceiverSecret {
+    let clock = u32::try_from(now_unix_s).unwrap_or(u32::MAX).min(CLOCK_ORDER_MAX);
+    let not_after_s = now_unix_s.saturating_add(SEALABLE_S);
+    let mut rk_id = rng.next_u32();
+    while taken(rk_id) {
+        rk_id = rng.next_u32();
+    }
+    ReceiverSecret::new(
+        public_key,
+        Stored {
+            rk_id,
+            order: order_floor.saturating_add(1).max(clock),
+            created_s: now_unix_s,
+            not_after: u32::try_from(not_after_s).unwrap_or(u32::MAX),
+            destroy_at_s: not_after_s.saturating_add(KEPT_AFTER_S),
+            secret: StaticSecret::random_from_rng(rng),
+        },
+    )
+}

@@ -1,0 +1,785 @@
+//! Messages on their way out: kept until the destination's signed receipt or the expiry.
+//!
+//! The outbox decides what to send next, never how. Each destination has a window of bytes in
+//! flight that grows with receipts and halves when something is refused or times out, so that a
+//! slow destination or a thin path is not flooded and a fast one is not held back. A message goes
+//! out as one envelope; a file as its manifest first and, once that is receipted, its chunks.
+//!
+//! Each attempt is a new envelope with a packet id of its own, since relays drop what they have
+//! seen. A custody acknowledgement never clears an entry, it only makes retries rare.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use crate::wire::{
+    Address, MessageUid, PacketId, Priority, TransferTag,
+    content::chunk_count,
+    control::RefuseReason,
+    limits::{CHUNK_BYTES, PAYLOAD_BYTES_MAX},
+    receipt::{ChunkReceipt, Receipt, TransferState},
+};
+
+use super::record::{Body, OutboxRecord};
+
+/// Sizes and times of the outbox.
+#[derive(Debug, Clone)]
+pub struct OutboxConfig {
+    /// Bytes in flight to a destination nothing is known of.
+    pub window_bytes_start: usize,
+    /// Bytes in flight to one destination at most.
+    pub window_bytes_max: usize,
+    /// Wait for a receipt before the first retry.
+    pub first_timeout: Duration,
+    /// Longest wait between retries while nobody has custody.
+    pub timeout_max: Duration,
+    /// Messages kept at most.
+    pub entries_max: usize,
+    /// Content bytes kept at most.
+    pub bytes_max: u64,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self {
+            window_bytes_start: 256 * 1024,
+            window_bytes_max: 4 * 1024 * 1024,
+            first_timeout: Duration::from_secs(1),
+            timeout_max: Duration::from_secs(5 * 60),
+            entries_max: 100_000,
+            bytes_max: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+/// Least wait between an origin's retries of what a custodian holds.
+const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
+
+/// How long to wait for a key or a path before asking again unprompted; a route that comes up
+/// ends the wait at once.
+const UNREACHABLE_RETRY: Duration = Duration::from_secs(30);
+
+/// Longest wait a neighbour's refusal may ask for.
+const REFUSED_RETRY_MAX: Duration = Duration::from_secs(3600);
+
+/// What an envelope takes of the window beside its content.
+const SMALL_ENVELOPE_BYTES: usize = 256;
+
+/// Packet ids remembered per message, so that a late receipt for an early attempt still counts.
+const ATTEMPTS_REMEMBERED: usize = 8;
+
+/// Why a message is not under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing: it is under way, or about to be.
+    None,
+    /// The destination's key record is not known.
+    NoKey,
+    /// No path is known.
+    NoPath,
+    /// A relay did not take it.
+    Refused(RefuseReason),
+    /// A relay keeps it for the destination.
+    InCustody,
+}
+
+impl Hold {
+    /// The `reason` of `qpc outbox` and of `queued`.
+    pub fn reason(self) -> Option<String> {
+        match self {
+            Hold::None => None,
+            Hold::NoKey => Some("no_key".into()),
+            Hold::NoPath => Some("no_path".into()),
+            Hold::Refused(reason) => Some(format!("refused: {}", reason.name())),
+            Hold::InCustody => Some("in_custody".into()),
+        }
+    }
+}
+
+/// Which envelope of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The message itself.
+    Whole,
+    /// A file's manifest.
+    Manifest,
+    /// One chunk of a file.
+    Chunk(u32),
+}
+
+/// Something to be sent now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// Which message.
+    pub uid: MessageUid,
+    /// Which envelope of it.
+    pub part: Part,
+    /// Who it is for.
+    pub destination: Address,
+}
+
+/// How a message ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The destination has it durably, by its signed receipt.
+    Delivered {
+        /// From the first transmission to the receipt.
+        rtt: Option<Duration>,
+        /// Links crossed by the receipt.
+        hops: u8,
+    },
+    /// Its time ran out.
+    Expired,
+    /// The destination refused it for good.
+    Rejected,
+    /// Its sender took it back.
+    Cancelled,
+}
+
+/// A message that left the outbox; its row and blob are to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// Which message.
+    pub uid: MessageUid,
+    /// Who it was for.
+    pub destination: Address,
+    /// How it ended.
+    pub end: End,
+    /// True when a blob of its chunks is to be removed too.
+    pub has_blob: bool,
+}
+
+/// Why a message is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OutboxFull {
+    /// Too many messages wait.
+    #[error("the outbox holds {0} messages, its limit; wait for receipts or cancel some (`qpc outbox`)")]
+    Entries(usize),
+    /// Too many bytes wait.
+    #[error(
+        "the outbox holds {0} bytes, too close to its limit; wait for receipts or cancel some (`qpc outbox`)"
+    )]
+    Bytes(u64),
+}
+
+/// One line of `qpc outbox`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxLine {
+    /// The message's id.
+    pub uid: MessageUid,
+    /// Who it is for.
+    pub destination: Address,
+    /// Bytes of its content.
+    pub size: u64,
+    /// Its priority.
+    pub priority: Priority,
+    /// Transmissions so far, of the message or its manifest.
+    pub attempts: u32,
+    /// Until the next try, where one is planned.
+    pub next_retry: Option<Duration>,
+    /// Until it expires.
+    pub expires: Duration,
+    /// Why it is not under way.
+    pub hold: Hold,
+    /// Chunks receipted and in all, for a file.
+    pub chunks: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Default)]
+struct ChunkFlow {
+    total: u32,
+    acked: BTreeSet<u32>,
+    /// Chunks under way; their packet id once the envelope is made.
+    in_flight: BTreeMap<u32, Option<PacketId>>,
+    /// Lowest chunk that was neither sent nor acknowledged since the last timeout.
+    cursor: u32,
+    /// True once the destination holds the manifest.
+    open: bool,
+    last_progress: Option<Instant>,
+    timeouts: u32,
+}
+
+impl ChunkFlow {
+    fn next(&self) -> Option<u32> {
+        (self.cursor..self.total).find(|i| !self.acked.contains(i) && !self.in_flight.contains_key(i))
+    }
+
+    fn chunk_len(index: u32, length: u64) -> usize {
+        let start = u64::from(index).saturating_mul(CHUNK_BYTES as u64);
+        length.saturating_sub(start).min(CHUNK_BYTES as u64) as usize
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    record: OutboxRecord,
+    /// Order of acceptance, which is the order of sending within a priority.
+    order: u64,
+    expires_at: Instant,
+    attempts: u32,
+    first_sent: Option<Instant>,
+    next_at: Option<Instant>,
+    hold: Hold,
+    packets: Vec<PacketId>,
+    in_flight_bytes: usize,
+    chunks: Option<ChunkFlow>,
+    tag: Option<TransferTag>,
+}
+
+impl Entry {
+    fn is_sending_chunks(&self) -> bool {
+        self.chunks.as_ref().is_some_and(|c| c.open)
+    }
+}
+
+type ReadyKey = (std::cmp::Reverse<Priority>, u64, MessageUid);
+
+#[derive(Debug)]
+struct Destination {
+    window_bytes: usize,
+    in_flight_bytes: usize,
+    ready: BTreeSet<ReadyKey>,
+    uids: BTreeSet<MessageUid>,
+}
+
+/// The outbox of one node.
+#[derive(Debug)]
+pub struct Outbox {
+    config: OutboxConfig,
+    entries: BTreeMap<MessageUid, Entry>,
+    destinations: BTreeMap<Address, Destination>,
+    packets: BTreeMap<PacketId, (MessageUid, Part)>,
+    tags: BTreeMap<TransferTag, MessageUid>,
+    /// Retry and chunk timers.
+    timers: BTreeSet<(Instant, MessageUid)>,
+    expiries: BTreeSet<(Instant, MessageUid)>,
+    next_order: u64,
+    bytes: u64,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(config: OutboxConfig) -> Self {
+        Self {
+            config,
+            entries: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            packets: BTreeMap::new(),
+            tags: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            expiries: BTreeSet::new(),
+            next_order: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Messages kept.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// True when a message of `bytes` fits. Asked before anything is written to disk.
+    pub fn admit(&self, bytes: u64) -> Result<(), OutboxFull> {
+        if self.entries.len() >= self.config.entries_max {
+            return Err(OutboxFull::Entries(self.entries.len()));
+        }
+        if self.bytes.saturating_add(bytes) > self.config.bytes_max {
+            return Err(OutboxFull::Bytes(self.bytes));
+        }
+        Ok(())
+    }
+
+    /// Takes a message whose row is durable. `expires_in` is what is left of its lifetime; `tag`
+    /// names the transfer of a file.
+    pub fn add(
+        &mut self,
+        now: Instant,
+        record: OutboxRecord,
+        expires_in: Duration,
+        tag: Option<TransferTag>,
+    ) {
+        let uid = record.uid;
+        if self.entries.contains_key(&uid) {
+            return;
+        }
+        let destination = record.destination;
+        let chunks = match &record.body {
+            Body::Inline(_) => None,
+            Body::File(file) => Some(ChunkFlow { total: chunk_count(file.length), ..Default::default() }),
+        };
+        self.bytes = self.bytes.saturating_add(record.body.len());
+        let entry = Entry {
+            order: self.next_order,
+            expires_at: now.checked_add(expires_in).unwrap_or(now),
+            attempts: 0,
+            first_sent: None,
+            next_at: None,
+            hold: Hold::None,
+            packets: Vec::new(),
+            in_flight_bytes: 0,
+            chunks,
+            tag,
+            record,
+        };
+        self.next_order = self.next_order.saturating_add(1);
+        self.expiries.insert((entry.expires_at, uid));
+        if let Some(tag) = tag {
+            self.tags.insert(tag, uid);
+        }
+        let key = ready_key(&entry);
+        self.entries.insert(uid, entry);
+        let window_bytes = self.config.window_bytes_start;
+        let dest = self.destinations.entry(destination).or_insert_with(|| Destination {
+            window_bytes,
+            in_flight_bytes: 0,
+            ready: BTreeSet::new(),
+            uids: BTreeSet::new(),
+        });
+        dest.uids.insert(uid);
+        dest.ready.insert(key);
+    }
+
+    /// The record of a message.
+    pub fn record(&self, uid: &MessageUid) -> Option<&OutboxRecord> {
+        self.entries.get(uid).map(|e| &e.record)
+    }
+
+    /// Why a message is not under way; `None` where there is no such message.
+    pub fn hold(&self, uid: &MessageUid) -> Option<Hold> {
+        self.entries.get(uid).map(|e| e.hold)
+    }
+
+    /// Next envelopes to make, at most `most`, within the windows of their destinations. Each counts
+    /// as under way from now on and is answered by [`Outbox::sent`] or [`Outbox::hold_back`].
+    pub fn transmit(&mut self, now: Instant, most: usize) -> Vec<Transmit> {
+        self.fire_timers(now);
+        let mut out = Vec::new();
+        for (address, dest) in &mut self.destinations {
+            let mut done = Vec::new();
+            for key in &dest.ready {
+                // One envelope may always be under way, however small the window.
+                let room = |dest_in_flight: usize| dest_in_flight == 0 || dest_in_flight < dest.window_bytes;
+                if out.len() >= most || !room(dest.in_flight_bytes) {
+                    break;
+                }
+                let Some(entry) = self.entries.get_mut(&key.2) else {
+                    done.push(*key);
+                    continue;
+                };
+                let length = entry.record.body.len();
+                let mut go = |part: Part, bytes: usize| {
+                    entry.in_flight_bytes = entry.in_flight_bytes.saturating_add(bytes);
+                    dest.in_flight_bytes = dest.in_flight_bytes.saturating_add(bytes);
+                    out.push(Transmit { uid: key.2, part, destination: *address });
+                    out.len() < most && room(dest.in_flight_bytes)
+                };
+                match &mut entry.chunks {
+                    Some(flow) if flow.open => {
+                        let mut more = true;
+                        while let (true, Some(index)) = (more, flow.next()) {
+                            flow.cursor = index.saturating_add(1);
+                            flow.in_flight.insert(index, None);
+                            more = go(Part::Chunk(index), ChunkFlow::chunk_len(index, length));
+                        }
+                        if flow.next().is_none() {
+                            done.push(*key);
+                        }
+                    }
+                    Some(_) => {
+                        go(Part::Manifest, SMALL_ENVELOPE_BYTES);
+                        done.push(*key);
+                    }
+                    None => {
+                        go(Part::Whole, SMALL_ENVELOPE_BYTES.saturating_add(length as usize));
+                        done.push(*key);
+                    }
+                }
+            }
+            for key in done {
+                dest.ready.remove(&key);
+            }
+            if out.len() >= most {
+                break;
+            }
+        }
+        out
+    }
+
+    /// Notes that the envelope went to the router as `packet_id`.
+    pub fn sent(&mut self, now: Instant, t: &Transmit, packet_id: PacketId) {
+        let Some(entry) = self.entries.get_mut(&t.uid) else { return };
+        entry.first_sent.get_or_insert(now);
+        entry.hold = Hold::None;
+        let wait = match (t.part, &mut entry.chunks) {
+            (Part::Chunk(index), Some(flow)) => {
+                // Acknowledged or given up while its bytes were read: the answer will not be needed.
+                let Some(slot) = flow.in_flight.get_mut(&index) else { return };
+                *slot = Some(packet_id);
+                self.packets.insert(packet_id, (t.uid, t.part));
+                flow.last_progress.get_or_insert(now);
+                if entry.next_at.is_some() {
+                    return;
+                }
+                backoff(&self.config, flow.timeouts.saturating_add(1))
+            }
+            _ => {
+                self.packets.insert(packet_id, (t.uid, t.part));
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.packets.push(packet_id);
+                if entry.packets.len() > ATTEMPTS_REMEMBERED {
+                    let old = entry.packets.remove(0);
+                    self.packets.remove(&old);
+                }
+                backoff(&self.config, entry.attempts)
+            }
+        };
+        self.set_timer(t.uid, now.checked_add(wait));
+    }
+
+    /// Notes that an envelope could not be made or sent for now.
+    pub fn hold_back(&mut self, now: Instant, uid: &MessageUid, hold: Hold) {
+        self.pause(now, uid, hold, UNREACHABLE_RETRY);
+    }
+
+    /// A relay, or the own router, did not take a packet.
+    pub fn refused(
+        &mut self,
+        now: Instant,
+        packet_id: &PacketId,
+        reason: RefuseReason,
+        retry_after: Duration,
+    ) {
+        let Some((uid, _)) = self.packets.get(packet_id).copied() else { return };
+        if self.entries.get(&uid).is_some_and(|e| e.hold == Hold::InCustody) {
+            return;
+        }
+        self.halve_window(&uid);
+        let (hold, wait) = match reason {
+            RefuseReason::NoRoute => (Hold::NoPath, UNREACHABLE_RETRY),
+            other => (Hold::Refused(other), self.config.first_timeout),
+        };
+        self.pause(now, &uid, hold, wait.max(retry_after.min(REFUSED_RETRY_MAX)));
+    }
+
+    /// A custodian holds a packet durably.
+    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
+        let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
+        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        if matches!(part, Part::Chunk(_)) && !entry.is_sending_chunks() {
+            return;
+        }
+        let wait =
+            CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(entry.record.lifetime().as_secs() / 8)));
+        entry.hold = Hold::InCustody;
+        // What a custodian holds does not load the path: give its bytes back to the window.
+        let freed = std::mem::take(&mut entry.in_flight_bytes);
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+        }
+        self.set_timer(uid, now.checked_add(wait));
+    }
+
+    /// The destination became reachable: what waits for it goes now.
+    pub fn route_up(&mut self, destination: &Address) {
+        let Some(dest) = self.destinations.get_mut(destination) else { return };
+        let mut woken = Vec::new();
+        for uid in &dest.uids {
+            let Some(entry) = self.entries.get_mut(uid) else { continue };
+            let waits = match entry.hold {
+                Hold::NoKey | Hold::NoPath | Hold::Refused(_) => true,
+                Hold::InCustody => false,
+                // Sent into a path that has since gone; its timer would find out much later.
+                Hold::None => entry.attempts > 1,
+            };
+            if waits {
+                woken.push(*uid);
+            }
+        }
+        for uid in woken {
+            self.make_ready(&uid);
+        }
+    }
+
+    /// The destination answered. Gives what is finished.
+    pub fn receipt(&mut self, now: Instant, from: &Address, receipt: &Receipt, hops: u8) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        for packet_id in &receipt.packet_ids {
+            let Some((uid, part)) = self.packets.get(packet_id).copied() else { continue };
+            if self.entries.get(&uid).is_none_or(|e| e.record.destination != *from) {
+                continue;
+            }
+            match part {
+                Part::Whole => finished.extend(self.deliver(now, &uid, hops)),
+                Part::Manifest => self.open_chunks(now, &uid),
+                Part::Chunk(_) => {}
+            }
+        }
+        for chunk in &receipt.chunks {
+            finished.extend(self.chunk_receipt(now, from, chunk, hops));
+        }
+        finished
+    }
+
+    fn deliver(&mut self, now: Instant, uid: &MessageUid, hops: u8) -> Option<Finished> {
+        let entry = self.entries.get(uid)?;
+        let rtt = entry.first_sent.map(|at| now.saturating_duration_since(at));
+        let grow = entry.in_flight_bytes;
+        self.grow_window(uid, grow);
+        self.finish(uid, End::Delivered { rtt, hops })
+    }
+
+    fn open_chunks(&mut self, now: Instant, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some(flow) = &mut entry.chunks else { return };
+        if flow.open {
+            return;
+        }
+        flow.open = true;
+        flow.last_progress = Some(now);
+        entry.hold = Hold::None;
+        let freed = std::mem::take(&mut entry.in_flight_bytes);
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+        }
+        self.make_ready(uid);
+    }
+
+    fn chunk_receipt(
+        &mut self,
+        now: Instant,
+        from: &Address,
+        receipt: &ChunkReceipt,
+        hops: u8,
+    ) -> Option<Finished> {
+        let uid = *self.tags.get(&receipt.tag)?;
+        let entry = self.entries.get_mut(&uid)?;
+        if entry.record.destination != *from {
+            return None;
+        }
+        let flow = entry.chunks.as_mut()?;
+        if receipt.total != flow.total {
+            return None;
+        }
+        match receipt.state {
+            TransferState::Complete => return self.deliver(now, &uid, hops),
+            TransferState::Rejected => return self.finish(&uid, End::Rejected),
+            TransferState::ManifestWanted => {
+                flow.open = false;
+                flow.in_flight.clear();
+                self.make_ready(&uid);
+                return None;
+            }
+            TransferState::Partial | TransferState::Other(_) => {}
+        }
+        flow.open = true;
+        let mut freed = 0usize;
+        for index in 0..flow.total {
+            if receipt.has(index) && flow.acked.insert(index) {
+                if let Some(packet) = flow.in_flight.remove(&index) {
+                    if let Some(packet) = packet {
+                        self.packets.remove(&packet);
+                    }
+                    freed = freed.saturating_add(ChunkFlow::chunk_len(index, entry.record.body.len()));
+                }
+            }
+        }
+        if freed > 0 {
+            flow.last_progress = Some(now);
+            flow.timeouts = 0;
+        }
+        entry.hold = Hold::None;
+        // The whole window of a file in order ends with its in-flight set.
+        let freed = if flow.in_flight.is_empty() { entry.in_flight_bytes } else { freed };
+        entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
+        let more = flow.next().is_some();
+        let wait = backoff(&self.config, flow.timeouts.saturating_add(1));
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+            if more {
+                dest.ready.insert(ready_key(entry));
+            }
+        }
+        self.grow_window(&uid, freed);
+        self.set_timer(uid, now.checked_add(wait));
+        None
+    }
+
+    /// The destination could not open a packet: it is sealed again with the key record that came
+    /// along.
+    pub fn cannot_open(&mut self, from: &Address, packet_id: &PacketId) {
+        let Some((uid, _)) = self.packets.get(packet_id).copied() else { return };
+        if self.entries.get(&uid).is_some_and(|e| e.record.destination == *from) {
+            self.packets.remove(packet_id);
+            self.make_ready(&uid);
+        }
+    }
+
+    /// Takes a message back.
+    pub fn cancel(&mut self, uid: &MessageUid) -> Option<Finished> {
+        self.finish(uid, End::Cancelled)
+    }
+
+    /// Removes what has expired.
+    pub fn expire(&mut self, now: Instant) -> Vec<Finished> {
+        let due: Vec<_> =
+            self.expiries.iter().take_while(|(at, _)| *at <= now).map(|(_, uid)| *uid).collect();
+        due.iter().filter_map(|uid| self.finish(uid, End::Expired)).collect()
+    }
+
+    /// When something is due next.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let expiry = self.expiries.first().map(|(at, _)| *at);
+        [timer, expiry].into_iter().flatten().min()
+    }
+
+    /// The outbox as people see it, oldest first.
+    pub fn list(&self, now: Instant) -> Vec<OutboxLine> {
+        let mut entries: Vec<_> = self.entries.values().collect();
+        entries.sort_by_key(|e| e.order);
+        entries
+            .into_iter()
+            .map(|e| OutboxLine {
+                uid: e.record.uid,
+                destination: e.record.destination,
+                size: e.record.body.len(),
+                priority: e.record.priority(),
+                attempts: e.attempts,
+                next_retry: e.next_at.map(|at| at.saturating_duration_since(now)),
+                expires: e.expires_at.saturating_duration_since(now),
+                hold: e.hold,
+                chunks: e.chunks.as_ref().map(|c| (c.acked.len() as u32, c.total)),
+            })
+            .collect()
+    }
+
+    fn fire_timers(&mut self, now: Instant) {
+        let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, uid)| *uid).collect();
+        for uid in due {
+            let Some(entry) = self.entries.get_mut(&uid) else { continue };
+            let timed_out = entry.hold == Hold::None;
+            if let Some(flow) = entry.chunks.as_mut().filter(|f| f.open) {
+                flow.timeouts = flow.timeouts.saturating_add(1);
+                // The bitmap of the next receipt says what is really missing; a manifest asks for it.
+                if flow.timeouts > 3 {
+                    flow.open = false;
+                    flow.timeouts = 0;
+                }
+                flow.cursor = 0;
+                for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
+                    self.packets.remove(&packet);
+                }
+            }
+            if timed_out {
+                self.halve_window(&uid);
+            }
+            self.make_ready(&uid);
+        }
+    }
+
+    /// Puts a message at its place among those that may go now; what was in flight counts as lost.
+    fn make_ready(&mut self, uid: &MessageUid) {
+        self.set_timer(*uid, None);
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let lost = std::mem::take(&mut entry.in_flight_bytes);
+        if let Some(flow) = &mut entry.chunks {
+            flow.cursor = 0;
+            for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
+                self.packets.remove(&packet);
+            }
+        }
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
+            dest.ready.insert(ready_key(entry));
+        }
+    }
+
+    fn pause(&mut self, now: Instant, uid: &MessageUid, hold: Hold, wait: Duration) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.hold = hold;
+        let lost = std::mem::take(&mut entry.in_flight_bytes);
+        if let Some(flow) = &mut entry.chunks {
+            flow.cursor = 0;
+            for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
+                self.packets.remove(&packet);
+            }
+        }
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
+            dest.ready.remove(&ready_key(entry));
+        }
+        self.set_timer(*uid, now.checked_add(wait));
+    }
+
+    fn set_timer(&mut self, uid: MessageUid, at: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        if let Some(old) = entry.next_at.take() {
+            self.timers.remove(&(old, uid));
+        }
+        entry.next_at = at;
+        if let Some(at) = at {
+            self.timers.insert((at, uid));
+        }
+    }
+
+    fn grow_window(&mut self, uid: &MessageUid, bytes: usize) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        let max = self.config.window_bytes_max;
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.window_bytes = dest.window_bytes.saturating_add(bytes).min(max);
+        }
+    }
+
+    fn halve_window(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.window_bytes = (dest.window_bytes / 2).max(2 * PAYLOAD_BYTES_MAX);
+        }
+    }
+
+    fn finish(&mut self, uid: &MessageUid, end: End) -> Option<Finished> {
+        self.set_timer(*uid, None);
+        let entry = self.entries.remove(uid)?;
+        self.expiries.remove(&(entry.expires_at, *uid));
+        self.bytes = self.bytes.saturating_sub(entry.record.body.len());
+        for packet in &entry.packets {
+            self.packets.remove(packet);
+        }
+        if let Some(flow) = &entry.chunks {
+            for packet in flow.in_flight.values().flatten() {
+                self.packets.remove(packet);
+            }
+        }
+        if let Some(tag) = entry.tag {
+            self.tags.remove(&tag);
+        }
+        let destination = entry.record.destination;
+        if let Some(dest) = self.destinations.get_mut(&destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(entry.in_flight_bytes);
+            dest.ready.remove(&ready_key(&entry));
+            dest.uids.remove(uid);
+            if dest.uids.is_empty() {
+                self.destinations.remove(&destination);
+            }
+        }
+        Some(Finished { uid: *uid, destination, end, has_blob: entry.chunks.is_some() })
+    }
+}
+
+fn ready_key(entry: &Entry) -> ReadyKey {
+    (std::cmp::Reverse(entry.record.priority()), entry.order, entry.record.uid)
+}
+
+fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(16);
+    config.first_timeout.saturating_mul(1 << doublings).min(config.timeout_max)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+
+use super::*;
+use crate::wire::Lifetime;
+
+const TO: Address = Address([9; 16]);
+
+fn record(uid: u8, body: Body) -> OutboxRecord {
+    OutboxRecord {
+        uid: MessageUid([uid; 16]),
+        destination: TO,
+        name: String::new(),
+        sent_at_unix_ms: 0,
+        lifetime: Lifetime::ONE_DAY.code(),
+        priority: Priority::Normal as u8,
+        body,
+    }
+}
+
+fn line(uid: u8) -> OutboxRecord {
+    record(uid, Body::Inline(b"hello".to_vec()))
+}
+
+fn file(uid: u8, length: u64) -> OutboxRecord {
+    record(
+        uid,
+        Body::File(crate::proto::delivery::record::FileRecord {
+            length,
+            sha256: crate::wire::Digest([0; 32]),
+            file_key: crate::wire::Digest([0; 32]),
+        }),
+    )
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn packet(n: u8) -> PacketId {
+    PacketId([n; 16])
+}
+
+fn receipt_for(ids: &[PacketId]) -> Receipt {
+    Receipt { packet_ids: ids.to_vec(), chunks: vec![] }
+}
+
+#[test]
+fn a_receipt_from_the_destination_ends_it_and_from_nobody_else() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    assert_eq!(t.len(), 1);
+    outbox.sent(now, &t[0], packet(1));
+    assert!(outbox.receipt(now, &Address([8; 16]), &receipt_for(&[packet(1)]), 1).is_empty());
+    let done = outbox.receipt(now + Duration::from_millis(5), &TO, &receipt_for(&[packet(1)]), 3);
+    assert_eq!(done[0].end, End::Delivered { rtt: Some(Duration::from_millis(5)), hops: 3 });
+    assert!(outbox.is_empty());
+    assert!(outbox.packets.is_empty() && outbox.destinations.is_empty());
+    assert_eq!(outbox.next_wake(), None);
+}
+
+#[test]
+fn a_silent_destination_is_tried_again_with_growing_waits() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let mut waits = vec![];
+    for attempt in 1..=5u8 {
+        let t = outbox.transmit(now, 16);
+        assert_eq!(t.len(), 1, "attempt {attempt}");
+        outbox.sent(now, &t[0], packet(attempt));
+        assert!(outbox.transmit(now, 16).is_empty());
+        let wake = outbox.next_wake().unwrap();
+        waits.push((wake - now).as_secs());
+        now = wake;
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16]);
+    // A late receipt for the first attempt still counts.
+    assert_eq!(outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1).len(), 1);
+}
+
+#[test]
+fn custody_makes_retries_rare_and_clears_nothing() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.in_custody(now, &packet(1));
+    assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::InCustody));
+    outbox.route_up(&TO);
+    assert!(outbox.transmit(now, 16).is_empty());
+    assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
+    assert_eq!(outbox.len(), 1);
+}
+
+#[test]
+fn no_path_waits_for_a_route() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.refused(now, &packet(1), RefuseReason::NoRoute, Duration::ZERO);
+    assert_eq!(outbox.hold(&t[0].uid).unwrap().reason().as_deref(), Some("no_path"));
+    assert!(outbox.transmit(now, 16).is_empty());
+    outbox.route_up(&TO);
+    assert_eq!(outbox.transmit(now, 16).len(), 1);
+}
+
+#[test]
+fn expiry_ends_what_nobody_receipted() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), Duration::from_secs(10), None);
+    assert!(outbox.expire(now + Duration::from_secs(9)).is_empty());
+    assert_eq!(outbox.expire(now + Duration::from_secs(10))[0].end, End::Expired);
+}
+
+#[test]
+fn higher_priorities_and_earlier_messages_go_first() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    outbox.add(now, line(2), DAY, None);
+    let mut urgent = line(3);
+    urgent.priority = Priority::Critical as u8;
+    outbox.add(now, urgent, DAY, None);
+    let order: Vec<u8> = outbox.transmit(now, 16).iter().map(|t| t.uid.0[0]).collect();
+    assert_eq!(order, [3, 1, 2]);
+}
+
+fn chunk_receipt(tag: TransferTag, total: u32, have: impl Iterator<Item = u32>) -> Receipt {
+    let mut bitmap = vec![0u8; (total as usize).div_ceil(8)];
+    for i in have {
+        bitmap[(i / 8) as usize] |= 1 << (i % 8);
+    }
+    Receipt {
+        packet_ids: vec![],
+        chunks: vec![ChunkReceipt { tag, state: TransferState::Partial, total, bitmap }],
+    }
+}
+
+#[test]
+fn a_file_goes_manifest_first_then_chunks_within_the_window() {
+    let now = Instant::now();
+    let tag = TransferTag([7; 16]);
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    let total = 1000u32;
+    outbox.add(now, file(1, u64::from(total) * CHUNK_BYTES as u64), DAY, Some(tag));
+    let t = outbox.transmit(now, 1000);
+    assert_eq!(t.iter().map(|t| t.part).collect::<Vec<_>>(), [Part::Manifest]);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+
+    let mut sent = BTreeSet::new();
+    let mut window = vec![];
+    for round in 0..200 {
+        let t = outbox.transmit(now, 10_000);
+        if t.is_empty() {
+            break;
+        }
+        window.push(t.len() * CHUNK_BYTES);
+        for t in &t {
+            let Part::Chunk(i) = t.part else { panic!("{t:?}") };
+            assert!(sent.insert(i), "chunk {i} was sent twice");
+            let mut id = [0u8; 16];
+            id[..4].copy_from_slice(&i.to_be_bytes());
+            outbox.sent(now, t, PacketId(id));
+        }
+        assert!(outbox.transmit(now, 10_000).is_empty(), "round {round} exceeds the window");
+        outbox.receipt(now, &TO, &chunk_receipt(tag, total, sent.iter().copied()), 1);
+    }
+    assert_eq!(sent.len(), total as usize);
+    assert!(window[0] <= 256 * 1024 + CHUNK_BYTES, "{window:?}");
+    assert!(window[1] > window[0], "{window:?}");
+
+    let done = Receipt {
+        packet_ids: vec![],
+        chunks: vec![ChunkReceipt { tag, state: TransferState::Complete, total, bitmap: vec![] }],
+    };
+    let done = outbox.receipt(now, &TO, &done, 4);
+    assert!(matches!(done[0].end, End::Delivered { hops: 4, .. }));
+    assert!(outbox.packets.is_empty());
+}
+
+#[test]
+fn lost_chunks_are_sent_again_after_a_timeout() {
+    let now = Instant::now();
+    let tag = TransferTag([7; 16]);
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(tag));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    for (n, t) in outbox.transmit(now, 16).iter().enumerate() {
+        outbox.sent(now, t, packet(10 + n as u8));
+    }
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, [0, 2].into_iter()), 1);
+    assert!(outbox.transmit(now, 16).is_empty());
+    let later = outbox.next_wake().unwrap();
+    let again = outbox.transmit(later, 16);
+    assert_eq!(again.iter().map(|t| t.part).collect::<Vec<_>>(), [Part::Chunk(1)]);
+}
+
+#[test]
+fn a_destination_that_lost_the_manifest_gets_it_again() {
+    let now = Instant::now();
+    let tag = TransferTag([7; 16]);
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(tag));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    let wanted = Receipt {
+        packet_ids: vec![],
+        chunks: vec![ChunkReceipt { tag, state: TransferState::ManifestWanted, total: 3, bitmap: vec![] }],
+    };
+    outbox.receipt(now, &TO, &wanted, 1);
+    assert_eq!(outbox.transmit(now, 16)[0].part, Part::Manifest);
+}
+
+#[test]
+fn a_full_outbox_refuses_before_anything_is_written() {
+    let now = Instant::now();
+    let config = OutboxConfig { entries_max: 1, bytes_max: 10, ..Default::default() };
+    let mut outbox = Outbox::new(config);
+    assert_eq!(outbox.admit(11), Err(OutboxFull::Bytes(0)));
+    outbox.add(now, line(1), DAY, None);
+    assert_eq!(outbox.admit(0), Err(OutboxFull::Entries(1)));
+}

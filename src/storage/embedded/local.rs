@@ -1,0 +1,421 @@
+//! This node's own rows.
+
+use std::ops::{Bound, ControlFlow};
+
+use super::{
+    tables::{Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join, number},
+    txn::Txn,
+};
+use crate::{
+    storage::{
+        error::StoreError,
+        ops::{
+            Counter, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, Namespace,
+            OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Seen,
+        },
+    },
+    wire::{Address, MessageUid, PacketId, TransferTag},
+};
+
+type Result<V> = std::result::Result<V, StoreError>;
+
+/// Key of the boot epoch in `meta`.
+pub(super) const BOOT_EPOCH_KEY: &[u8] = b"boot_epoch";
+
+/// Applies one operation.
+pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp) -> Result<LocalOutcome> {
+    match op {
+        LocalOp::OutboxPut(row) => outbox_put(txn, row),
+        LocalOp::OutboxUpdate { uid, state } => outbox_update(txn, uid, state),
+        LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
+        LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
+        LocalOp::InboxCommit(commit) => inbox_commit(txn, commit),
+        LocalOp::SeenPacket { packet_id, until_unix_s } => {
+            Ok(match see_packet(txn, packet_id, *until_unix_s)? {
+                true => LocalOutcome::Done,
+                false => LocalOutcome::Seen(Seen::Packet),
+            })
+        }
+        LocalOp::InboxPage { after, limit } => inbox_page(txn, *after, *limit),
+        LocalOp::InboxRemove(seq) => {
+            let row = txn.remove_sealed(T::Inbox, &seq.to_be_bytes(), INBOX_HEADER_BYTES)?;
+            Ok(done_or_absent(row))
+        }
+        LocalOp::ForgetSeen { now_unix_s, rows_max } => forget_seen(txn, *now_unix_s, *rows_max),
+        LocalOp::PartialPut(row) => {
+            let key = partial_key(&row.source, &row.tag);
+            txn.put_sealed(T::Partial, &key, &row.until_unix_s.to_be_bytes(), &row.state)?;
+            Ok(LocalOutcome::Done)
+        }
+        LocalOp::PartialRemove { source, tag } => {
+            let row = txn.remove_sealed(T::Partial, &partial_key(source, tag), PARTIAL_HEADER_BYTES)?;
+            Ok(done_or_absent(row))
+        }
+        LocalOp::PartialPage { after, limit } => partial_page(txn, after.as_ref(), *limit),
+        LocalOp::Reserve { counter, count } => reserve(txn, *counter, *count),
+        LocalOp::RaiseCounter { counter, at_least } => {
+            let next = counter_next(txn, *counter)?;
+            if next < *at_least {
+                txn.put(T::Counter, &[*counter as u8], &at_least.to_be_bytes())?;
+            }
+            Ok(LocalOutcome::Done)
+        }
+        LocalOp::RaiseBootEpoch { at_least } => {
+            let epoch = boot_epoch(txn)?.max(*at_least);
+            txn.put(T::Meta, BOOT_EPOCH_KEY, &u64::from(epoch).to_be_bytes())?;
+            Ok(LocalOutcome::BootEpoch(epoch))
+        }
+        LocalOp::KvPut { namespace, key, value } => {
+            let at = kv_key(*namespace, key);
+            if namespace.is_sealed() {
+                txn.put_sealed(T::Kv, &at, &[], value)?;
+            } else {
+                txn.put(T::Kv, &at, value)?;
+            }
+            Ok(LocalOutcome::Done)
+        }
+        LocalOp::KvGet { namespace, key } => kv_get(txn, *namespace, key),
+        LocalOp::KvRemove { namespace, key } => Ok(done_or_absent(kv_remove(txn, *namespace, key)?)),
+        LocalOp::KvClear(namespace) => kv_clear(txn, *namespace),
+        LocalOp::KvPage { namespace, after, limit } => kv_page(txn, *namespace, after.as_deref(), *limit),
+        LocalOp::Counts => Ok(LocalOutcome::Counts(LocalCounts {
+            outbox: txn.rows(T::Outbox)?,
+            inbox: txn.rows(T::Inbox)?,
+            partials: txn.rows(T::Partial)?,
+            seen_packets: txn.rows(T::SeenPacket)?,
+            seen_messages: txn.rows(T::SeenMessage)?,
+            quarantined: txn.rows(T::Quarantine)?,
+        })),
+    }
+}
+
+/// The boot epoch on record, zero before the first start.
+pub(super) fn boot_epoch(txn: &Txn<'_>) -> Result<u32> {
+    match txn.get(T::Meta, BOOT_EPOCH_KEY)? {
+        Some(row) => number(&row)
+            .and_then(|epoch| u32::try_from(epoch).ok())
+            .ok_or_else(|| txn.corrupt(T::Meta, "the boot epoch is no number")),
+        None => Ok(0),
+    }
+}
+
+fn done_or_absent<V>(row: Option<V>) -> LocalOutcome {
+    match row {
+        Some(_) => LocalOutcome::Done,
+        None => LocalOutcome::Absent,
+    }
+}
+
+// ---- pages -------------------------------------------------------------------------------------
+
+/// Keys and rows from behind `after` to the end of `to`, as far as `limit` goes, and whether more
+/// follow.
+pub(super) fn page_of(
+    txn: &Txn<'_>,
+    t: T,
+    from: Bound<&[u8]>,
+    to: Bound<&[u8]>,
+    limit: PageLimit,
+) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
+    let (mut rows, mut bytes, mut more) = (Vec::new(), 0usize, false);
+    txn.scan(t, from, to, |key, row| {
+        let full = rows.len() >= limit.rows_max || bytes.saturating_add(row.len()) > limit.bytes_max;
+        if full && !rows.is_empty() {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        bytes = bytes.saturating_add(row.len());
+        rows.push((key.to_vec(), row.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    Ok((rows, more))
+}
+
+fn seq_of(txn: &Txn<'_>, t: T, key: &[u8]) -> Result<u64> {
+    number(key).ok_or_else(|| txn.corrupt(t, "a key is no sequence number"))
+}
+
+// ---- outbox ------------------------------------------------------------------------------------
+
+fn outbox_put(txn: &mut Txn<'_>, row: &OutboxRow) -> Result<LocalOutcome> {
+    if txn.get(T::OutboxUid, row.uid.as_bytes())?.is_some() {
+        return Ok(LocalOutcome::Duplicate);
+    }
+    let seq = next(&mut txn.heads.outbox_seq);
+    let key = seq.to_be_bytes();
+    let open = join(&[
+        row.uid.as_bytes(),
+        row.destination.as_bytes(),
+        &row.created_unix_s.to_be_bytes(),
+        &row.expires_unix_s.to_be_bytes(),
+        &row.state,
+    ]);
+    txn.put(T::Outbox, &key, &open)?;
+    txn.put_sealed(T::OutboxBody, &key, &[], &row.body)?;
+    txn.put(T::OutboxUid, row.uid.as_bytes(), &key)?;
+    Ok(LocalOutcome::Stored { seq })
+}
+
+fn outbox_update(txn: &mut Txn<'_>, uid: &MessageUid, state: &[u8]) -> Result<LocalOutcome> {
+    let Some(key) = txn.get(T::OutboxUid, uid.as_bytes())? else { return Ok(LocalOutcome::Absent) };
+    let row = txn.get(T::Outbox, &key)?.ok_or_else(|| txn.corrupt(T::Outbox, "a message has no row"))?;
+    let header =
+        row.get(..OUTBOX_HEADER_BYTES).ok_or_else(|| txn.corrupt(T::Outbox, "a row is too short"))?;
+    txn.put(T::Outbox, &key, &join(&[header, state]))?;
+    Ok(LocalOutcome::Done)
+}
+
+fn outbox_remove(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
+    let Some(key) = txn.remove(T::OutboxUid, uid.as_bytes())? else { return Ok(LocalOutcome::Absent) };
+    txn.remove(T::Outbox, &key)?;
+    txn.remove_sealed(T::OutboxBody, &key, 0)?;
+    Ok(LocalOutcome::Done)
+}
+
+fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result<LocalOutcome> {
+    let from = after.map(u64::to_be_bytes);
+    // Bodies are what has the bytes, so they bound the page; open rows are looked up beside them.
+    let (bodies, more) = page_of(txn, T::OutboxBody, behind(from.as_ref()), Bound::Unbounded, limit)?;
+    let mut page = OutboxPage::default();
+    for (key, sealed) in bodies {
+        let seq = seq_of(txn, T::OutboxBody, &key)?;
+        page.next = more.then_some(seq);
+        let open = txn.get(T::Outbox, &key)?;
+        let read = open.as_deref().and_then(outbox_header).zip(txn.unseal(T::OutboxBody, &key, &sealed, 0));
+        let Some((row, body)) = read else {
+            page.damaged += 1;
+            if let Some(open) = open {
+                if let Some(uid) = open.get(..MessageUid::LEN) {
+                    txn.remove(T::OutboxUid, uid)?;
+                }
+                txn.remove(T::Outbox, &key)?;
+            }
+            txn.remove_sealed(T::OutboxBody, &key, 0)?;
+            txn.quarantine(T::OutboxBody, &key, &sealed)?;
+            continue;
+        };
+        page.rows.push(OutboxRow { body, ..row });
+    }
+    Ok(LocalOutcome::Outbox(page))
+}
+
+fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
+    let mut f = Fields(row);
+    Some(OutboxRow {
+        uid: MessageUid(f.take()?),
+        destination: Address(f.take()?),
+        created_unix_s: f.u64()?,
+        expires_unix_s: f.u64()?,
+        state: f.rest().to_vec(),
+        body: Vec::new(),
+    })
+}
+
+// ---- inbox and duplicate records ---------------------------------------------------------------
+
+/// First byte of an id in `seen_expiry`: which table it is from.
+const SEEN_PACKET: u8 = 0;
+const SEEN_MESSAGE: u8 = 1;
+
+fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit) -> Result<LocalOutcome> {
+    let InboxCommit { packet_id, uid, source, dedup_until_unix_s: until, entry } = commit;
+    if !see_packet(txn, packet_id, *until)? {
+        return Ok(LocalOutcome::Seen(Seen::Packet));
+    }
+    let message = join(&[source.as_bytes(), uid.as_bytes()]);
+    if !see(txn, T::SeenMessage, SEEN_MESSAGE, &message, *until)? {
+        return Ok(LocalOutcome::Seen(Seen::Message));
+    }
+    let seq = next(&mut txn.heads.inbox_seq);
+    let header = join(&[uid.as_bytes(), source.as_bytes()]);
+    txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)?;
+    Ok(LocalOutcome::Committed { seq })
+}
+
+fn see_packet(txn: &mut Txn<'_>, packet_id: &PacketId, until: u64) -> Result<bool> {
+    see(txn, T::SeenPacket, SEEN_PACKET, packet_id.as_bytes(), until)
+}
+
+/// Records an id; true if it was not on record. One that was stays on record until the later of
+/// both times: it has to outlive every packet that could bring it again.
+fn see(txn: &mut Txn<'_>, t: T, kind: u8, id: &[u8], until: u64) -> Result<bool> {
+    let known = txn.get(t, id)?;
+    if let Some(row) = &known {
+        let before = number(row).ok_or_else(|| txn.corrupt(t, "a time is no number"))?;
+        if before >= until {
+            return Ok(false);
+        }
+        txn.remove(T::SeenExpiry, &seen_expiry_key(before, kind, id))?;
+    }
+    txn.put(t, id, &until.to_be_bytes())?;
+    txn.put(T::SeenExpiry, &seen_expiry_key(until, kind, id), &[])?;
+    Ok(known.is_none())
+}
+
+fn seen_expiry_key(until: u64, kind: u8, id: &[u8]) -> Vec<u8> {
+    join(&[&until.to_be_bytes(), &[kind], id])
+}
+
+fn forget_seen(txn: &mut Txn<'_>, now: u64, rows_max: usize) -> Result<LocalOutcome> {
+    let limit = PageLimit { rows_max: rows_max.max(1), bytes_max: usize::MAX };
+    let now = now.to_be_bytes();
+    let (due, more) = page_of(txn, T::SeenExpiry, Bound::Unbounded, Bound::Excluded(&now), limit)?;
+    for (key, _) in &due {
+        let mut f = Fields(key);
+        let kind = f.u64().and_then(|_| f.take::<1>());
+        let t = match kind {
+            Some([SEEN_PACKET]) => T::SeenPacket,
+            Some([SEEN_MESSAGE]) => T::SeenMessage,
+            _ => return Err(txn.corrupt(T::SeenExpiry, "a record of no known kind")),
+        };
+        txn.remove(t, f.rest())?;
+        txn.remove(T::SeenExpiry, key)?;
+    }
+    Ok(LocalOutcome::Forgotten { rows: due.len(), more })
+}
+
+fn inbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result<LocalOutcome> {
+    let from = after.map(u64::to_be_bytes);
+    let (rows, more) = page_of(txn, T::Inbox, behind(from.as_ref()), Bound::Unbounded, limit)?;
+    let mut page = InboxPage::default();
+    for (key, row) in rows {
+        let seq = seq_of(txn, T::Inbox, &key)?;
+        page.next = more.then_some(seq);
+        let mut f = Fields(&row);
+        let header = f.take().map(MessageUid).zip(f.take().map(Address));
+        match header.zip(txn.unseal(T::Inbox, &key, &row, INBOX_HEADER_BYTES)) {
+            Some(((uid, source), entry)) => page.rows.push(InboxRow { seq, uid, source, entry }),
+            None => {
+                page.damaged += 1;
+                txn.remove_sealed(T::Inbox, &key, INBOX_HEADER_BYTES)?;
+                txn.quarantine(T::Inbox, &key, &row)?;
+            }
+        }
+    }
+    Ok(LocalOutcome::Inbox(page))
+}
+
+// ---- files being received ----------------------------------------------------------------------
+
+fn partial_key(source: &Address, tag: &TransferTag) -> Vec<u8> {
+    join(&[source.as_bytes(), tag.as_bytes()])
+}
+
+fn partial_page(
+    txn: &mut Txn<'_>,
+    after: Option<&(Address, TransferTag)>,
+    limit: PageLimit,
+) -> Result<LocalOutcome> {
+    let from = after.map(|(source, tag)| partial_key(source, tag));
+    let (rows, more) = page_of(txn, T::Partial, behind(from.as_ref()), Bound::Unbounded, limit)?;
+    let mut page = PartialPage::default();
+    for (key, row) in rows {
+        let mut f = Fields(&key);
+        let (source, tag) = f
+            .take()
+            .map(Address)
+            .zip(f.take().map(TransferTag))
+            .ok_or_else(|| txn.corrupt(T::Partial, "a key is too short"))?;
+        page.next = more.then_some((source, tag));
+        match Fields(&row).u64().zip(txn.unseal(T::Partial, &key, &row, PARTIAL_HEADER_BYTES)) {
+            Some((until_unix_s, state)) => page.rows.push(PartialRow { source, tag, until_unix_s, state }),
+            None => {
+                page.damaged += 1;
+                txn.remove_sealed(T::Partial, &key, PARTIAL_HEADER_BYTES)?;
+                txn.quarantine(T::Partial, &key, &row)?;
+            }
+        }
+    }
+    Ok(LocalOutcome::Partials(page))
+}
+
+// ---- counters ----------------------------------------------------------------------------------
+
+fn counter_next(txn: &Txn<'_>, counter: Counter) -> Result<u64> {
+    match txn.get(T::Counter, &[counter as u8])? {
+        Some(row) => number(&row).ok_or_else(|| txn.corrupt(T::Counter, "not a number")),
+        None => Ok(1),
+    }
+}
+
+fn reserve(txn: &mut Txn<'_>, counter: Counter, count: u32) -> Result<LocalOutcome> {
+    let first = counter_next(txn, counter)?;
+    let Some(next) = first.checked_add(u64::from(count)) else { return Ok(LocalOutcome::Exhausted) };
+    txn.put(T::Counter, &[counter as u8], &next.to_be_bytes())?;
+    Ok(LocalOutcome::Reserved { first, count })
+}
+
+// ---- small values ------------------------------------------------------------------------------
+
+fn kv_key(namespace: Namespace, key: &[u8]) -> Vec<u8> {
+    join(&[&[namespace as u8], key])
+}
+
+fn kv_value(txn: &Txn<'_>, namespace: Namespace, at: &[u8], row: Vec<u8>) -> Option<Vec<u8>> {
+    if namespace.is_sealed() { txn.unseal(T::Kv, at, &row, 0) } else { Some(row) }
+}
+
+fn kv_remove(txn: &mut Txn<'_>, namespace: Namespace, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    let at = kv_key(namespace, key);
+    if namespace.is_sealed() { txn.remove_sealed(T::Kv, &at, 0) } else { txn.remove(T::Kv, &at) }
+}
+
+fn kv_get(txn: &mut Txn<'_>, namespace: Namespace, key: &[u8]) -> Result<LocalOutcome> {
+    let at = kv_key(namespace, key);
+    let Some(row) = txn.get(T::Kv, &at)? else { return Ok(LocalOutcome::Value(None)) };
+    let value = kv_value(txn, namespace, &at, row.clone());
+    if value.is_none() {
+        kv_remove(txn, namespace, key)?;
+        txn.quarantine(T::Kv, &at, &row)?;
+    }
+    Ok(LocalOutcome::Value(value))
+}
+
+fn kv_clear(txn: &mut Txn<'_>, namespace: Namespace) -> Result<LocalOutcome> {
+    let limit = PageLimit { rows_max: usize::MAX, bytes_max: usize::MAX };
+    let (from, to) = ([namespace as u8], [namespace as u8 + 1]);
+    let (rows, _) = page_of(txn, T::Kv, Bound::Included(&from), Bound::Excluded(&to), limit)?;
+    for (at, _) in rows {
+        kv_remove(txn, namespace, at.get(1..).unwrap_or_default())?;
+    }
+    Ok(LocalOutcome::Done)
+}
+
+fn kv_page(
+    txn: &mut Txn<'_>,
+    namespace: Namespace,
+    after: Option<&[u8]>,
+    limit: PageLimit,
+) -> Result<LocalOutcome> {
+    let after = after.map(|key| kv_key(namespace, key));
+    let (first, to) = ([namespace as u8], [namespace as u8 + 1]);
+    let from = after.as_deref().map_or(Bound::Included(first.as_slice()), Bound::Excluded);
+    let (rows, more) = page_of(txn, T::Kv, from, Bound::Excluded(&to), limit)?;
+    let mut page = KvPage::default();
+    for (at, row) in rows {
+        let key = at.get(1..).unwrap_or_default().to_vec();
+        page.next = more.then(|| key.clone());
+        match kv_value(txn, namespace, &at, row.clone()) {
+            Some(value) => page.rows.push((key, value)),
+            None => {
+                page.damaged += 1;
+                kv_remove(txn, namespace, &key)?;
+                txn.quarantine(T::Kv, &at, &row)?;
+            }
+        }
+    }
+    Ok(LocalOutcome::Values(page))
+}
+
+// ---- helpers -----------------------------------------------------------------------------------
+
+/// Everything behind `key`, or everything.
+pub(super) fn behind<K: AsRef<[u8]>>(key: Option<&K>) -> Bound<&[u8]> {
+    key.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_ref()))
+}
+
+/// The next number of a sequence that starts at one.
+pub(super) fn next(head: &mut u64) -> u64 {
+    *head = head.saturating_add(1);
+    *head
+}

@@ -1,0 +1,451 @@
+//! The embedded engine: one redb file, one transaction and one sync a batch.
+//!
+//! Why redb, why no quick-repair and how it behaves on full and failing disks was measured:
+//! `docs/adr/0001-store-engine.md`.
+//!
+//! **Full disk.** A commit that reported ENOSPC may be durable all the same once the file is
+//! opened again. Nobody was told that it happened, so it must not stand: every batch keeps the
+//! before-image of each row it touches until its commit returns; after ENOSPC the file is opened
+//! again, the batch's number tells whether it is there, and if so every row is put back. Until
+//! that worked nothing else is done.
+//!
+//! **Failing disk.** After any other error of the file nothing is done any more: what the disk
+//! holds is unknown, and only a restart may look.
+
+mod backend;
+mod format;
+mod local;
+mod mail;
+mod tables;
+mod txn;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::OpenOptions,
+    io,
+    ops::{Bound, ControlFlow},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::{Builder, Database, ReadableDatabase, StorageBackend, backends::FileBackend};
+use tracing::{info, warn};
+
+use self::{
+    backend::{StoreFile, SyncMeter},
+    mail::Admission,
+    tables::{T, number},
+    txn::{Before, Heads, Txn, engine_error},
+};
+use super::{
+    data_dir::{DataDir, FILE_MODE, private_file, refuse_open_mode, sync_parent},
+    engine::{Engine, SyncTotals, Work, WorkDone, WorkResult},
+    error::StoreError,
+    ops::{LocalOp, MailOp},
+    quota::MailboxQuota,
+    row_seal::{KeyHour, RowKeys, hour_at},
+    space::{self, SpaceProbe, system_space},
+};
+use crate::clock;
+
+type Result<V, E = StoreError> = std::result::Result<V, E>;
+
+/// Cache of the engine in bytes. Half of what the design allows (32 MiB): the rest is for the
+/// pages a large batch holds beyond it.
+pub const CACHE_BYTES: usize = 16 << 20;
+
+/// Opens the file under the engine. A function, so that a test can put a failing disk there.
+pub type OpenFile = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
+
+/// What the embedded store can be told.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Quotas of what is held for others.
+    pub quota: MailboxQuota,
+    /// Cache of the engine in bytes.
+    pub cache_bytes: usize,
+    /// Wall-clock seconds since 1970; names the row key of the hour, nothing else.
+    pub clock_unix_s: fn() -> u64,
+    /// Asks for free space.
+    pub space: SpaceProbe,
+    /// Opens the engine's file.
+    pub open_file: OpenFile,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            quota: MailboxQuota::default(),
+            cache_bytes: CACHE_BYTES,
+            clock_unix_s: clock::unix_s,
+            space: Arc::new(system_space),
+            open_file: Arc::new(open_system_file),
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedOptions")
+            .field("quota", &self.quota)
+            .field("cache_bytes", &self.cache_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The embedded store of one data directory. Blocking; lives on the store's thread.
+pub struct EmbeddedStore {
+    /// Held so that nobody else opens the directory while this lives.
+    dir: Arc<DataDir>,
+    path: PathBuf,
+    options: EmbeddedOptions,
+    meter: Arc<SyncMeter>,
+    row_keys: RowKeys,
+    /// Hours whose key no row needs; destroyed once the hour is over.
+    unreferenced: BTreeSet<KeyHour>,
+    boot_epoch: u32,
+    /// `None` from a failure until the file is open again.
+    db: Option<Database>,
+    heads: Heads,
+    /// A batch that reported ENOSPC and may stand: its number and how to put its rows back.
+    doubtful: Option<(u64, Vec<Before>)>,
+    /// Set for good by a failure after which the disk's content is unknown.
+    dead: Option<StoreError>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("path", &self.path)
+            .field("boot_epoch", &self.boot_epoch)
+            .field("dead", &self.dead)
+            .finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    /// Opens the store of `dir`, creating or upgrading it, and starts a new boot epoch. After a
+    /// crash this reads the whole file once.
+    ///
+    /// # Errors
+    /// [`StoreError`] with what stands in the way; an existing store is unchanged then.
+    pub fn open(dir: Arc<DataDir>, options: EmbeddedOptions) -> Result<Self> {
+        Self::open_with(dir, options, &format::PLAN)
+    }
+
+    fn open_with(dir: Arc<DataDir>, options: EmbeddedOptions, plan: &format::Plan) -> Result<Self> {
+        let path = dir.store_path();
+        let meter = Arc::new(SyncMeter::default());
+        let row_keys = RowKeys::open(&dir.row_keys_path())?;
+        let is_new = !path.exists();
+        let db = open_database(&path, &options, &meter)?;
+        if is_new {
+            // The engine syncs the file, not the directory it is in; see the ADR.
+            sync_parent(&path)?;
+        }
+        let db = match format::found(&db, &path)? {
+            Some(found) if found != plan.current => {
+                plan.refuse_newer(found, &path)?;
+                drop(db);
+                format::back_up(&path, found)?;
+                let db = open_database(&path, &options, &meter)?;
+                plan.upgrade(&db, found, &path)?;
+                info!(from = found, to = plan.current, "upgraded the store's format");
+                db
+            }
+            _ => db,
+        };
+        let mut store = Self {
+            dir,
+            path,
+            options,
+            meter,
+            row_keys,
+            unreferenced: BTreeSet::new(),
+            boot_epoch: 0,
+            db: None,
+            heads: Heads::default(),
+            doubtful: None,
+            dead: None,
+        };
+        store.start(&db, plan.current)?;
+        store.db = Some(db);
+        store.reconcile_row_keys()?;
+        Ok(store)
+    }
+
+    /// Creates missing tables, records the format and counts this start, all in one commit.
+    fn start(&mut self, db: &Database, format: u32) -> Result<()> {
+        let path = self.path.clone();
+        let txn = db.begin_write().map_err(|e| engine_error(&path, "opening the store", e))?;
+        let mut rows = Txn::open(&txn, &self.row_keys, self.hour(), Heads::default(), &path)?;
+        if let Some(row) = rows.get(T::Meta, Heads::KEY)? {
+            rows.heads =
+                Heads::decode(&row).ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
+        }
+        let epoch =
+            local::boot_epoch(&rows)?.checked_add(1).ok_or(StoreError::CounterExhausted("boot epoch"))?;
+        rows.put(T::Meta, local::BOOT_EPOCH_KEY, &u64::from(epoch).to_be_bytes())?;
+        rows.put(T::Meta, format::KEY, &u64::from(format).to_be_bytes())?;
+        let finished = rows.finish()?;
+        txn.commit().map_err(|e| engine_error(&path, "counting this start", e))?;
+        self.heads = finished.heads;
+        self.boot_epoch = epoch;
+        Ok(())
+    }
+
+    /// Drops keys that a crash left behind, and refuses to go on without keys that rows need:
+    /// setting all those rows aside as damaged would hide that a file is missing.
+    fn reconcile_row_keys(&mut self) -> Result<()> {
+        let path = self.path.clone();
+        let db = self.database()?;
+        let txn = db.begin_write().map_err(|e| engine_error(&path, "reading the store", e))?;
+        let mut wanted = BTreeSet::new();
+        {
+            let rows = Txn::open(&txn, &self.row_keys, 0, self.heads, &path)?;
+            rows.scan(T::RowKeyRefs, Bound::Unbounded, Bound::Unbounded, |hour, _| {
+                wanted.extend(hour.try_into().map(KeyHour::from_be_bytes));
+                ControlFlow::Continue(())
+            })?;
+        }
+        txn.abort().map_err(|e| engine_error(&path, "reading the store", e))?;
+        if let Some(hour) = wanted.iter().find(|hour| !self.row_keys.has(**hour)) {
+            return Err(StoreError::Corrupt {
+                path: self.dir.row_keys_path(),
+                detail: format!(
+                    "the key of hour {hour} is missing, and rows of the store are sealed under it"
+                ),
+            });
+        }
+        self.row_keys.retain(|hour| wanted.contains(&hour))?;
+        Ok(())
+    }
+
+    /// Closes the file in good order. Without it the next open reads the whole file.
+    ///
+    /// # Errors
+    /// What the engine says; everything acknowledged is durable all the same.
+    pub fn close(mut self) -> Result<()> {
+        match self.db.take() {
+            Some(db) => db.close().map_err(|e| engine_error(&self.path, "closing the store", e)),
+            None => Ok(()),
+        }
+    }
+
+    fn hour(&self) -> KeyHour {
+        hour_at((self.options.clock_unix_s)())
+    }
+
+    fn database(&self) -> Result<&Database> {
+        self.db.as_ref().ok_or(StoreError::Stopped)
+    }
+
+    /// Applies and commits; an error leaves the rows as they were or the engine in need of
+    /// [`EmbeddedStore::settle`].
+    fn write(&mut self, works: &[Work], refused: Option<&StoreError>) -> Result<Vec<WorkResult>> {
+        let hour = self.hour();
+        if works.iter().any(seals) && !self.row_keys.has(hour) {
+            self.row_keys.ensure(hour)?;
+            self.unreferenced.insert(hour);
+        }
+        let path = self.path.clone();
+        let db = self.db.as_ref().ok_or(StoreError::Stopped)?;
+        let txn = db.begin_write().map_err(|e| engine_error(&path, "starting a batch", e))?;
+        let mut rows = Txn::open(&txn, &self.row_keys, hour, self.heads, &path)?;
+        let admission = Admission { quota: &self.options.quota, refused };
+        let mut results = Vec::with_capacity(works.len());
+        for work in works {
+            results.push(match admit(work, refused) {
+                Ok(()) => Ok(apply(&mut rows, work, &admission)?),
+                Err(e) => Err(e),
+            });
+        }
+        if !rows.is_dirty() {
+            drop(rows);
+            txn.abort().map_err(|e| engine_error(&path, "reading the store", e))?;
+            return Ok(results);
+        }
+        let finished = rows.finish()?;
+        if let Err(e) = txn.commit() {
+            self.doubtful = Some((finished.heads.batch, finished.journal));
+            return Err(engine_error(&path, "committing a batch", e));
+        }
+        self.heads = finished.heads;
+        for (hour, rows) in finished.key_rows {
+            if rows == 0 {
+                self.unreferenced.insert(hour);
+            } else {
+                self.unreferenced.remove(&hour);
+            }
+        }
+        Ok(results)
+    }
+
+    /// Opens the file again after ENOSPC and puts back what of the failed batch is there.
+    fn settle(&mut self) -> Result<()> {
+        if self.db.is_some() {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        let failed = |doing, e: redb::Error| engine_error(&path, doing, e);
+        let db = open_database(&path, &self.options, &self.meter)?;
+        let txn = db.begin_write().map_err(|e| failed("opening the store again", e.into()))?;
+        let mut rows = Txn::open(&txn, &self.row_keys, 0, Heads::default(), &path)?;
+        let row = rows.get(T::Meta, Heads::KEY)?.unwrap_or_default();
+        let mut heads =
+            Heads::decode(&row).ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
+        match &self.doubtful {
+            Some((batch, journal)) if *batch == heads.batch => {
+                rows.undo(journal)?;
+                rows.heads = Heads { batch: *batch, ..self.heads };
+                heads = rows.finish()?.heads;
+                txn.commit().map_err(|e| failed("undoing a refused batch", e.into()))?;
+                warn!(batch, "a batch refused for lack of space was on the disk and was taken back");
+            }
+            _ => {
+                drop(rows);
+                txn.abort().map_err(|e| failed("opening the store again", e.into()))?;
+            }
+        }
+        self.doubtful = None;
+        self.heads = heads;
+        self.db = Some(db);
+        Ok(())
+    }
+
+    /// Destroys keys nothing needs. A failure costs only time: it is tried again.
+    fn destroy_unreferenced(&mut self) {
+        let hour = self.hour();
+        let gone: BTreeSet<KeyHour> = self.unreferenced.iter().copied().filter(|h| *h != hour).collect();
+        if gone.is_empty() {
+            return;
+        }
+        match self.row_keys.retain(|hour| !gone.contains(&hour)) {
+            Ok(_) => self.unreferenced.retain(|hour| !gone.contains(hour)),
+            Err(e) => warn!(error = %e, "row keys of removed messages could not be destroyed yet"),
+        }
+    }
+}
+
+impl Engine for EmbeddedStore {
+    fn commit(&mut self, works: &[Work]) -> Result<Vec<WorkResult>> {
+        if let Some(e) = &self.dead {
+            return Err(e.clone());
+        }
+        let done = self.settle().and_then(|()| {
+            let refused = space::check(&self.options.space, &self.path).err();
+            self.write(works, refused.as_ref())
+        });
+        match done {
+            Ok(results) => {
+                self.destroy_unreferenced();
+                Ok(results)
+            }
+            Err(e) if e.is_fatal() => {
+                self.db = None;
+                self.dead = Some(e.clone());
+                Err(e)
+            }
+            Err(e @ StoreError::NoSpace { .. }) => {
+                // The engine refuses everything after an error of its file; try to go on at once,
+                // else with the next batch.
+                self.db = None;
+                if let Err(again) = self.settle()
+                    && again.is_fatal()
+                {
+                    self.dead = Some(again.clone());
+                    return Err(again);
+                }
+                Err(e)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    fn boot_epoch(&self) -> u32 {
+        self.boot_epoch
+    }
+
+    fn synced(&self) -> SyncTotals {
+        self.meter.totals()
+    }
+}
+
+/// True if any operation writes a sealed row.
+fn seals(work: &Work) -> bool {
+    match work {
+        Work::Local(ops) => ops.iter().any(|op| match op {
+            LocalOp::OutboxPut(_) | LocalOp::InboxCommit(_) | LocalOp::PartialPut(_) => true,
+            LocalOp::KvPut { namespace, .. } => namespace.is_sealed(),
+            _ => false,
+        }),
+        Work::Mail(ops) => ops.iter().any(|op| matches!(op, MailOp::Hold(_))),
+    }
+}
+
+/// Refuses a submission as a whole before any of it happens. What is held for others is refused
+/// row by row instead.
+fn admit(work: &Work, refused: Option<&StoreError>) -> Result<()> {
+    match work {
+        Work::Local(ops) => {
+            ops.iter().try_for_each(LocalOp::check_size)?;
+            match refused {
+                Some(e) if ops.iter().any(LocalOp::grows) => Err(e.clone()),
+                _ => Ok(()),
+            }
+        }
+        Work::Mail(ops) => ops.iter().try_for_each(MailOp::check_size),
+    }
+}
+
+fn apply(rows: &mut Txn<'_>, work: &Work, admission: &Admission<'_>) -> Result<WorkDone> {
+    Ok(match work {
+        Work::Local(ops) => {
+            WorkDone::Local(ops.iter().map(|op| local::apply(rows, op)).collect::<Result<_>>()?)
+        }
+        Work::Mail(ops) => {
+            WorkDone::Mail(ops.iter().map(|op| mail::apply(rows, op, admission)).collect::<Result<_>>()?)
+        }
+    })
+}
+
+fn open_system_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    let file = private_file(&mut options).open(path)?;
+    Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
+}
+
+fn open_database(path: &Path, options: &EmbeddedOptions, meter: &Arc<SyncMeter>) -> Result<Database> {
+    let file = (options.open_file)(path).map_err(|e| StoreError::of_io("opening the store", path, e))?;
+    refuse_open_mode(path, FILE_MODE)?;
+    let opened = Builder::new()
+        .set_cache_size(options.cache_bytes)
+        .create_with_backend(StoreFile::new(file, Arc::clone(meter)));
+    opened.map_err(|e| match e {
+        redb::DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() == io::ErrorKind::InvalidData => {
+            StoreError::Corrupt { path: path.to_owned(), detail: "it is no store of this program".to_owned() }
+        }
+        other => engine_error(path, "opening the store", other),
+    })
+}
+
+/// The number in row `key` of `meta`, without opening any other table.
+fn meta_number(db: &Database, key: &[u8], path: &Path) -> Result<Option<u64>> {
+    let failed = |e: redb::Error| engine_error(path, "reading the store's format", e);
+    let txn = db.begin_read().map_err(|e| failed(e.into()))?;
+    let table = match txn.open_table(T::Meta.definition()) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(e) => return Err(failed(e.into())),
+    };
+    let row = redb::ReadableTable::get(&table, key).map_err(|e| failed(e.into()))?;
+    match row {
+        Some(row) => number(row.value()).map(Some).ok_or_else(|| StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: "a row of its meta table is no number".to_owned(),
+        }),
+        None => Ok(None),
+    }
+}

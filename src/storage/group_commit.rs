@@ -1,0 +1,557 @@
+//! One thread owns the store; everyone else hands it submissions.
+//!
+//! A batch is whatever waits when the disk becomes free: one transaction, one sync, then all
+//! completions. No timer is involved, so a lone submission waits for nobody, and under load
+//! batches grow by themselves to what one sync's time brings in.
+//!
+//! What waits is bounded in operations and in bytes; beyond that submissions are handed back. A
+//! submission that alone exceeds the bounds is taken when nothing else waits, so that none is
+//! refused for ever.
+
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{
+    Completion, HandedBack, LocalStore, Mailboxes, NotTaken,
+    engine::{Engine, Work, WorkDone, WorkResult},
+    error::StoreError,
+    ops::{LocalOp, LocalOutcome, MailOp, MailOutcome},
+};
+use crate::clock;
+
+/// Bounds of what waits for the store's thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueBounds {
+    /// Operations; also the largest batch, whose before-images are kept in memory.
+    pub ops_max: usize,
+    /// Bytes of their contents.
+    pub bytes_max: usize,
+}
+
+impl Default for QueueBounds {
+    /// 1,024 operations: what a slow card's sync of 30 ms brings in at the target rate. 8 MiB:
+    /// half of them with the largest frame.
+    fn default() -> Self {
+        Self { ops_max: 1024, bytes_max: 8 << 20 }
+    }
+}
+
+/// What the store's thread reports, on that thread: the callback must not block.
+#[derive(Debug, Clone)]
+pub enum StoreEvent {
+    /// A batch was committed and answered.
+    Batch(BatchStats),
+    /// A batch failed and was answered with the error.
+    Failed(StoreError),
+    /// The thread is about to end; every submission was answered.
+    Stopped(StopReason),
+}
+
+/// One committed batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchStats {
+    /// Submissions in it.
+    pub submissions: usize,
+    /// Operations in it.
+    pub ops: usize,
+    /// Bytes of their contents, roughly.
+    pub bytes: usize,
+    /// From taking the batch to its being durable.
+    pub took: Duration,
+    /// Of that, time in syncs.
+    pub syncing: Duration,
+    /// Syncs; zero for a batch of reads.
+    pub syncs: u64,
+}
+
+/// Why the store's thread ended.
+#[derive(Debug, Clone)]
+pub enum StopReason {
+    /// It was asked to, and everything taken before was committed.
+    Closed,
+    /// The store failed for good: the process has to exit non-zero.
+    Failed(StoreError),
+    /// A bug: the panic's message. The process has to exit non-zero.
+    Panicked(String),
+}
+
+/// Called with what the thread reports.
+pub type Observer = Box<dyn FnMut(StoreEvent) + Send>;
+
+/// The thread and the only way to end it.
+pub struct StoreThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<StopReason>>,
+}
+
+impl fmt::Debug for StoreThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreThread").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// A way to submit; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct StoreHandle {
+    shared: Arc<Shared>,
+}
+
+impl StoreThread {
+    /// Starts the thread that owns `engine`.
+    ///
+    /// # Errors
+    /// [`StoreError::Stopped`] if the system has no thread left.
+    pub fn start(
+        engine: Box<dyn Engine>,
+        bounds: QueueBounds,
+        observer: Observer,
+    ) -> Result<Self, StoreError> {
+        let shared = Arc::new(Shared {
+            boot_epoch: engine.boot_epoch(),
+            bounds,
+            queue: Mutex::default(),
+            arrived: Condvar::new(),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("qpc-store".to_owned())
+            .spawn(move || run(engine, &theirs, observer))
+            .map_err(|_| StoreError::Stopped)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// A way to submit.
+    pub fn handle(&self) -> StoreHandle {
+        StoreHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Takes nothing more, commits and answers what waits, and ends the thread. Blocks until then.
+    pub fn close(mut self) -> StopReason {
+        self.join()
+    }
+
+    fn join(&mut self) -> StopReason {
+        self.shared.close();
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(reason)) => reason,
+            Some(Err(panic)) => StopReason::Panicked(panic_text(panic.as_ref())),
+            None => StopReason::Closed,
+        }
+    }
+}
+
+impl Drop for StoreThread {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+impl StoreHandle {
+    fn submit<Op, Outcome>(
+        &self,
+        ops: Vec<Op>,
+        done: Completion<Outcome>,
+        size: impl Fn(&Op) -> (usize, usize),
+        wrap: impl FnOnce(Vec<Op>, Completion<Outcome>) -> Submission,
+    ) -> Result<(), HandedBack<Op, Outcome>> {
+        let (count, bytes) =
+            ops.iter().map(size).fold((0usize, 0usize), |(count, bytes), (op_count, op_bytes)| {
+                (count.saturating_add(op_count), bytes.saturating_add(op_bytes))
+            });
+        let mut queue = self.shared.lock();
+        if let Err(reason) = queue.admit(&self.shared.bounds, count, bytes) {
+            return Err(HandedBack { reason, ops, done });
+        }
+        queue.ops = queue.ops.saturating_add(count);
+        queue.bytes = queue.bytes.saturating_add(bytes);
+        queue.waiting.push(wrap(ops, done));
+        drop(queue);
+        self.shared.arrived.notify_one();
+        Ok(())
+    }
+}
+
+impl LocalStore for StoreHandle {
+    fn submit(
+        &self,
+        ops: Vec<LocalOp>,
+        done: Completion<LocalOutcome>,
+    ) -> Result<(), HandedBack<LocalOp, LocalOutcome>> {
+        let size = |op: &LocalOp| (1, op.queued_bytes());
+        self.submit(ops, done, size, |ops, done| Submission {
+            work: Work::Local(ops),
+            done: Done::Local(done),
+        })
+    }
+
+    fn boot_epoch(&self) -> u32 {
+        self.shared.boot_epoch
+    }
+}
+
+impl Mailboxes for StoreHandle {
+    fn submit(
+        &self,
+        ops: Vec<MailOp>,
+        done: Completion<MailOutcome>,
+    ) -> Result<(), HandedBack<MailOp, MailOutcome>> {
+        // Each id to remove is a row to read and journal, so it counts as an operation.
+        let size = |op: &MailOp| match op {
+            MailOp::Remove(ids) => (ids.len().max(1), op.queued_bytes()),
+            _ => (1, op.queued_bytes()),
+        };
+        self.submit(ops, done, size, |ops, done| Submission { work: Work::Mail(ops), done: Done::Mail(done) })
+    }
+}
+
+// ---- the queue ---------------------------------------------------------------------------------
+
+struct Submission {
+    work: Work,
+    done: Done,
+}
+
+enum Done {
+    Local(Completion<LocalOutcome>),
+    Mail(Completion<MailOutcome>),
+}
+
+impl Done {
+    fn answer(self, result: WorkResult) {
+        match (self, result) {
+            (Done::Local(done), Ok(WorkDone::Local(outcomes))) => done(Ok(outcomes)),
+            (Done::Mail(done), Ok(WorkDone::Mail(outcomes))) => done(Ok(outcomes)),
+            (Done::Local(done), Err(e)) => done(Err(e)),
+            (Done::Mail(done), Err(e)) => done(Err(e)),
+            // An engine that answers another question than it was asked has not done the work.
+            (Done::Local(done), Ok(WorkDone::Mail(_))) => done(Err(StoreError::Stopped)),
+            (Done::Mail(done), Ok(WorkDone::Local(_))) => done(Err(StoreError::Stopped)),
+        }
+    }
+}
+
+struct Shared {
+    boot_epoch: u32,
+    bounds: QueueBounds,
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Submission>,
+    ops: usize,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Queue {
+    fn admit(&self, bounds: &QueueBounds, count: usize, bytes: usize) -> Result<(), NotTaken> {
+        if self.closed {
+            return Err(NotTaken::Stopped);
+        }
+        let fits = self.ops.saturating_add(count) <= bounds.ops_max
+            && self.bytes.saturating_add(bytes) <= bounds.bytes_max;
+        if fits || self.waiting.is_empty() { Ok(()) } else { Err(NotTaken::Full) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("boot_epoch", &self.boot_epoch).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Nothing that can panic runs under the lock, so a poisoned queue is whole.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Everything that waits; `None` once the queue is closed and empty.
+    fn take(&self) -> Option<Queue> {
+        let mut queue = self.lock();
+        while queue.waiting.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        let closed = queue.closed;
+        Some(std::mem::replace(&mut *queue, Queue { closed, ..Queue::default() }))
+    }
+
+    /// Closes the queue and takes what is left in it.
+    fn close_and_take(&self) -> Vec<Submission> {
+        let mut queue = self.lock();
+        queue.closed = true;
+        std::mem::take(&mut queue.waiting)
+    }
+}
+
+// ---- the thread --------------------------------------------------------------------------------
+
+fn run(mut engine: Box<dyn Engine>, shared: &Shared, mut observer: Observer) -> StopReason {
+    let reason = loop {
+        let Some(batch) = shared.take() else { break StopReason::Closed };
+        if let Err(reason) = commit(engine.as_mut(), batch, &mut observer) {
+            break reason;
+        }
+    };
+    // After a failure some may have been submitted since: they are answered too.
+    for submission in shared.close_and_take() {
+        submission.done.answer(Err(StoreError::Stopped));
+    }
+    // The engine closes its file before anyone is told that the store has stopped.
+    let reason = match catch_unwind(AssertUnwindSafe(|| drop(engine))) {
+        Ok(()) => reason,
+        Err(panic) => StopReason::Panicked(panic_text(panic.as_ref())),
+    };
+    observer(StoreEvent::Stopped(reason.clone()));
+    reason
+}
+
+fn commit(engine: &mut dyn Engine, batch: Queue, observer: &mut Observer) -> Result<(), StopReason> {
+    let (ops, bytes) = (batch.ops, batch.bytes);
+    let (works, dones): (Vec<Work>, Vec<Done>) = batch.waiting.into_iter().map(|s| (s.work, s.done)).unzip();
+    let (start, synced) = (clock::now(), engine.synced());
+    // A panic must not leave anyone waiting for an answer that never comes.
+    let committed = catch_unwind(AssertUnwindSafe(|| engine.commit(&works)));
+    match committed {
+        Ok(Ok(results)) if results.len() == dones.len() => {
+            let now_synced = engine.synced();
+            let stats = BatchStats {
+                submissions: dones.len(),
+                ops,
+                bytes,
+                took: start.elapsed(),
+                syncing: now_synced.time.saturating_sub(synced.time),
+                syncs: now_synced.count.saturating_sub(synced.count),
+            };
+            dones.into_iter().zip(results).for_each(|(done, result)| done.answer(result));
+            observer(StoreEvent::Batch(stats));
+            Ok(())
+        }
+        Ok(Ok(_)) => {
+            dones.into_iter().for_each(|done| done.answer(Err(StoreError::Stopped)));
+            Err(StopReason::Panicked("the engine answered another number of submissions".to_owned()))
+        }
+        Ok(Err(e)) => {
+            dones.into_iter().for_each(|done| done.answer(Err(e.clone())));
+            observer(StoreEvent::Failed(e.clone()));
+            if e.is_fatal() { Err(StopReason::Failed(e)) } else { Ok(()) }
+        }
+        Err(panic) => {
+            dones.into_iter().for_each(|done| done.answer(Err(StoreError::Stopped)));
+            Err(StopReason::Panicked(panic_text(panic.as_ref())))
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+    use crate::storage::MemEngine;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An engine that shows each batch and waits to be told what to do with it.
+    struct Gated {
+        inner: MemEngine,
+        batches: Sender<usize>,
+        verdicts: Receiver<Verdict>,
+    }
+
+    enum Verdict {
+        Commit,
+        Fail(StoreError),
+        Panic,
+    }
+
+    impl Engine for Gated {
+        fn commit(&mut self, works: &[Work]) -> Result<Vec<WorkResult>, StoreError> {
+            self.batches.send(works.len()).unwrap();
+            match self.verdicts.recv_timeout(PATIENCE).unwrap() {
+                Verdict::Commit => self.inner.commit(works),
+                Verdict::Fail(e) => Err(e),
+                Verdict::Panic => panic!("gate"),
+            }
+        }
+
+        fn boot_epoch(&self) -> u32 {
+            self.inner.boot_epoch()
+        }
+    }
+
+    struct Bench {
+        thread: StoreThread,
+        handle: StoreHandle,
+        batches: Receiver<usize>,
+        verdicts: Sender<Verdict>,
+        events: Receiver<StoreEvent>,
+    }
+
+    fn bench(bounds: QueueBounds) -> Bench {
+        let (batch_tx, batches) = mpsc::channel();
+        let (verdicts, verdict_rx) = mpsc::channel();
+        let (event_tx, events) = mpsc::channel();
+        let gated = Gated { inner: MemEngine::default(), batches: batch_tx, verdicts: verdict_rx };
+        let observer: Observer = Box::new(move |event| drop(event_tx.send(event)));
+        let thread = StoreThread::start(Box::new(gated), bounds, observer).unwrap();
+        Bench { handle: thread.handle(), thread, batches, verdicts, events }
+    }
+
+    impl Bench {
+        fn submit(&self, ops: usize) -> Result<Receiver<Result<usize, StoreError>>, NotTaken> {
+            let (tx, rx) = mpsc::channel();
+            let done: Completion<LocalOutcome> =
+                Box::new(move |result| drop(tx.send(result.map(|o| o.len()))));
+            let ops = vec![LocalOp::Counts; ops];
+            LocalStore::submit(&self.handle, ops, done).map_err(|back| back.reason)?;
+            Ok(rx)
+        }
+
+        fn batch(&self) -> usize {
+            self.batches.recv_timeout(PATIENCE).unwrap()
+        }
+    }
+
+    fn answer(rx: &Receiver<Result<usize, StoreError>>) -> Result<usize, StoreError> {
+        rx.recv_timeout(PATIENCE).unwrap()
+    }
+
+    #[test]
+    fn a_lone_submission_is_committed_alone_and_what_waits_becomes_one_batch() {
+        let b = bench(QueueBounds::default());
+        // Nothing else ever arrives before the first batch is on its way: no timer, no company.
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let waiting: Vec<_> = (0..10).map(|_| b.submit(1).unwrap()).collect();
+        assert!(first.try_recv().is_err(), "answered before it was durable");
+        b.verdicts.send(Verdict::Commit).unwrap();
+        assert_eq!(answer(&first).unwrap(), 1);
+        assert_eq!(b.batch(), 10);
+        b.verdicts.send(Verdict::Commit).unwrap();
+        for rx in &waiting {
+            assert_eq!(answer(rx).unwrap(), 1);
+        }
+        for expected in [1, 10] {
+            match b.events.recv_timeout(PATIENCE).unwrap() {
+                StoreEvent::Batch(stats) => assert_eq!((stats.submissions, stats.ops), (expected, expected)),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_queue_hands_back_and_an_oversized_submission_is_taken_when_alone() {
+        let b = bench(QueueBounds { ops_max: 4, bytes_max: usize::MAX });
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let large = b.submit(9).unwrap();
+        assert_eq!(b.submit(1).unwrap_err(), NotTaken::Full);
+        for _ in 0..2 {
+            b.verdicts.send(Verdict::Commit).unwrap();
+        }
+        assert_eq!(answer(&first).unwrap(), 1);
+        assert_eq!(answer(&large).unwrap(), 9);
+    }
+
+    #[test]
+    fn what_is_handed_back_is_whole_and_uncalled() {
+        let b = bench(QueueBounds { ops_max: 0, bytes_max: 0 });
+        let _first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let _second = b.submit(1).unwrap();
+        let (tx, rx) = mpsc::channel();
+        let ops = vec![LocalOp::Reserve { counter: crate::storage::Counter::Announce, count: 3 }];
+        let back =
+            LocalStore::submit(&b.handle, ops.clone(), Box::new(move |_| tx.send(()).unwrap())).unwrap_err();
+        assert_eq!((back.reason, &back.ops), (NotTaken::Full, &ops));
+        assert!(rx.try_recv().is_err());
+        (back.done)(Err(StoreError::Stopped));
+        rx.recv_timeout(PATIENCE).unwrap();
+        for _ in 0..2 {
+            b.verdicts.send(Verdict::Commit).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_recoverable_failure_answers_its_batch_only() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        b.verdicts.send(Verdict::Fail(StoreError::Random("none".into()))).unwrap();
+        assert!(matches!(answer(&first), Err(StoreError::Random(_))));
+        let second = b.submit(1).unwrap();
+        b.verdicts.send(Verdict::Commit).unwrap();
+        assert_eq!(answer(&second).unwrap(), 1);
+    }
+
+    fn io_fatal() -> StoreError {
+        StoreError::IoFatal { doing: "testing", source: Arc::new(std::io::Error::from_raw_os_error(5)) }
+    }
+
+    #[test]
+    fn after_a_fatal_failure_everyone_is_answered_and_nothing_more_is_taken() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let second = b.submit(1).unwrap();
+        b.verdicts.send(Verdict::Fail(io_fatal())).unwrap();
+        assert!(matches!(answer(&first), Err(StoreError::IoFatal { .. })));
+        assert!(matches!(answer(&second), Err(StoreError::Stopped)));
+        assert!(matches!(b.thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
+        let events: Vec<_> = b.events.iter().collect();
+        assert!(matches!(events.last(), Some(StoreEvent::Stopped(StopReason::Failed(_)))), "{events:?}");
+    }
+
+    #[test]
+    fn a_panic_answers_everyone_and_surfaces() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let second = b.submit(1).unwrap();
+        b.verdicts.send(Verdict::Panic).unwrap();
+        assert!(matches!(answer(&first), Err(StoreError::Stopped)));
+        assert!(matches!(answer(&second), Err(StoreError::Stopped)));
+        match b.thread.close() {
+            StopReason::Panicked(text) => assert_eq!(text, "gate"),
+            other => panic!("{other:?}"),
+        }
+        let mut handle_says = LocalStore::submit(&b.handle, Vec::new(), Box::new(|_| ())).unwrap_err();
+        handle_says.ops.clear();
+        assert_eq!(handle_says.reason, NotTaken::Stopped);
+    }
+
+    #[test]
+    fn closing_commits_what_waits() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let second = b.submit(1).unwrap();
+        for _ in 0..2 {
+            b.verdicts.send(Verdict::Commit).unwrap();
+        }
+        assert!(matches!(b.thread.close(), StopReason::Closed));
+        assert_eq!(answer(&first).unwrap(), 1);
+        assert_eq!(answer(&second).unwrap(), 1);
+    }
+}

@@ -1,0 +1,600 @@
+//! The operations of both stores, their rows and their outcomes.
+//!
+//! Times are seconds since 1970. Rows called *sealed* are encrypted on disk; all others are
+//! readable there by whoever can read the data directory.
+
+use bytes::Bytes;
+
+use super::{error::StoreError, quota::HoldRefusal};
+use crate::wire::{Address, MessageUid, PacketId, TransferTag};
+
+/// Bounds of one page. A page ends at whichever comes first and holds at least one row if there
+/// is one, however large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageLimit {
+    /// Rows.
+    pub rows_max: usize,
+    /// Bytes of the rows' contents.
+    pub bytes_max: usize,
+}
+
+impl Default for PageLimit {
+    fn default() -> Self {
+        Self { rows_max: 256, bytes_max: 1 << 20 }
+    }
+}
+
+// ---- local -------------------------------------------------------------------------------------
+
+/// One operation on this node's own state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalOp {
+    /// Stores a message until its receipt or expiry. → [`LocalOutcome::Stored`], or
+    /// [`LocalOutcome::Duplicate`] if the uid is there already, which changes nothing.
+    OutboxPut(OutboxRow),
+    /// Replaces the small state beside a message. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    OutboxUpdate {
+        /// Which message.
+        uid: MessageUid,
+        /// New state.
+        state: Vec<u8>,
+    },
+    /// Forgets a message. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    OutboxRemove(MessageUid),
+    /// Reads messages in the order they were put. → [`LocalOutcome::Outbox`].
+    OutboxPage {
+        /// The `next` of the page before; `None` starts.
+        after: Option<u64>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+
+    /// Enters a message into the inbox together with both records that keep it from entering
+    /// again. → [`LocalOutcome::Committed`] or [`LocalOutcome::Seen`].
+    InboxCommit(InboxCommit),
+    /// Records a packet that makes no inbox entry. → [`LocalOutcome::Done`] or [`LocalOutcome::Seen`].
+    SeenPacket {
+        /// The packet.
+        packet_id: PacketId,
+        /// Earliest time at which it would be refused anyway.
+        until_unix_s: u64,
+    },
+    /// Reads the inbox in arrival order. → [`LocalOutcome::Inbox`].
+    InboxPage {
+        /// Number of the last entry already read; `None` starts.
+        after: Option<u64>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+    /// Takes an entry out of the inbox; its duplicate records stay. → [`LocalOutcome::Done`] or
+    /// [`LocalOutcome::Absent`].
+    InboxRemove(u64),
+    /// Drops duplicate records whose time has passed, oldest first, at most `rows_max`.
+    /// → [`LocalOutcome::Forgotten`]. Only a caller that trusts its clock may ask.
+    ForgetSeen {
+        /// Records with an earlier `until` go.
+        now_unix_s: u64,
+        /// Bound of the work.
+        rows_max: usize,
+    },
+
+    /// Stores or replaces the state of a file being received. → [`LocalOutcome::Done`].
+    PartialPut(PartialRow),
+    /// Forgets a file being received. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    PartialRemove {
+        /// Who sends it.
+        source: Address,
+        /// Which of its transfers.
+        tag: TransferTag,
+    },
+    /// Reads files being received, by source and tag. → [`LocalOutcome::Partials`].
+    PartialPage {
+        /// Source and tag of the last row already read; `None` starts.
+        after: Option<(Address, TransferTag)>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+
+    /// Takes `count` numbers that no other reservation ever got or gets, crash or not.
+    /// → [`LocalOutcome::Reserved`] or [`LocalOutcome::Exhausted`]. Numbers not used before a crash
+    /// are lost, which is the point. The first number of all is 1.
+    Reserve {
+        /// Of which counter.
+        counter: Counter,
+        /// How many.
+        count: u32,
+    },
+    /// Raises a counter so that the next reservation starts at or above `at_least`.
+    /// → [`LocalOutcome::Done`].
+    RaiseCounter {
+        /// Which counter.
+        counter: Counter,
+        /// Lower bound of later reservations.
+        at_least: u64,
+    },
+    /// Raises the boot epoch, so that this start and all later ones are at or above `at_least`:
+    /// for a node that learned it was restored from a backup. → [`LocalOutcome::BootEpoch`].
+    RaiseBootEpoch {
+        /// Lower bound.
+        at_least: u32,
+    },
+
+    /// Stores or replaces a small value. → [`LocalOutcome::Done`].
+    KvPut {
+        /// Where.
+        namespace: Namespace,
+        /// Under which key, at most 255 bytes.
+        key: Vec<u8>,
+        /// What.
+        value: Vec<u8>,
+    },
+    /// Reads a small value. → [`LocalOutcome::Value`].
+    KvGet {
+        /// Where.
+        namespace: Namespace,
+        /// Under which key.
+        key: Vec<u8>,
+    },
+    /// Removes a small value. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    KvRemove {
+        /// Where.
+        namespace: Namespace,
+        /// Under which key.
+        key: Vec<u8>,
+    },
+    /// Removes a whole namespace, to be written anew in the same submission. → [`LocalOutcome::Done`].
+    KvClear(Namespace),
+    /// Reads a namespace in key order. → [`LocalOutcome::Values`].
+    KvPage {
+        /// Where.
+        namespace: Namespace,
+        /// Key of the last row already read; `None` starts.
+        after: Option<Vec<u8>>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+
+    /// Counts rows without reading them. → [`LocalOutcome::Counts`].
+    Counts,
+}
+
+/// What one [`LocalOp`] came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LocalOutcome {
+    /// It is done.
+    Done,
+    /// There was nothing of that name, which is as good as done.
+    Absent,
+    /// The message is in the outbox.
+    Stored {
+        /// Its place in the order of putting.
+        seq: u64,
+    },
+    /// The outbox has a message of that uid.
+    Duplicate,
+    /// The message is in the inbox.
+    Committed {
+        /// Its place in the order of arrival.
+        seq: u64,
+    },
+    /// It arrived before.
+    Seen(Seen),
+    /// A page of the outbox.
+    Outbox(OutboxPage),
+    /// A page of the inbox.
+    Inbox(InboxPage),
+    /// A page of files being received.
+    Partials(PartialPage),
+    /// Records were dropped.
+    Forgotten {
+        /// How many.
+        rows: usize,
+        /// True if more are due.
+        more: bool,
+    },
+    /// The numbers `first .. first + count`.
+    Reserved {
+        /// The first of them.
+        first: u64,
+        /// How many.
+        count: u32,
+    },
+    /// The counter has no `count` numbers left; nothing was taken.
+    Exhausted,
+    /// The boot epoch now.
+    BootEpoch(u32),
+    /// A small value, if there is one.
+    Value(Option<Vec<u8>>),
+    /// A page of small values.
+    Values(KvPage),
+    /// Rows by kind.
+    Counts(LocalCounts),
+}
+
+/// A message of our own, until its receipt or expiry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxRow {
+    /// The message's uid.
+    pub uid: MessageUid,
+    /// Where it goes.
+    pub destination: Address,
+    /// When the user gave it to us.
+    pub created_unix_s: u64,
+    /// When it is given up.
+    pub expires_unix_s: u64,
+    /// Attempts, next retry and the like: small, replaced at each attempt, opaque, not sealed.
+    pub state: Vec<u8>,
+    /// What to send, opaque. Sealed.
+    pub body: Vec<u8>,
+}
+
+/// Messages in the order they were put.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OutboxPage {
+    /// The messages.
+    pub rows: Vec<OutboxRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<u64>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// A message that arrived for this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxCommit {
+    /// The packet it came in.
+    pub packet_id: PacketId,
+    /// The message's uid.
+    pub uid: MessageUid,
+    /// Who sent it.
+    pub source: Address,
+    /// Earliest time at which the packet would be refused anyway.
+    pub dedup_until_unix_s: u64,
+    /// What `recv` needs, opaque. Sealed.
+    pub entry: Vec<u8>,
+}
+
+/// How a message was known. In both cases the packet's id is on record afterwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Seen {
+    /// This very packet was here.
+    Packet,
+    /// The message was here in another packet.
+    Message,
+}
+
+/// An entry of the inbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InboxRow {
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    /// The message's uid.
+    pub uid: MessageUid,
+    /// Who sent it.
+    pub source: Address,
+    /// As committed.
+    pub entry: Vec<u8>,
+}
+
+/// Entries in arrival order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InboxPage {
+    /// The entries.
+    pub rows: Vec<InboxRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<u64>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// A file being received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartialRow {
+    /// Who sends it.
+    pub source: Address,
+    /// Which of its transfers.
+    pub tag: TransferTag,
+    /// When it is given up.
+    pub until_unix_s: u64,
+    /// Manifest and chunk bitmap, opaque. Sealed.
+    pub state: Vec<u8>,
+}
+
+/// Files being received, by source and tag.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartialPage {
+    /// The files' states.
+    pub rows: Vec<PartialRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<(Address, TransferTag)>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// A counter whose numbers are given out once, ever. Numbers are part of the disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Counter {
+    /// Sequence numbers of this node's announces.
+    Announce = 1,
+    /// Sequence numbers of this node's envelopes.
+    Envelope = 2,
+    /// Order of this node's key records.
+    KeyRecord = 3,
+    /// Identifiers of receiver keys.
+    ReceiverKey = 4,
+    /// Chain positions of symmetric group mode.
+    GroupChain = 5,
+}
+
+impl Counter {
+    /// All counters.
+    pub const ALL: [Counter; 5] =
+        [Self::Announce, Self::Envelope, Self::KeyRecord, Self::ReceiverKey, Self::GroupChain];
+}
+
+/// A space of small values. Numbers are part of the disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Namespace {
+    /// Newest key record by address.
+    KeyRecord = 1,
+    /// Routing table snapshot.
+    Route = 2,
+    /// Peers added at run time.
+    Peer = 3,
+    /// Links refused at run time.
+    Ban = 4,
+    /// Contacts.
+    Contact = 5,
+    /// This node's own small facts.
+    Identity = 6,
+    /// Secrets of this node's receiver keys. Sealed, so that removal destroys them.
+    ReceiverSecret = 7,
+    /// Highest announce order seen by address; outlives routes.
+    OrderFloor = 8,
+    /// Blocked senders.
+    Block = 9,
+}
+
+impl Namespace {
+    /// True if values are encrypted on disk under keys that die with them.
+    pub fn is_sealed(self) -> bool {
+        matches!(self, Namespace::ReceiverSecret)
+    }
+}
+
+/// Small values in key order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KvPage {
+    /// Keys and values.
+    pub rows: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<Vec<u8>>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// Rows by kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalCounts {
+    /// Messages of our own on their way.
+    pub outbox: u64,
+    /// Entries not taken yet.
+    pub inbox: u64,
+    /// Files being received.
+    pub partials: u64,
+    /// Packets on record.
+    pub seen_packets: u64,
+    /// Messages on record.
+    pub seen_messages: u64,
+    /// Damaged rows set aside.
+    pub quarantined: u64,
+}
+
+// ---- held for others ---------------------------------------------------------------------------
+
+/// One operation on what is held for others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MailOp {
+    /// Holds an envelope. → [`MailOutcome::Held`], [`MailOutcome::Duplicate`] or [`MailOutcome::Refused`].
+    Hold(HeldRow),
+    /// Reads what waits for `destination` in arrival order. → [`MailOutcome::Page`].
+    Page {
+        /// Whose mailbox.
+        destination: Address,
+        /// The `next` of the page before; `None` starts.
+        after: Option<u64>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+    /// Lets go of envelopes, each in O(log n). → [`MailOutcome::Removed`].
+    Remove(Vec<PacketId>),
+    /// Drops what has expired, earliest first, at most `rows_max`. → [`MailOutcome::Expired`].
+    Expire {
+        /// Rows that expire earlier go.
+        now_unix_s: u64,
+        /// Bound of the work.
+        rows_max: usize,
+    },
+    /// How much is held, in all and for one destination. → [`MailOutcome::Usage`].
+    Usage {
+        /// Whose mailbox to look at beside the total.
+        destination: Option<Address>,
+    },
+    /// Who has a mailbox, by address. → [`MailOutcome::Destinations`].
+    Destinations {
+        /// The last address already read; `None` starts.
+        after: Option<Address>,
+        /// Rows at most.
+        rows_max: usize,
+    },
+}
+
+/// What one [`MailOp`] came to.
+#[derive(Debug, Clone)]
+pub enum MailOutcome {
+    /// It is held.
+    Held {
+        /// Its place in the order of arrival.
+        seq: u64,
+    },
+    /// It is held already; custody may be acknowledged again.
+    Duplicate,
+    /// It is not held.
+    Refused(HoldRefusal),
+    /// A page of a mailbox.
+    Page(HeldPage),
+    /// Rows were removed; ids that were not held do not count.
+    Removed {
+        /// How many.
+        rows: usize,
+    },
+    /// Rows were dropped.
+    Expired {
+        /// How many.
+        rows: usize,
+        /// True if more are due.
+        more: bool,
+    },
+    /// How much is held.
+    Usage(MailUsage),
+    /// Mailboxes by address.
+    Destinations(Vec<DestinationUsage>),
+}
+
+/// An envelope held for another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldRow {
+    /// The packet.
+    pub packet_id: PacketId,
+    /// Who it is for.
+    pub destination: Address,
+    /// Who signed it.
+    pub source: Address,
+    /// The neighbour it came from.
+    pub ingress: Address,
+    /// When it is dropped.
+    pub expires_unix_s: u64,
+    /// When it came.
+    pub held_at_unix_s: u64,
+    /// Its age when it came, in seconds.
+    pub age_s: u32,
+    /// The envelope as received. Sealed.
+    pub frame: Bytes,
+}
+
+/// Envelopes of one destination in arrival order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HeldPage {
+    /// The envelopes.
+    pub rows: Vec<HeldRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<u64>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// Rows and bytes held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeldSummary {
+    /// Rows.
+    pub rows: u64,
+    /// Frames' bytes, each with [`super::HELD_ROW_OVERHEAD_BYTES`].
+    pub bytes: u64,
+}
+
+/// How much is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MailUsage {
+    /// For everyone.
+    pub total: HeldSummary,
+    /// For the destination asked about.
+    pub destination: Option<DestinationUsage>,
+}
+
+/// How much is held for one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DestinationUsage {
+    /// Who.
+    pub destination: Address,
+    /// How much.
+    pub held: HeldSummary,
+    /// When the first of it came; `None` if nothing is held.
+    pub oldest_held_at_unix_s: Option<u64>,
+}
+
+impl LocalOp {
+    /// True if it takes space, so that it is refused when the volume is nearly full. State that
+    /// keeps acknowledged messages moving (updates, counters) is never refused for that.
+    pub fn grows(&self) -> bool {
+        matches!(
+            self,
+            LocalOp::OutboxPut(_)
+                | LocalOp::InboxCommit(_)
+                | LocalOp::SeenPacket { .. }
+                | LocalOp::PartialPut(_)
+                | LocalOp::KvPut { .. }
+        )
+    }
+
+    /// Bytes it carries into the store's queue, roughly.
+    pub fn queued_bytes(&self) -> usize {
+        const FIXED: usize = 128;
+        FIXED.saturating_add(match self {
+            LocalOp::OutboxPut(row) => row.body.len().saturating_add(row.state.len()),
+            LocalOp::OutboxUpdate { state, .. } => state.len(),
+            LocalOp::InboxCommit(commit) => commit.entry.len(),
+            LocalOp::PartialPut(row) => row.state.len(),
+            LocalOp::KvPut { key, value, .. } => key.len().saturating_add(value.len()),
+            _ => 0,
+        })
+    }
+}
+
+impl MailOp {
+    /// Bytes it carries into the store's queue, roughly.
+    pub fn queued_bytes(&self) -> usize {
+        const FIXED: usize = 128;
+        FIXED.saturating_add(match self {
+            MailOp::Hold(row) => row.frame.len(),
+            MailOp::Remove(ids) => ids.len().saturating_mul(PacketId::LEN),
+            _ => 0,
+        })
+    }
+}
+
+/// Largest content of one row in bytes; anything larger is a file. Sixteen times the largest
+/// frame, for a route snapshot's or a manifest's worth.
+pub const ROW_BYTES_MAX: usize = 256 * 1024;
+
+/// Largest key of a small value in bytes.
+pub const KV_KEY_BYTES_MAX: usize = 255;
+
+impl MailOp {
+    /// Refuses rows larger than any message needs, before anything is written.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        match self {
+            MailOp::Hold(row) if row.frame.len() > ROW_BYTES_MAX => {
+                Err(StoreError::RowTooLarge { got: row.frame.len(), limit: ROW_BYTES_MAX })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl LocalOp {
+    /// Refuses rows larger than any message needs, before anything is written.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        let got = self.queued_bytes();
+        if got > ROW_BYTES_MAX {
+            return Err(StoreError::RowTooLarge { got, limit: ROW_BYTES_MAX });
+        }
+        if let LocalOp::KvPut { key, .. } = self
+            && key.len() > KV_KEY_BYTES_MAX
+        {
+            return Err(StoreError::RowTooLarge { got: key.len(), limit: KV_KEY_BYTES_MAX });
+        }
+        Ok(())
+    }
+}

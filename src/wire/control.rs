@@ -1,0 +1,204 @@
+//! Small frames between two neighbours: credit, path requests, custody, refusals.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    TrafficClass, cbor,
+    error::DecodeError,
+    ids::{Address, PacketId},
+    limits::{CUSTODY_IDS_MAX, MAX_HOPS_MAX},
+};
+
+/// Grants the neighbour more bytes of one class: `[class, bytes]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// Which queue.
+    pub class: TrafficClass,
+    /// Bytes on top of what was granted before.
+    pub bytes: u32,
+}
+
+impl Credit {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (class, bytes): (u8, u32) = cbor::decode(body, 8, "credit")?;
+        let class = TrafficClass::ALL.get(usize::from(class)).copied().ok_or(DecodeError::OutOfRange {
+            field: "class",
+            offset: 1,
+            got: u64::from(class),
+        })?;
+        Ok(Self { class, bytes })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        cbor::encode(&(self.class as u8, self.bytes))
+    }
+}
+
+/// Looks for a destination: `[request_id, destination, max_hops, hop_count]`. Never names who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathRequest {
+    /// Random, so that a request is passed on once.
+    pub request_id: [u8; 8],
+    /// Who is looked for.
+    pub destination: Address,
+    /// How far to look, 1…128 links.
+    pub max_hops: u8,
+    /// Links crossed so far.
+    pub hop_count: u8,
+}
+
+impl PathRequest {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (request_id, destination, max_hops, hop_count): (serde_bytes::ByteArray<8>, Address, u8, u8) =
+            cbor::decode(body, 40, "path_request")?;
+        if max_hops == 0 || max_hops > MAX_HOPS_MAX {
+            return Err(DecodeError::OutOfRange { field: "max_hops", offset: 0, got: u64::from(max_hops) });
+        }
+        Ok(Self { request_id: request_id.into_array(), destination, max_hops, hop_count })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        cbor::encode(&(
+            serde_bytes::Bytes::new(&self.request_id),
+            self.destination,
+            self.max_hops,
+            self.hop_count,
+        ))
+    }
+}
+
+/// These packets are durably held until receipt, hand-over or expiry: `[domain, packet_ids]`, the
+/// ids as one byte string. Never clears an outbox; tells the origin to retry less often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustodyAck {
+    /// Who holds them: the custodian's address, or its cluster's name. A hand-over inside one
+    /// domain is no new custody.
+    pub domain: Address,
+    /// Which packets, at most 256.
+    pub packet_ids: Vec<PacketId>,
+}
+
+impl CustodyAck {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (domain, ids): (Address, serde_bytes::ByteBuf) =
+            cbor::decode(body, CUSTODY_IDS_MAX * 16 + 32, "custody_ack")?;
+        Ok(Self { domain, packet_ids: split_ids(&ids, CUSTODY_IDS_MAX)? })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        cbor::encode(&(self.domain, serde_bytes::Bytes::new(&join_ids(&self.packet_ids))))
+    }
+}
+
+/// Writes packet ids as one byte string.
+pub(super) fn join_ids(ids: &[PacketId]) -> Vec<u8> {
+    ids.iter().flat_map(|id| id.0).collect()
+}
+
+/// Reads packet ids out of one byte string.
+pub(super) fn split_ids(bytes: &[u8], most: usize) -> Result<Vec<PacketId>, DecodeError> {
+    let (ids, rest) = bytes.as_chunks::<16>();
+    if !rest.is_empty() || ids.len() > most {
+        return Err(DecodeError::OutOfRange { field: "packet_ids", offset: 0, got: bytes.len() as u64 });
+    }
+    Ok(ids.iter().map(|id| PacketId(*id)).collect())
+}
+
+/// Why a neighbour did not take a packet. Numbers are never used again for something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "u8", into = "u8")]
+pub enum RefuseReason {
+    /// It knows no way to the destination and does not store.
+    NoRoute,
+    /// Its queue to the next hop is full.
+    Congested,
+    /// Its store is full, or the destination's share of it is.
+    StoreFull,
+    /// The packet's hop limit is reached.
+    HopLimit,
+    /// The packet has expired.
+    Expired,
+    /// The packet came around in a loop.
+    Loop,
+    /// It drains.
+    Draining,
+    /// The neighbour's budget is spent.
+    RateLimited,
+    /// A reason of a newer version.
+    Other(u8),
+}
+
+impl From<u8> for RefuseReason {
+    fn from(number: u8) -> Self {
+        use RefuseReason::*;
+        match number {
+            0 => NoRoute,
+            1 => Congested,
+            2 => StoreFull,
+            3 => HopLimit,
+            4 => Expired,
+            5 => Loop,
+            6 => Draining,
+            7 => RateLimited,
+            other => Other(other),
+        }
+    }
+}
+
+impl From<RefuseReason> for u8 {
+    fn from(reason: RefuseReason) -> u8 {
+        use RefuseReason::*;
+        match reason {
+            NoRoute => 0,
+            Congested => 1,
+            StoreFull => 2,
+            HopLimit => 3,
+            Expired => 4,
+            Loop => 5,
+            Draining => 6,
+            RateLimited => 7,
+            Other(number) => number,
+        }
+    }
+}
+
+impl RefuseReason {
+    /// Name in logs, metrics and the outbox listing.
+    pub fn name(self) -> &'static str {
+        use RefuseReason::*;
+        match self {
+            NoRoute => "no_route",
+            Congested => "congested",
+            StoreFull => "store_full",
+            HopLimit => "hop_limit",
+            Expired => "expired",
+            Loop => "loop",
+            Draining => "draining",
+            RateLimited => "rate_limited",
+            Other(_) => "other",
+        }
+    }
+}
+
+/// A packet that was not taken: `[packet_id, reason, retry_after_s]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refuse {
+    /// Which packet.
+    pub packet_id: PacketId,
+    /// Why.
+    pub reason: RefuseReason,
+    /// When another try makes sense, in seconds; clamped to an hour by whoever reads it.
+    pub retry_after_s: u16,
+}
+
+impl Refuse {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let (packet_id, reason, retry_after_s): (PacketId, RefuseReason, u16) =
+            cbor::decode(body, 32, "refuse")?;
+        Ok(Self { packet_id, reason, retry_after_s })
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        cbor::encode(&(self.packet_id, self.reason, self.retry_after_s))
+    }
+}
