@@ -32,6 +32,7 @@ use crate::{
     messages::{
         delivery::*,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        message,
     },
     proto::{
         delivery::{
@@ -45,8 +46,8 @@ use crate::{
         verify::{InboundEnvelope, Verified},
     },
     storage::{
-        InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow, PageLimit, PartialRow, Seen,
-        blob::BlobDir,
+        BlobDir, BlobKind, BlobName, InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow,
+        PageLimit, PartialRow, Seen, StoreError,
     },
     telemetry,
     wire::{
@@ -80,6 +81,9 @@ const PROBE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Longest a broadcast may live.
 const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
+
+/// Record size of an outgoing blob: a sealed chunk.
+const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
 /// receiver's may be set back an hour by hand.
@@ -129,7 +133,6 @@ struct ProbeState {
 
 struct ChunkWrite {
     key: TransferKey,
-    uid: MessageUid,
     index: u32,
     bytes: Bytes,
 }
@@ -304,7 +307,6 @@ impl DeliveryActor {
                 transmit: t,
                 index,
                 total: chunk_count(file.length),
-                len: sealed_chunk_len(index, file.length),
                 tag,
             });
         }
@@ -312,7 +314,7 @@ impl DeliveryActor {
         let read = tokio::task::spawn_blocking(move || {
             jobs.into_iter()
                 .map(|job| {
-                    let bytes = blobs.read_outgoing(&job.transmit.uid, chunk_offset(job.index), job.len);
+                    let bytes = read_chunk(&blobs, &job);
                     (job, bytes)
                 })
                 .collect::<Vec<_>>()
@@ -367,7 +369,7 @@ impl DeliveryActor {
         self.submit(vec![(LocalOp::OutboxRemove(finished.uid), Committing::Nothing)], None);
         if finished.has_blob {
             let (blobs, uid) = (self.parts.blobs.clone(), finished.uid);
-            tokio::task::spawn_blocking(move || blobs.remove_outgoing(&uid));
+            remove_blob(blobs, BlobKind::Outgoing, BlobName::outgoing(&uid));
         }
     }
 
@@ -487,9 +489,8 @@ impl DeliveryActor {
 
     fn receive_chunk(&mut self, from: Address, chunk: Chunk, receipts: &mut Receipts) {
         match self.incoming.chunk(from, &chunk) {
-            OnChunk::Write { uid, .. } => self.writes.push(ChunkWrite {
+            OnChunk::Write => self.writes.push(ChunkWrite {
                 key: (from, chunk.tag),
-                uid,
                 index: chunk.index,
                 bytes: chunk.ciphertext,
             }),
@@ -507,16 +508,28 @@ impl DeliveryActor {
         self.writing = true;
         let writes = std::mem::take(&mut self.writes);
         let blobs = self.parts.blobs.clone();
+        let lengths: BTreeMap<TransferKey, u64> = writes
+            .iter()
+            .filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?)))
+            .collect();
         let job = tokio::task::spawn_blocking(move || {
-            let mut written: BTreeMap<TransferKey, (MessageUid, Vec<u32>)> = BTreeMap::new();
+            let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
+            let mut open = BTreeMap::new();
             for w in &writes {
-                blobs.write_incoming(&w.uid, chunk_offset(w.index), &w.bytes)?;
-                written.entry(w.key).or_insert((w.uid, Vec::new())).1.push(w.index);
+                let Some(len) = lengths.get(&w.key) else { continue };
+                if !open.contains_key(&w.key) {
+                    let name = BlobName::incoming(&w.key.0, &w.key.1);
+                    open.insert(w.key, blobs.open_incoming(&name, *len)?);
+                }
+                if let Some(blob) = open.get(&w.key) {
+                    blob.write_at(chunk_offset(w.index), &w.bytes)?;
+                    written.entry(w.key).or_default().push(w.index);
+                }
             }
-            for (uid, _) in written.values() {
-                blobs.sync_incoming(uid)?;
+            for blob in open.values() {
+                blob.sync()?;
             }
-            Ok::<_, crate::storage::StoreError>(written)
+            Ok::<_, StoreError>(written)
         });
         ctx.spawn(job.into_actor(self).map(|written, actor, ctx| {
             actor.writing = false;
@@ -529,13 +542,9 @@ impl DeliveryActor {
         }));
     }
 
-    fn chunks_written(
-        &mut self,
-        written: BTreeMap<TransferKey, (MessageUid, Vec<u32>)>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn chunks_written(&mut self, written: BTreeMap<TransferKey, Vec<u32>>, ctx: &mut Context<Self>) {
         let mut ops = Vec::new();
-        for (key, (_, indices)) in written {
+        for (key, indices) in written {
             let Some(progress) = self.incoming.durable(key, &indices) else { continue };
             let put = LocalOp::PartialPut(partial_row(&progress.record));
             ops.push((put, Committing::Progress { receipt: progress.receipt, key, whole: progress.whole }));
@@ -550,11 +559,8 @@ impl DeliveryActor {
         let Some(record) = self.incoming.whole(&key).cloned() else { return };
         let blobs = self.parts.blobs.clone();
         let job = tokio::task::spawn_blocking(move || {
-            let sound = file_is_sound(&blobs, &record);
-            if sound {
-                blobs.finish_incoming(&record.uid)?;
-            }
-            Ok::<_, crate::storage::StoreError>((record, sound))
+            let sound = file_is_sound(&blobs, &key, &record)?;
+            Ok::<_, StoreError>((record, sound))
         });
         ctx.spawn(job.into_actor(self).map(move |checked, actor, ctx| match checked {
             Ok(Ok((record, true))) => {
@@ -592,8 +598,7 @@ impl DeliveryActor {
                 actor.send_receipts(receipts);
                 let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
                 actor.submit(vec![(remove, Committing::Nothing)], None);
-                let (blobs, uid) = (actor.parts.blobs.clone(), record.uid);
-                tokio::task::spawn_blocking(move || blobs.remove_incoming(&uid));
+                remove_blob(actor.parts.blobs.clone(), BlobKind::Incoming, BlobName::incoming(&key.0, &key.1));
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot finish a file"),
             Err(error) => tracing::error!(%error, "a file check ended early"),
@@ -772,9 +777,15 @@ impl DeliveryActor {
                 Err(error) => tracing::error!(%error, "a partial file was set aside"),
             }
         }
-        let live_out = self.outbox.list(now).into_iter().map(|line| line.uid).collect::<Vec<_>>();
-        let live_in = self.incoming.uids().collect::<Vec<_>>();
-        tracing::debug!(outbox = live_out.len(), partial_files = live_in.len(), "delivery state restored");
+        let live: std::collections::BTreeSet<_> =
+            self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
+        tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
+        let blobs = self.parts.blobs.clone();
+        tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
+            Ok(swept) if swept.files > 0 => tracing::info!(files = swept.files, "removed contents without rows"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
+        });
         for key in self.incoming.all_whole() {
             self.check_whole(key, ctx);
         }
@@ -802,7 +813,6 @@ struct ChunkRead {
     transmit: Transmit,
     index: u32,
     total: u32,
-    len: usize,
     tag: TransferTag,
 }
 
@@ -896,34 +906,48 @@ fn inbox_commit(
 }
 
 /// Decrypts every chunk in order and compares the whole with the manifest's hash.
-fn file_is_sound(blobs: &BlobDir, record: &PartialRecord) -> bool {
+fn file_is_sound(blobs: &BlobDir, key: &TransferKey, record: &PartialRecord) -> Result<bool, StoreError> {
     use sha2::Digest as _;
-    let key = FileKey::from_bytes(record.file.file_key.0);
+    let blob = blobs.open_received(&BlobName::incoming(&key.0, &key.1))?;
+    let file_key = FileKey::from_bytes(record.file.file_key.0);
     let total = chunk_count(record.file.length);
     let mut hash = sha2::Sha256::new();
     for index in 0..total {
-        let len = sealed_chunk_len(index, record.file.length);
-        let Ok(sealed) = blobs.read_incoming(&record.uid, chunk_offset(index), len) else { return false };
-        let Ok(plain) = key.open_chunk(&record.uid, index, total, &sealed) else { return false };
+        let sealed =
+            blob.read_at(chunk_offset(index), sealed_chunk_len(index, record.file.length))?;
+        let Ok(plain) = file_key.open_chunk(&record.uid, index, total, &sealed) else { return Ok(false) };
         hash.update(&plain);
     }
-    hash.finalize().as_slice() == record.file.sha256.0
+    Ok(hash.finalize().as_slice() == record.file.sha256.0)
 }
 
 /// Seals a large content into a blob; gives what the outbox row needs.
 fn seal_file(blobs: &BlobDir, uid: &MessageUid, bytes: &[u8]) -> Result<FileRecord, MeshError> {
     let key = FileKey::generate(&mut random::os_rng());
     let total = chunk_count(bytes.len() as u64);
-    let chunks = bytes.chunks(CHUNK_BYTES).enumerate().map(|(index, chunk)| {
-        key.seal_chunk(uid, index as u32, total, chunk)
-    });
-    let sealed = chunks.collect::<Result<Vec<_>, _>>()?;
-    blobs.write_outgoing(uid, &sealed)?;
+    let mut blob = blobs.create_outgoing(&BlobName::outgoing(uid), SEALED_CHUNK_BYTES)?;
+    for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+        blob.append(&key.seal_chunk(uid, index as u32, total, chunk)?)?;
+    }
+    blob.finish()?;
     Ok(FileRecord {
         length: bytes.len() as u64,
         sha256: sha256(&[bytes]),
         file_key: Digest(*key.as_bytes()),
     })
+}
+
+fn read_chunk(blobs: &BlobDir, job: &ChunkRead) -> Result<Bytes, StoreError> {
+    let blob = blobs.open_outgoing(&BlobName::outgoing(&job.transmit.uid))?;
+    Ok(blob.read(u64::from(job.index))?.unwrap_or_default().into())
+}
+
+fn remove_blob(blobs: Arc<BlobDir>, kind: BlobKind, name: BlobName) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = blobs.remove(kind, &name) {
+            tracing::warn!(%name, %error, "cannot remove a content that is no longer needed");
+        }
+    });
 }
 
 impl Actor for DeliveryActor {
@@ -935,9 +959,8 @@ impl Actor for DeliveryActor {
 }
 
 /// To itself: go on sending.
-#[derive(Message)]
-#[rtype(result = "()")]
 struct Pump;
+message!(Pump => ());
 
 impl Handler<Pump> for DeliveryActor {
     type Result = ();
@@ -948,12 +971,11 @@ impl Handler<Pump> for DeliveryActor {
 }
 
 /// From the store's thread: a submission is durable.
-#[derive(Message)]
-#[rtype(result = "()")]
 struct Committed {
     then: Vec<Committing>,
     outcomes: Vec<LocalOutcome>,
 }
+message!(Committed => ());
 
 impl Handler<Committed> for DeliveryActor {
     type Result = ();

@@ -22,7 +22,7 @@ use crate::{
         message,
     },
     proto::{
-        egress::{Egress, Outgoing},
+        egress::Egress,
         limit::TokenBucket,
         verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome},
     },
@@ -58,15 +58,15 @@ pub struct SharedEgress {
 
 impl SharedEgress {
     /// Queues a frame for the writer, or hands it back.
-    pub fn push(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(outgoing)?;
+    pub fn push(&self, class: TrafficClass, frame: FrameParts) -> Result<(), FrameParts> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(class, frame)?;
         self.wake.notify_one();
         Ok(())
     }
 
     /// Queues a control frame. A link whose control queue is full is past saving: false.
     pub fn push_control(&self, frame: &Frame) -> bool {
-        self.push(Outgoing { class: TrafficClass::Control, frame: frame.into(), sender: None }).is_ok()
+        self.push(TrafficClass::Control, frame.into()).is_ok()
     }
 
     /// Frames and bytes that wait.

@@ -2,6 +2,10 @@
 //! out. Everything about actix that bites is handled in the files here.
 
 pub mod child;
+pub mod delivery;
 pub mod health;
+pub mod link_io;
+pub mod links;
 pub mod mailbox;
 pub mod supervisor;
+pub mod transport;

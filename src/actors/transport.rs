@@ -29,14 +29,13 @@ use crate::{
         message,
     },
     proto::{
-        egress::Outgoing,
         link::{self, Link as Session, LinkConfig, Output},
         verify::Verifier,
     },
     telemetry,
     transport::{Link, LinkInfo},
     wire::{
-        Address, Frame, LinkId, NetworkId, PublicKey,
+        Address, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
     },
 };
@@ -101,7 +100,7 @@ pub struct GetLinkStats;
 message!(GetLinkStats => LinkStats);
 
 /// The answer to [`GetLinkStats`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, actix::MessageResponse)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkStats {
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
@@ -344,21 +343,24 @@ impl Handler<MediumClosed> for TransportActor {
 impl Handler<ForwardBatch> for TransportActor {
     type Result = ();
 
-    fn handle(&mut self, batch: ForwardBatch, ctx: &mut Context<Self>) {
-        let mut refused = Vec::new();
-        for outgoing in batch.0 {
-            if let Err(Outgoing { sender, .. }) = self.egress.push(outgoing) {
-                match sender {
-                    Some(sender) => refused.push((sender.packet_id, sender.ingress)),
-                    None => metrics::counter!(telemetry::CONTROL_DROPPED).increment(1),
-                }
+    fn handle(&mut self, batch: ForwardBatch, _: &mut Context<Self>) {
+        for frame in &batch.control {
+            if !self.egress.push_control(frame) {
+                metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
             }
         }
-        if !refused.is_empty() {
-            let full = EgressFull { link: self.id, packets: refused };
-            self.egress_full.offer_gossip("router", full);
+        let mut unsent = Vec::new();
+        for verified in batch.envelopes {
+            let class = verified.envelope.header().class();
+            if self.egress.push(class, verified.envelope.to_frame(verified.ext)).is_err() {
+                unsent.push(verified);
+            }
         }
-        let _ = ctx;
+        if !unsent.is_empty() {
+            // Router and link never wait for each other: a full router drops what a full link
+            // hands back, and the origin tries again.
+            self.egress_full.offer_gossip("router", EgressFull { link: self.id, envelopes: unsent });
+        }
     }
 }
 
@@ -371,17 +373,17 @@ impl Handler<CloseLink> for TransportActor {
 }
 
 impl Handler<GetLinkStats> for TransportActor {
-    type Result = LinkStats;
+    type Result = MessageResult<GetLinkStats>;
 
-    fn handle(&mut self, _: GetLinkStats, _: &mut Context<Self>) -> LinkStats {
-        LinkStats {
+    fn handle(&mut self, _: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(LinkStats {
             rtt: self.rtt,
             tx_frames: self.counters.tx_frames.load(Relaxed),
             rx_frames: self.counters.rx_frames.load(Relaxed),
             tx_bytes: self.counters.tx_bytes.load(Relaxed),
             rx_bytes: self.counters.rx_bytes.load(Relaxed),
             queued_frames: self.egress.depth().0 as u64,
-        }
+        })
     }
 }
 
@@ -400,23 +402,4 @@ impl Handler<Drain> for TransportActor {
             }
         }
     }
-}
-
-/// What the registry knows of a link before its hello.
-#[derive(Debug, Clone)]
-pub struct LinkFacts {
-    /// The neighbour's key.
-    pub peer_key: PublicKey,
-    /// Its address.
-    pub peer: Address,
-    /// The medium's word.
-    pub info: LinkInfo,
-}
-
-/// A frame that only the link itself may handle never reaches the router.
-pub fn is_about_link(frame: &Frame) -> bool {
-    matches!(
-        frame,
-        Frame::Hello(_) | Frame::Goodbye(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Credit(_)
-    )
 }

@@ -11,6 +11,7 @@ pub mod delivery;
 pub mod clock_trust;
 pub mod dedup;
 pub mod drain;
+pub mod egress;
 pub mod duplicate;
 pub mod fib;
 pub mod health;
