@@ -23,14 +23,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
-use getrandom::SysRng;
-use rand_core::UnwrapErr;
 use tokio::sync::watch;
 
 use super::child::{Child, ChildSpec, Factory};
 use super::health::HealthHandle;
 use super::mailbox;
 use crate::clock;
+use crate::crypto::random::{OsRng, os_rng};
 use crate::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainPhase, DrainPlan, DrainReport, DrainSummary, ExitGuard,
     ExitReason, Incarnation, PhaseTime, SkipAhead,
@@ -134,7 +133,7 @@ pub struct Supervisor {
     /// Names of children that fell between two phases of a nested drain.
     fell: Vec<String>,
     wake: Option<(Instant, SpawnHandle)>,
-    rng: UnwrapErr<SysRng>,
+    rng: OsRng,
     /// Last, for the guard in it.
     role: Role,
 }
@@ -216,7 +215,7 @@ impl Supervisor {
                 walk: None,
                 fell: Vec::new(),
                 wake: None,
-                rng: UnwrapErr(SysRng),
+                rng: os_rng(),
             }
         })
     }
