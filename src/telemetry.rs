@@ -68,14 +68,36 @@ macro_rules! metrics_table {
     };
 }
 
-const TRANSPORT: &[&str] = &["quic", "tcp", "lora", "memory"];
+const TRANSPORT: &[&str] = &["quic", "tcp", "mem"];
 const DIRECTION: &[&str] = &["tx", "rx"];
-const DECODE: &[&str] = &["malformed", "not_canonical", "too_large", "unknown_version", "unknown_type"];
-const VERIFY: &[&str] = &["signature", "merkle_path", "key_mismatch", "unknown_key", "budget"];
-const DROPPED: &[&str] =
-    &["duplicate", "loop", "expired", "hop_limit", "no_route", "refused", "store_full", "rate"];
+const DECODE: &[&str] = &["malformed", "not_canonical", "too_large", "unknown_frame"];
+const VERIFY: &[&str] = &[
+    "reserved_source",
+    "own_source",
+    "reserved_destination",
+    "broadcast_kind",
+    "broadcast_lifetime",
+    "weak_key",
+    "foreign_key",
+    "bad_signature",
+    "malformed",
+    "merkle_path",
+    "foreign_key_record",
+];
+const DROPPED: &[&str] = &["duplicate", "expired", "hop_limit", "no_route", "unsent", "busy"];
 const ANNOUNCE: &[&str] = &["tx", "rx", "refused", "stale"];
-const CLOSED: &[&str] = &["goodbye", "dead", "error", "duplicate", "refused", "drain"];
+const CLOSED: &[&str] = &[
+    "shutdown",
+    "duplicate",
+    "network_mismatch",
+    "version_mismatch",
+    "not_allowed",
+    "protocol_error",
+    "unresponsive",
+    "rate_limited",
+    "removed",
+    "other",
+];
 const MAILBOX: &[&str] =
     &["router", "store", "health", "rate_limiter", "transport", "delivery", "maintenance"];
 const ACTOR: &[&str] = &[
@@ -89,6 +111,28 @@ const ACTOR: &[&str] = &[
     "listener",
     "link",
 ];
+const FAULTS: &[&str] = &[
+    "own_identity",
+    "network_tag",
+    "network_secret",
+    "version",
+    "hello_timeout",
+    "before_hello",
+    "second_hello",
+    "undecodable",
+    "peer_silent",
+    "too_many_faults",
+];
+const INBOUND: &[&str] = &[
+    "decode",
+    "seal",
+    "key_record",
+    "unknown_kind",
+    "too_many_files",
+    "misfit_chunk",
+    "store_busy",
+    "probe_budget",
+];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
 metrics_table! {
@@ -96,7 +140,11 @@ metrics_table! {
     LINKS_CLOSED = "qpc_links_closed_total", Counter, None, "transports", "Links that ended, by reason.", ["reason": CLOSED];
     FRAMES = "qpc_link_frames_total", Counter, None, "transports", "Link frames sent and received.", ["transport": TRANSPORT, "direction": DIRECTION];
     BYTES = "qpc_link_bytes_total", Counter, Some(Unit::Bytes), "transports", "Bytes of link frames sent and received.", ["transport": TRANSPORT, "direction": DIRECTION];
-    HANDSHAKE_FAILURES = "qpc_link_handshake_failures_total", Counter, None, "transports", "Links refused before they were up.", ["reason": &["tls", "identity", "network", "version", "timeout", "denied"]];
+    HANDSHAKES_FAILED = "qpc_link_handshake_failures_total", Counter, None, "transports", "Inbound connections that never became links.", ["transport": TRANSPORT];
+    DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
+    LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many"]];
+    CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 
     DECODE_ERRORS = "qpc_decode_errors_total", Counter, None, "crypto", "Frames that did not decode.", ["reason": DECODE];
@@ -106,11 +154,13 @@ metrics_table! {
 
     FORWARDED = "qpc_envelopes_forwarded_total", Counter, None, "routing", "Envelopes passed on to a next hop.", [];
     DELIVERED = "qpc_envelopes_delivered_total", Counter, None, "routing", "Envelopes whose destination is this node.", [];
-    DROPPED_ENVELOPES = "qpc_envelopes_dropped_total", Counter, None, "routing", "Envelopes that went no further, by reason.", ["reason": DROPPED];
+    ENVELOPES_DROPPED = "qpc_envelopes_dropped_total", Counter, None, "routing", "Envelopes that went no further, by reason.", ["reason": DROPPED];
     DEDUP_HITS = "qpc_dedup_hits_total", Counter, None, "routing", "Envelopes seen before.", [];
     ROUTES = "qpc_routes", Gauge, None, "routing", "Destinations with a usable route.", [];
     ANNOUNCES = "qpc_announces_total", Counter, None, "routing", "Announces sent, accepted and refused.", ["outcome": ANNOUNCE];
     KEY_NEEDED = "qpc_key_requests_total", Counter, None, "routing", "Keys asked of a neighbour for a held envelope.", [];
+
+    KEYS_NEVER_CAME = "qpc_key_requests_unanswered_total", Counter, None, "routing", "Envelopes dropped because the neighbour did not answer with their source's key.", [];
 
     OUTBOX = "qpc_outbox_messages", Gauge, None, "store", "Own messages without a final receipt.", [];
     INBOX = "qpc_inbox_messages", Gauge, None, "store", "Messages nobody has taken yet.", [];
@@ -120,10 +170,15 @@ metrics_table! {
     COMMIT_BATCH = "qpc_store_commit_batch_operations", Histogram, Some(Unit::Count), "store", "Operations in one commit.", [];
     STORE_REFUSED = "qpc_store_refused_total", Counter, None, "store", "Messages refused at admission.", ["reason": &["full", "quota", "disk"]];
 
+    HANDED_ON = "qpc_held_handed_on_total", Counter, None, "store", "Messages kept for others that were handed on.", [];
+    HELD_EXPIRED = "qpc_held_expired_total", Counter, None, "store", "Messages kept for others whose time ran out.", [];
+
     MESSAGES_SENT = "qpc_messages_accepted_total", Counter, None, "delivery", "Own messages that are safe in the outbox.", [];
     MESSAGES_ENDED = "qpc_messages_ended_total", Counter, None, "delivery", "Own messages by how they ended.", ["outcome": OUTCOME];
     MESSAGES_RECEIVED = "qpc_messages_received_total", Counter, None, "delivery", "Messages put into the inbox.", [];
-    RETRIES = "qpc_message_retries_total", Counter, None, "delivery", "Attempts after the first.", [];
+    INBOX_DUPLICATES = "qpc_inbox_duplicates_total", Counter, None, "delivery", "Messages that arrived again and were receipted again.", [];
+    INBOUND_REFUSED = "qpc_inbound_refused_total", Counter, None, "delivery", "Envelopes for this node that came to nothing.", ["reason": INBOUND];
+    RECEIPTS_SENT = "qpc_receipts_sent_total", Counter, None, "delivery", "Receipts made.", [];
     DELIVERY_SECONDS = "qpc_delivery_seconds", Histogram, Some(Unit::Seconds), "delivery", "From acceptance to the receipt.", [];
 
     RATE_LIMITED = "qpc_rate_limited_total", Counter, None, "rate_limits", "Envelopes beyond a budget.", ["budget": &["data", "announce", "failed_verification", "control"]];

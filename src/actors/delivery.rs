@@ -43,7 +43,7 @@ use crate::{
             transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
         limit::TokenBucket,
-        verify::{InboundEnvelope, Verified},
+        verify::InboundEnvelope,
     },
     storage::{
         BlobDir, BlobKind, BlobName, InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow,
@@ -53,7 +53,7 @@ use crate::{
     wire::{
         Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
         TransferTag,
-        content::{Chunk, Content, Manifest, Sealed, chunk_count},
+        content::{Chunk, Content, Sealed, chunk_count},
         limits::{
             CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX,
             RECEIPT_BITMAPS_MAX, RECEIPT_IDS_MAX,
@@ -216,7 +216,7 @@ impl DeliveryActor {
             let more = due.len() >= TRANSMIT_BATCH;
             let (chunks, whole): (Vec<_>, Vec<_>) =
                 due.into_iter().partition(|t| matches!(t.part, Part::Chunk(_)));
-            let made: Vec<_> = whole.iter().filter_map(|t| self.make_whole(now, t)).collect();
+            let made: Vec<_> = whole.iter().filter_map(|t| self.make_whole(now, t, ctx)).collect();
             self.send_on(now, made);
             if !chunks.is_empty() {
                 self.read_chunks(chunks, ctx);
@@ -226,7 +226,7 @@ impl DeliveryActor {
             }
         }
         self.rearm(ctx);
-        metrics::gauge!(telemetry::OUTBOX_MESSAGES).set(self.outbox.len() as f64);
+        metrics::gauge!(telemetry::OUTBOX).set(self.outbox.len() as f64);
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
@@ -247,10 +247,15 @@ impl DeliveryActor {
         }
     }
 
-    fn make_whole(&mut self, now: Instant, t: &Transmit) -> Option<(Transmit, Composed)> {
+    fn make_whole(
+        &mut self,
+        now: Instant,
+        t: &Transmit,
+        ctx: &mut Context<Self>,
+    ) -> Option<(Transmit, Composed)> {
         let Some(key) = self.key_of(&t.destination) else {
             self.outbox.hold_back(now, &t.uid, Hold::NoKey);
-            self.ask_for_key(t.destination);
+            self.ask_for_key(t.destination, ctx);
             return None;
         };
         let record = self.outbox.record(&t.uid)?;
@@ -303,12 +308,7 @@ impl DeliveryActor {
             let Some(record) = self.outbox.record(&t.uid) else { continue };
             let Body::File(file) = &record.body else { continue };
             let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
-            jobs.push(ChunkRead {
-                transmit: t,
-                index,
-                total: chunk_count(file.length),
-                tag,
-            });
+            jobs.push(ChunkRead { transmit: t, index, total: chunk_count(file.length), tag });
         }
         let blobs = self.parts.blobs.clone();
         let read = tokio::task::spawn_blocking(move || {
@@ -358,10 +358,10 @@ impl DeliveryActor {
                 "delivered"
             }
             End::Expired => "expired",
-            End::Rejected => "rejected",
+            End::Rejected => "failed",
             End::Cancelled => "cancelled",
         };
-        metrics::counter!(telemetry::OUTBOX_ENDED, "end" => status).increment(1);
+        metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
         for waiter in self.waiters.remove(&finished.uid).unwrap_or_default() {
             // Nobody waits any more: fine.
             let _ = waiter.send(finished);
@@ -378,9 +378,24 @@ impl DeliveryActor {
         self.key_cache.get(address).filter(|record| record.is_current(now)).cloned()
     }
 
-    fn ask_for_key(&mut self, address: Address) {
-        // An unanswered question is asked again by the outbox's own timer.
-        let _ = self.find_key.offer(FindKeyRecord(address));
+    /// Asks the router, and the store for a record of an earlier time. What nobody answers is asked
+    /// again by the outbox's own timer.
+    fn ask_for_key(&mut self, address: Address, ctx: &mut Context<Self>) {
+        self.find_key.offer_gossip("router", FindKeyRecord(address));
+        let store = self.parts.store.clone();
+        let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: address.0.to_vec() };
+        let ask = async move { ask_one(&*store, get).await };
+        ctx.spawn(ask.into_actor(self).map(move |value, actor, ctx| {
+            let Ok(LocalOutcome::Value(Some(bytes))) = value else { return };
+            let Ok(record) = SignedKeyRecord::decode(&bytes) else { return };
+            let Ok(record) = key_record::verify(&mut actor.scratch, &record) else { return };
+            let known = actor.key_cache.get(&address).is_some_and(|held| !record.supersedes(held));
+            if !known && record.address() == address && record.is_current(clock::unix_s()) {
+                actor.key_cache.insert(address, record);
+                actor.outbox.route_up(&address);
+                actor.pump(ctx);
+            }
+        }));
     }
 
     fn learn_key(&mut self, record: VerifiedKeyRecord) {
@@ -409,7 +424,7 @@ impl DeliveryActor {
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
             let until = dedup_until(&inbound);
-            match inbound::arrived(&self.parts.identity, &keys.secrets, &mut self.scratch, &inbound) {
+            match inbound::arrived(&keys.secrets, &mut self.scratch, &inbound) {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
                     let commit = inbox_commit(&inbound, content, false, hops, until);
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: Some(from) }));
@@ -508,10 +523,8 @@ impl DeliveryActor {
         self.writing = true;
         let writes = std::mem::take(&mut self.writes);
         let blobs = self.parts.blobs.clone();
-        let lengths: BTreeMap<TransferKey, u64> = writes
-            .iter()
-            .filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?)))
-            .collect();
+        let lengths: BTreeMap<TransferKey, u64> =
+            writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
         let job = tokio::task::spawn_blocking(move || {
             let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
             let mut open = BTreeMap::new();
@@ -589,16 +602,23 @@ impl DeliveryActor {
                 tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
                 actor.incoming.close(&key);
                 let mut receipts = Receipts::default();
-                receipts.chunk(record.from, ChunkReceipt {
-                    tag: key.1,
-                    state: TransferState::Rejected,
-                    total: chunk_count(record.file.length),
-                    bitmap: Vec::new(),
-                });
+                receipts.chunk(
+                    record.from,
+                    ChunkReceipt {
+                        tag: key.1,
+                        state: TransferState::Rejected,
+                        total: chunk_count(record.file.length),
+                        bitmap: Vec::new(),
+                    },
+                );
                 actor.send_receipts(receipts);
                 let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
                 actor.submit(vec![(remove, Committing::Nothing)], None);
-                remove_blob(actor.parts.blobs.clone(), BlobKind::Incoming, BlobName::incoming(&key.0, &key.1));
+                remove_blob(
+                    actor.parts.blobs.clone(),
+                    BlobKind::Incoming,
+                    BlobName::incoming(&key.0, &key.1),
+                );
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot finish a file"),
             Err(error) => tracing::error!(%error, "a file check ended early"),
@@ -666,7 +686,7 @@ impl DeliveryActor {
             }
         }
         if grown > 0 {
-            metrics::counter!(telemetry::INBOX_STORED).increment(grown);
+            metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
         self.send_receipts(receipts);
@@ -782,7 +802,9 @@ impl DeliveryActor {
         tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
         let blobs = self.parts.blobs.clone();
         tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
-            Ok(swept) if swept.files > 0 => tracing::info!(files = swept.files, "removed contents without rows"),
+            Ok(swept) if swept.files > 0 => {
+                tracing::info!(files = swept.files, "removed contents without rows")
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
         });
@@ -913,8 +935,7 @@ fn file_is_sound(blobs: &BlobDir, key: &TransferKey, record: &PartialRecord) -> 
     let total = chunk_count(record.file.length);
     let mut hash = sha2::Sha256::new();
     for index in 0..total {
-        let sealed =
-            blob.read_at(chunk_offset(index), sealed_chunk_len(index, record.file.length))?;
+        let sealed = blob.read_at(chunk_offset(index), sealed_chunk_len(index, record.file.length))?;
         let Ok(plain) = file_key.open_chunk(&record.uid, index, total, &sealed) else { return Ok(false) };
         hash.update(&plain);
     }
@@ -930,11 +951,7 @@ fn seal_file(blobs: &BlobDir, uid: &MessageUid, bytes: &[u8]) -> Result<FileReco
         blob.append(&key.seal_chunk(uid, index as u32, total, chunk)?)?;
     }
     blob.finish()?;
-    Ok(FileRecord {
-        length: bytes.len() as u64,
-        sha256: sha256(&[bytes]),
-        file_key: Digest(*key.as_bytes()),
-    })
+    Ok(FileRecord { length: bytes.len() as u64, sha256: sha256(&[bytes]), file_key: Digest(*key.as_bytes()) })
 }
 
 fn read_chunk(blobs: &BlobDir, job: &ChunkRead) -> Result<Bytes, StoreError> {
@@ -1037,7 +1054,7 @@ impl Handler<SendContent> for DeliveryActor {
         Box::pin(work.into_actor(self).map(move |record, actor, ctx| {
             let record: Result<OutboxRecord, MeshError> = record;
             let record = record?;
-            metrics::counter!(telemetry::OUTBOX_ACCEPTED).increment(1);
+            metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
             actor.accept(clock::now(), clock::unix_s(), record);
             actor.pump(ctx);
             Ok(uid)
@@ -1053,8 +1070,7 @@ impl Handler<SendBroadcast> for DeliveryActor {
             return Err(MeshError::Draining);
         }
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
-        let content =
-            Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
+        let content = Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
         let payload = content.encode();
         if payload.len() > PAYLOAD_BYTES_MAX {
             let over = payload.len().saturating_sub(PAYLOAD_BYTES_MAX);
@@ -1189,29 +1205,12 @@ impl Handler<KeyRecordFound> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, message: KeyRecordFound, ctx: &mut Context<Self>) {
-        match message.record {
-            Some(record) => {
-                self.learn_key(*record);
-                self.outbox.route_up(&message.address);
-                self.pump(ctx);
-            }
-            None => {
-                // Nobody around knows: the store may, from an earlier time.
-                let store = self.parts.store.clone();
-                let address = message.address;
-                let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: address.0.to_vec() };
-                let ask = async move { ask_one(&*store, get).await };
-                ctx.spawn(ask.into_actor(self).map(move |value, actor, ctx| {
-                    let Ok(LocalOutcome::Value(Some(bytes))) = value else { return };
-                    let Ok(record) = SignedKeyRecord::decode(&Bytes::from(bytes)) else { return };
-                    let Ok(record) = key_record::verify(&mut actor.scratch, &record) else { return };
-                    if record.address() == address && record.is_current(clock::unix_s()) {
-                        actor.key_cache.insert(address, record);
-                        actor.outbox.route_up(&address);
-                        actor.pump(ctx);
-                    }
-                }));
-            }
+        let address = message.0.address();
+        // Announces bring records of the whole mesh; those nobody writes to are the router's.
+        if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
+            self.learn_key(*message.0);
+            self.outbox.route_up(&address);
+            self.pump(ctx);
         }
     }
 }
@@ -1226,8 +1225,7 @@ impl Handler<Drain> for DeliveryActor {
                 self.guard.report(drain.phase, DrainCounts::default());
             }
             DrainPhase::Persisting => {
-                let counts =
-                    DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
+                let counts = DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
                 self.guard.report(drain.phase, counts);
             }
             DrainPhase::Cleanup => {

@@ -39,21 +39,11 @@ use crate::{
     },
     telemetry,
     transport::{Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportError, TransportManager},
-    wire::{
-        Address, LinkId, NetworkId, PublicKey,
-        handshake::{CloseReason, Hello},
-    },
+    wire::{Address, LinkId, NetworkId, PublicKey, handshake::CloseReason},
 };
 
 /// Links of one node at most; each costs file descriptors and buffers.
 const LINKS_MAX: usize = 4096;
-
-/// Wait before the first redial, and the longest.
-const REDIAL: BackoffPolicy = BackoffPolicy {
-    first: Duration::from_millis(500),
-    max: Duration::from_secs(60),
-    stable_after: Duration::from_secs(30),
-};
 
 /// Bytes of each class that a peer may send before more credit.
 const INITIAL_CREDIT: [u32; 3] = [1 << 20, 1 << 20, 1 << 20];
@@ -221,14 +211,12 @@ impl LinksActor {
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote));
-        self.links.insert(
-            id,
-            Entry { info, peer_key, peer, started_at: clock::now(), up: None, ended: new.ended },
-        );
+        self.links
+            .insert(id, Entry { info, peer_key, peer, started_at: clock::now(), up: None, ended: new.ended });
         self.parts.supervisor.do_send(StartChild(spec));
     }
 
-    fn established(&mut self, message: LinkEstablished) {
+    fn established(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
         let now = clock::now();
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
@@ -254,12 +242,14 @@ impl LinksActor {
                     message.close.do_send(duplicate("an older link to this node is kept"));
                     return;
                 }
-                // A peer that dials again has usually lost the old link; it proves itself by its
-                // keepalive or is dropped.
-                Verdict::KeepNew | Verdict::PingOld { .. } => {
+                Verdict::KeepNew => {
                     tracing::debug!(link = %rival, kept = %message.link, "double link: the new one stays");
                     up.close.do_send(duplicate("a newer link to this node is kept"));
                     self.withdraw(rival);
+                }
+                Verdict::ProbeOld { until } => {
+                    self.probe(rival, message, until, ctx);
+                    return;
                 }
             }
         }
@@ -283,6 +273,27 @@ impl LinksActor {
         }
         self.link_up.do_send(up);
         self.count();
+    }
+
+    /// Asks the old link for a sign of life; without one until then it gives way to the new one.
+    fn probe(&mut self, old: LinkId, new: LinkEstablished, until: Instant, ctx: &mut Context<Self>) {
+        let Some(up) = self.links.get(&old).and_then(|e| e.up.as_ref()) else { return };
+        let (stats, close) = (up.stats.clone(), up.close.clone());
+        let asked = async move {
+            let before = stats.send(GetLinkStats { nudge: true }).await.unwrap_or_default().rx_frames;
+            tokio::time::sleep_until(tokio::time::Instant::from_std(until)).await;
+            stats.send(GetLinkStats { nudge: false }).await.is_ok_and(|after| after.rx_frames > before)
+        };
+        ctx.spawn(asked.into_actor(self).map(move |lives, actor, ctx| {
+            let duplicate = |text: &str| CloseLink { reason: CloseReason::Duplicate, text: text.into() };
+            if lives {
+                new.close.do_send(duplicate("an older link to this node lives"));
+            } else {
+                close.do_send(duplicate("a newer link to this node is kept"));
+                actor.withdraw(old);
+                actor.established(new, ctx);
+            }
+        }));
     }
 
     /// Tells the router that a link is no longer to be used.
@@ -323,11 +334,8 @@ impl LinksActor {
         }
         let (removed, stop) = oneshot::channel();
         self.diallers.insert(name.clone(), removed);
-        let dialler = Dialler {
-            to,
-            transports: self.parts.transports.clone(),
-            new_link: self.parts.new_link.clone(),
-        };
+        let dialler =
+            Dialler { to, transports: self.parts.transports.clone(), new_link: self.parts.new_link.clone() };
         let mut once = Some((dialler, stop));
         let spec = ChildSpec::temporary("dialler", move |guard| {
             let (dialler, removed) = once.take().ok_or("a dialler is not started twice")?;
@@ -335,7 +343,7 @@ impl LinksActor {
                 tokio::select! {
                     () = dialler.run() => {}
                     _ = removed => {}
-                    _ = stop.requested() => {}
+                    _ = stop.wanted() => {}
                 }
                 Ok::<(), TransportError>(())
             }))
@@ -347,8 +355,8 @@ impl LinksActor {
 
 fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts {
     duplicate::LinkFacts {
-        boot_epoch,
-        established: since,
+        peer_boot_epoch: boot_epoch,
+        established_at: since,
         direction: match entry.info.direction {
             Direction::In => LinkDirection::In,
             Direction::Out => LinkDirection::Out,
@@ -366,21 +374,25 @@ struct Dialler {
 impl Dialler {
     async fn run(self) {
         let mut rng = random::os_rng();
-        let mut backoff = Backoff::new(REDIAL);
+        let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
         let mut new_link = self.new_link.outlet();
         loop {
             match self.transports.dial(&self.to).await {
                 Ok(link) => {
                     let (ended, over) = oneshot::channel();
                     new_link.do_send(NewLink { link, ended: Some(ended) });
-                    let stood_since = clock::now();
+                    backoff.started(clock::now());
                     match over.await {
                         // The other link to this node stands; look again in a while.
-                        Ok(CloseReason::Duplicate) => tokio::time::sleep(REDIAL.max).await,
-                        Ok(CloseReason::NetworkMismatch | CloseReason::VersionMismatch | CloseReason::NotAllowed) => {
-                            tokio::time::sleep(REDIAL.max).await;
+                        Ok(CloseReason::Duplicate) => tokio::time::sleep(BackoffPolicy::REDIAL.cap).await,
+                        Ok(
+                            CloseReason::NetworkMismatch
+                            | CloseReason::VersionMismatch
+                            | CloseReason::NotAllowed,
+                        ) => {
+                            tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
                         }
-                        Ok(_) | Err(_) => backoff.stood(clock::now().saturating_duration_since(stood_since)),
+                        Ok(_) | Err(_) => {}
                     }
                 }
                 Err(error) => {
@@ -388,7 +400,7 @@ impl Dialler {
                     tracing::info!(peer = %self.to, %error, "dial failed");
                 }
             }
-            tokio::time::sleep(backoff.next(&mut rng)).await;
+            tokio::time::sleep(backoff.next_delay(clock::now(), &mut rng)).await;
         }
     }
 }
@@ -405,7 +417,7 @@ pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: S
                     link = transport.accept() => {
                         new_link.do_send(NewLink { link: link?, ended: None });
                     }
-                    _ = stop.requested() => {
+                    _ = stop.wanted() => {
                         transport.close().await;
                         return Ok::<(), TransportError>(());
                     }
@@ -437,8 +449,8 @@ impl Handler<NewLink> for LinksActor {
 impl Handler<LinkEstablished> for LinksActor {
     type Result = ();
 
-    fn handle(&mut self, message: LinkEstablished, _: &mut Context<Self>) {
-        self.established(message);
+    fn handle(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
+        self.established(message, ctx);
     }
 }
 
@@ -485,9 +497,10 @@ impl Handler<RemovePeer> for LinksActor {
             removed.push(url.clone());
         }
         removed.retain(|url| {
-            let name = self.diallers.keys().find(|name| {
-                name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url))
-            });
+            let name = self
+                .diallers
+                .keys()
+                .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
             match name.cloned() {
                 // Dropping the sender ends the dialler.
                 Some(name) => self.diallers.remove(&name).is_some(),
@@ -514,7 +527,7 @@ impl Handler<ListPeers> for LinksActor {
                     since: now.saturating_duration_since(up.since),
                     stats: LinkStats::default(),
                 };
-                Some((line, up.stats.send(GetLinkStats)))
+                Some((line, up.stats.send(GetLinkStats { nudge: false })))
             })
             .collect();
         Box::pin(async move {

@@ -2,10 +2,12 @@
 //! out. Everything about actix that bites is handled in the files here.
 
 pub mod child;
+pub mod custody;
 pub mod delivery;
 pub mod health;
 pub mod link_io;
 pub mod links;
 pub mod mailbox;
+pub mod router;
 pub mod supervisor;
 pub mod transport;

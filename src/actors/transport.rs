@@ -35,7 +35,7 @@ use crate::{
     telemetry,
     transport::{Link, LinkInfo},
     wire::{
-        Address, LinkId, NetworkId,
+        Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
     },
 };
@@ -96,7 +96,10 @@ message!(LinkEnded => ());
 
 /// Registry to link: how is it?
 #[derive(Debug, Clone, Copy)]
-pub struct GetLinkStats;
+pub struct GetLinkStats {
+    /// Ask the peer for a sign of life as well.
+    pub nudge: bool,
+}
 message!(GetLinkStats => LinkStats);
 
 /// The answer to [`GetLinkStats`].
@@ -199,8 +202,7 @@ impl TransportActor {
                 });
             }
             Output::Rtt(rtt) => {
-                metrics::histogram!(telemetry::LINK_RTT_SECONDS, "transport" => self.transport)
-                    .record(rtt.as_secs_f64());
+                metrics::histogram!(telemetry::LINK_RTT).record(rtt.as_secs_f64());
                 self.rtt = Some(rtt);
             }
             // Queues are bounded on our side; credit is honoured when the egress learns of it.
@@ -329,12 +331,8 @@ impl Handler<MediumClosed> for TransportActor {
         if self.end.is_none() {
             let text = message.0.to_string();
             tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            self.end = Some(LinkEnded {
-                link: self.id,
-                reason: CloseReason::Unresponsive,
-                text,
-                by_peer: true,
-            });
+            self.end =
+                Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
         }
         ctx.stop();
     }
@@ -375,7 +373,10 @@ impl Handler<CloseLink> for TransportActor {
 impl Handler<GetLinkStats> for TransportActor {
     type Result = MessageResult<GetLinkStats>;
 
-    fn handle(&mut self, _: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, ask: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
+        if ask.nudge {
+            self.egress.push_control(&Frame::Ping(0));
+        }
         MessageResult(LinkStats {
             rtt: self.rtt,
             tx_frames: self.counters.tx_frames.load(Relaxed),

@@ -14,8 +14,7 @@ use crate::{
         verify::{InboundEnvelope, Verified},
     },
     wire::{
-        Address, Envelope, LinkId, MessageUid, PacketId, Priority, control::RefuseReason,
-        service::TraceReply,
+        Address, Envelope, LinkId, MessageUid, PacketId, Priority, control::RefuseReason, service::TraceReply,
     },
 };
 
@@ -114,8 +113,8 @@ message!(Probe => Result<(), MeshError>);
 /// answer. `via` names the link's transport for trace replies.
 #[derive(Debug)]
 pub struct DeliverLocal {
-    /// The link they came over.
-    pub link: LinkId,
+    /// The link they came over; none for this node's own.
+    pub link: Option<LinkId>,
     /// That link's transport.
     pub via: &'static str,
     /// The envelopes.
@@ -150,17 +149,13 @@ message!(PacketFate => ());
 pub struct Originate(pub Vec<(PacketId, Envelope)>);
 message!(Originate => ());
 
-/// Delivery to router: what key record is known of this address? Answered by [`KeyRecordFound`].
+/// Delivery to router: what key record is known of this address? [`KeyRecordFound`] follows if it
+/// is or becomes known.
 #[derive(Debug)]
 pub struct FindKeyRecord(pub Address);
 message!(FindKeyRecord => ());
 
-/// Router to delivery: the newest key record known of an address.
+/// Router to delivery: a key record that is newer than what was known, or that was asked for.
 #[derive(Debug)]
-pub struct KeyRecordFound {
-    /// Whose.
-    pub address: Address,
-    /// The record, where one is known.
-    pub record: Option<Box<VerifiedKeyRecord>>,
-}
+pub struct KeyRecordFound(pub Box<VerifiedKeyRecord>);
 message!(KeyRecordFound => ());

@@ -5,10 +5,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::message;
 use crate::{
-    proto::{
-        verify::{InboundAnnounce, InboundEnvelope, Verified},
+    proto::verify::{InboundAnnounce, InboundEnvelope, Verified},
+    wire::{
+        Address, Frame, LinkId, PublicKey,
+        handshake::{CloseReason, Hello},
     },
-    wire::{Address, Frame, LinkId, PublicKey, handshake::{CloseReason, Hello}},
 };
 
 /// Link to router: envelopes that were decoded and verified. Whoever ends the batch drops the

@@ -5,6 +5,8 @@ pub mod delivery;
 pub mod health;
 pub mod lifecycle;
 pub mod link;
+pub mod route;
+pub mod store;
 
 /// `message!(Type => Answer)`: what an actor answers to a message of this type.
 macro_rules! message {

@@ -6,13 +6,13 @@
 
 pub mod announce;
 pub mod backoff;
-pub mod custody;
-pub mod delivery;
 pub mod clock_trust;
+pub mod custody;
 pub mod dedup;
+pub mod delivery;
 pub mod drain;
-pub mod egress;
 pub mod duplicate;
+pub mod egress;
 pub mod fib;
 pub mod health;
 pub mod limit;

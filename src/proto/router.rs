@@ -383,9 +383,9 @@ impl Router {
                     let brought_it = self.table.links_of(&origin);
                     let Some(announce) = self.table.announce_to_send(&origin) else { continue };
                     self.counters.announces_passed_on = self.counters.announces_passed_on.saturating_add(1);
-                    let others = self.links.ids_where(|link, state| {
-                        state.neighbour != origin && !brought_it.contains(&link)
-                    });
+                    let others = self
+                        .links
+                        .ids_where(|link, state| state.neighbour != origin && !brought_it.contains(&link));
                     for link in others {
                         self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
                     }

@@ -42,6 +42,7 @@ pub mod space;
 
 use std::{fmt, pin::Pin};
 
+pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
 pub use embedded::{CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};

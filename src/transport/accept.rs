@@ -41,10 +41,12 @@ pub(super) fn accepted() -> (Deliver, Accepted) {
 
 impl Accepted {
     pub(super) async fn next(&self) -> Result<Link, TransportError> {
-        self.taken.lock().await.recv().await.ok_or(TransportError::Closed {
-            reason: "the port is closed".into(),
-            by_peer: false,
-        })
+        self.taken
+            .lock()
+            .await
+            .recv()
+            .await
+            .ok_or(TransportError::Closed { reason: "the port is closed".into(), by_peer: false })
     }
 }
 
@@ -76,7 +78,11 @@ fn refused(transport: &'static str, reason: &str) {
 }
 
 /// The rules for whoever answers a dial: not this node itself, and the pinned one where one is.
-pub(super) fn check_peer(own: &PublicKey, peer: &PublicKey, at: &TransportAddr) -> Result<(), TransportError> {
+pub(super) fn check_peer(
+    own: &PublicKey,
+    peer: &PublicKey,
+    at: &TransportAddr,
+) -> Result<(), TransportError> {
     if own == peer {
         return Err(TransportError::SelfDial { addr: at.clone() });
     }

@@ -69,7 +69,8 @@ impl MemTransport {
     fn ends(&self, to: &TransportAddr) -> Result<(Link, Link, mpsc::Sender<Link>), TransportError> {
         let unreachable = || TransportError::Unreachable { addr: to.clone(), reason: "no such port".into() };
         let mut network = self.network.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (peer, port) = to.name().and_then(|name| network.ports.get(name)).ok_or_else(unreachable)?.clone();
+        let (peer, port) =
+            to.name().and_then(|name| network.ports.get(name)).ok_or_else(unreachable)?.clone();
         check_peer(&self.own, &peer, to)?;
         network.links = network.links.saturating_add(1);
         let mut channel_binding = [0; 32];
@@ -122,10 +123,12 @@ impl MeshTransport for MemTransport {
 
     fn accept(&self) -> BoxFuture<'_, Result<Link, TransportError>> {
         Box::pin(async move {
-            self.accepted.lock().await.recv().await.ok_or(TransportError::Closed {
-                reason: "the port is closed".into(),
-                by_peer: false,
-            })
+            self.accepted
+                .lock()
+                .await
+                .recv()
+                .await
+                .ok_or(TransportError::Closed { reason: "the port is closed".into(), by_peer: false })
         })
     }
 

@@ -131,10 +131,9 @@ async fn accept_all(endpoint: Endpoint, identity: TlsIdentity, deliver: Deliver)
         let remote = TransportAddr::socket("quic", incoming.remote_address());
         let identity = identity.clone();
         let handshake = async move {
-            let connection = incoming.await.map_err(|e| TransportError::Handshake {
-                addr: remote.clone(),
-                reason: describe(&e),
-            })?;
+            let connection = incoming
+                .await
+                .map_err(|e| TransportError::Handshake { addr: remote.clone(), reason: describe(&e) })?;
             open(connection, &identity, remote, Direction::In)
         };
         deliver.run("quic", handshake).await;
@@ -178,7 +177,11 @@ fn open(
             capability: TransportCapability::Unconstrained,
             channel_binding,
         },
-        tx: Box::new(QuicSender { connection: connection.clone(), streams: [None, None, None], buffer: BytesMut::new() }),
+        tx: Box::new(QuicSender {
+            connection: connection.clone(),
+            streams: [None, None, None],
+            buffer: BytesMut::new(),
+        }),
         rx: Box::new(QuicReceiver { connection, unnamed: None, streams: [None, None, None] }),
     })
 }
@@ -340,8 +343,10 @@ impl MeshTransport for QuicTransport {
                     Ok(Ok(link)) => return Ok(link),
                     Ok(Err(error)) => last = error,
                     Err(_) => {
-                        last =
-                            TransportError::Unreachable { addr: to.clone(), reason: "no answer in 10 s".into() };
+                        last = TransportError::Unreachable {
+                            addr: to.clone(),
+                            reason: "no answer in 10 s".into(),
+                        };
                     }
                 }
             }

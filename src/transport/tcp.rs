@@ -95,8 +95,7 @@ fn open(
     remote: TransportAddr,
     direction: Direction,
 ) -> Result<Link, TransportError> {
-    let failed =
-        |reason: String| TransportError::Handshake { addr: remote.clone(), reason };
+    let failed = |reason: String| TransportError::Handshake { addr: remote.clone(), reason };
     let (_, session) = stream.get_ref();
     let certificates = session.peer_certificates().ok_or_else(|| failed("the peer showed no key".into()))?;
     let peer = tls::peer_key(certificates).map_err(|e| failed(e.to_string()))?;
@@ -157,8 +156,10 @@ impl MeshTransport for TcpTransport {
                     Ok(Ok(link)) => return Ok(link),
                     Ok(Err(error)) => last = error,
                     Err(_) => {
-                        last =
-                            TransportError::Unreachable { addr: to.clone(), reason: "no answer in 10 s".into() };
+                        last = TransportError::Unreachable {
+                            addr: to.clone(),
+                            reason: "no answer in 10 s".into(),
+                        };
                     }
                 }
             }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::{
     crypto::FileKey,
     wire::{
-        Address, MessageUid, PacketId, TransferTag,
+        Address, PacketId, TransferTag,
         content::{Chunk, Manifest, chunk_count},
         limits::CHUNK_BYTES,
         receipt::{ChunkReceipt, TransferState},
@@ -261,7 +261,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::wire::Digest;
+    use crate::wire::{Digest, MessageUid};
 
     const FROM: Address = Address([3; 16]);
 
