@@ -144,6 +144,16 @@ mod tests {
     }
 
     #[test]
+    fn tls_takes_the_private_key() {
+        use rustls::{crypto::aws_lc_rs::sign::any_eddsa_type, pki_types::PrivatePkcs8KeyDer};
+        let identity = MeshIdentity::from_seed([3; 32]);
+        let der = identity.to_pkcs8_der();
+        let key = any_eddsa_type(&PrivatePkcs8KeyDer::from(der.as_slice())).unwrap();
+        let public = rustls::sign::SigningKey::public_key(&*key).unwrap();
+        assert!(public.ends_with(identity.public_key().as_bytes()));
+    }
+
+    #[test]
     fn debug_shows_the_address_only_and_the_key_wipes_itself() {
         let identity = MeshIdentity::from_seed([0xa7; 32]);
         assert_eq!(format!("{identity:?}"), format!("MeshIdentity({})", identity.address()));

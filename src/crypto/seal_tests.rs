@@ -299,7 +299,7 @@ fn sessions_are_reused_until_spent_and_follow_the_record() {
     };
     let second = Duration::from_secs(1);
     let first = pair.record();
-    let a = seal(&mut sessions, &first, 0 * second);
+    let a = seal(&mut sessions, &first, Duration::ZERO);
     let b = seal(&mut sessions, &first, 59 * second);
     assert_eq!(ephemeral(&a), ephemeral(&b));
     let c = seal(&mut sessions, &first, 60 * second);
