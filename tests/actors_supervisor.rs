@@ -270,7 +270,7 @@ fn a_child_that_dies_at_every_start_backs_off_and_then_the_root_gives_up() {
         assert!(why.contains("doomed") && why.contains("crashed"), "{why}");
         let health = bench.health.now();
         assert_eq!(health.status, HealthStatus::Unhealthy);
-        assert!(health.not_ready.is_some_and(|why| why.contains("doomed")));
+        assert!(health.not_ready.is_some_and(|why| why.to_string().contains("doomed")));
         // The others were drained in order, not dropped.
         for phase in DrainPhase::ALL {
             bench.expect(Event::Asked("bystander", phase)).await;

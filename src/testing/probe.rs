@@ -10,8 +10,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 /// Receives any `M`, hands a copy of its content to the test, answers as it was told.
 pub struct Probe<M: Message> {
     seen: UnboundedSender<M>,
-    answer: Box<dyn FnMut(&M) -> M::Result>,
+    answer: AnswerFn<M>,
 }
+
+type AnswerFn<M> = Box<dyn FnMut(&M) -> <M as Message>::Result>;
 
 impl<M> Probe<M>
 where
