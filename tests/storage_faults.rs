@@ -1,6 +1,8 @@
 //! A disk that fills up or fails: nothing is acknowledged that is not kept, nothing stays of what
 //! was refused, and a full disk is no reason to stop.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::{
     collections::BTreeSet,
     path::Path,

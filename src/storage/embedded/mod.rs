@@ -7,7 +7,8 @@
 //! opened again. Nobody was told that it happened, so it must not stand: every batch keeps the
 //! before-image of each row it touches until its commit returns; after ENOSPC the file is opened
 //! again, the batch's number tells whether it is there, and if so every row is put back. Until
-//! that worked nothing else is done.
+//! that worked nothing else is done. (A process killed just then leaves rows of a batch it never
+//! acknowledged, as a kill in the middle of any commit may.)
 //!
 //! **Failing disk.** After any other error of the file nothing is done any more: what the disk
 //! holds is unknown, and only a restart may look.
