@@ -1,6 +1,8 @@
 //! What was acknowledged is there after the process is killed at any moment, and after the power
 //! is cut at any moment.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader},

@@ -1,6 +1,8 @@
 //! The embedded store against the store in memory, which was written independently: any order of
 //! operations, batches and restarts gives the same answers from both.
 
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
 use std::{
     path::Path,
     sync::{

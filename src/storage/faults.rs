@@ -1,14 +1,16 @@
 //! A disk that fails and loses power when told to, for tests of the embedded store.
 
 use std::{
-    fmt, io,
+    fmt, fs,
+    io::{self, Read, Write},
     ops::Bound,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use redb::{BackendError, StorageBackend};
 
-use super::embedded::OpenFile;
+use super::{data_dir::private_file, embedded::OpenFile};
 
 /// What of the disk fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +35,8 @@ struct Fault {
     lasts: bool,
 }
 
-/// A disk in memory. Clones share it; so do the files opened on it, one after the other.
+/// A disk in memory. Clones share it. Files on it have a real file of their name that only says
+/// which one they are, so that they are renamed and removed as any other.
 #[derive(Clone, Default)]
 pub struct FaultyDisk {
     state: Arc<Mutex<State>>,
@@ -41,16 +44,21 @@ pub struct FaultyDisk {
 
 #[derive(Default)]
 struct State {
+    files: Vec<Content>,
+    fault: Option<Fault>,
+    /// Writes, length changes and syncs so far.
+    calls: u64,
+    faults_shown: u64,
+}
+
+#[derive(Default)]
+struct Content {
     /// What a reader sees.
     seen: Vec<u8>,
     /// What is safe from a power cut.
     durable: Vec<u8>,
     /// What a power cut may keep or lose, in order.
     unsynced: Vec<Change>,
-    fault: Option<Fault>,
-    /// Writes, length changes and syncs so far.
-    calls: u64,
-    faults_shown: u64,
     /// Set while somebody has it open.
     locked: bool,
 }
@@ -64,10 +72,29 @@ enum Change {
 const SECTOR_BYTES: usize = 512;
 
 impl FaultyDisk {
-    /// Opens this disk, whatever the path.
+    /// Opens files on this disk, creating what is missing.
     pub fn opener(&self) -> OpenFile {
         let disk = self.clone();
-        Arc::new(move |_| Ok(Box::new(FaultyFile { disk: disk.clone() })))
+        Arc::new(move |path| Ok(Box::new(disk.open(path)?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<FaultyFile> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut name = private_file(&mut options).open(path)?;
+        let mut text = String::new();
+        name.read_to_string(&mut text)?;
+        let file = match text.parse() {
+            Ok(file) => file,
+            Err(_) => {
+                let mut state = self.lock();
+                state.files.push(Content::default());
+                let file = state.files.len() - 1;
+                name.write_all(file.to_string().as_bytes())?;
+                file
+            }
+        };
+        Ok(FaultyFile { disk: self.clone(), file })
     }
 
     /// Makes the `after + 1`-th call of this kind from now fail with `errno`; `lasts` says whether
@@ -89,37 +116,28 @@ impl FaultyDisk {
     }
 
     /// Cuts the power: of what was not synced, `keep` is asked sector by sector, and the rest is
-    /// lost. Whoever has the disk open must be gone.
+    /// lost. Whoever has files open must be gone.
     pub fn cut_power(&self, mut keep: impl FnMut() -> bool) {
         let mut state = self.lock();
-        let mut bytes = std::mem::take(&mut state.durable);
-        for change in std::mem::take(&mut state.unsynced) {
-            match change {
-                Change::SetLen(len) => {
-                    if keep() {
+        state.fault = None;
+        for file in &mut state.files {
+            let mut bytes = std::mem::take(&mut file.durable);
+            for change in std::mem::take(&mut file.unsynced) {
+                match change {
+                    Change::SetLen(len) if keep() => {
                         bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
                     }
-                }
-                Change::Write(offset, data) => {
-                    for (i, sector) in data.chunks(SECTOR_BYTES).enumerate() {
-                        let at =
-                            usize::try_from(offset).unwrap_or(usize::MAX).saturating_add(i * SECTOR_BYTES);
-                        if keep() {
-                            write_at(&mut bytes, at, sector);
+                    Change::SetLen(_) => {}
+                    Change::Write(offset, data) => {
+                        let at = usize::try_from(offset).unwrap_or(usize::MAX);
+                        for (i, sector) in data.chunks(SECTOR_BYTES).enumerate().filter(|_| keep()) {
+                            write_at(&mut bytes, at.saturating_add(i * SECTOR_BYTES), sector);
                         }
                     }
                 }
             }
+            *file = Content { seen: bytes.clone(), durable: bytes, ..Content::default() };
         }
-        state.seen.clone_from(&bytes);
-        state.durable = bytes;
-        state.locked = false;
-        state.fault = None;
-    }
-
-    /// True if `needle` is anywhere on the disk as it is now.
-    pub fn holds(&self, needle: &[u8]) -> bool {
-        self.lock().seen.windows(needle.len()).any(|window| window == needle)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,7 +147,7 @@ impl FaultyDisk {
 
 impl fmt::Debug for FaultyDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyDisk").field("bytes", &self.lock().seen.len()).finish_non_exhaustive()
+        f.debug_struct("FaultyDisk").field("files", &self.lock().files.len()).finish_non_exhaustive()
     }
 }
 
@@ -167,49 +185,57 @@ fn write_at(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
 #[derive(Debug)]
 struct FaultyFile {
     disk: FaultyDisk,
+    /// Its place on the disk.
+    file: usize,
+}
+
+impl FaultyFile {
+    /// Runs `act` on the content, unless a call of this kind is to fail now.
+    fn call<V>(&self, on: Option<FaultOn>, act: impl FnOnce(&mut Content) -> V) -> io::Result<V> {
+        let mut state = self.disk.lock();
+        if let Some(on) = on {
+            state.call(on)?;
+        }
+        state.files.get_mut(self.file).map(act).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
 }
 
 impl StorageBackend for FaultyFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.disk.lock().seen.len() as u64)
+        self.call(None, |file| file.seen.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.disk.lock();
         let at = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = state.seen.get(at..at.saturating_add(out.len()));
-        out.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        let bytes =
+            self.call(None, |file| file.seen.get(at..at.saturating_add(out.len())).map(<[u8]>::to_vec))?;
+        out.copy_from_slice(&bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        state.call(FaultOn::SetLen)?;
-        state.seen.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-        state.unsynced.push(Change::SetLen(len));
-        Ok(())
+        self.call(Some(FaultOn::SetLen), |file| {
+            file.seen.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+            file.unsynced.push(Change::SetLen(len));
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        state.call(FaultOn::Sync)?;
-        let seen = state.seen.clone();
-        state.durable = seen;
-        state.unsynced.clear();
-        Ok(())
+        self.call(Some(FaultOn::Sync), |file| {
+            file.durable.clone_from(&file.seen);
+            file.unsynced.clear();
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        state.call(FaultOn::Write)?;
-        write_at(&mut state.seen, usize::try_from(offset).unwrap_or(usize::MAX), data);
-        state.unsynced.push(Change::Write(offset, data.to_vec()));
-        Ok(())
+        self.call(Some(FaultOn::Write), |file| {
+            write_at(&mut file.seen, usize::try_from(offset).unwrap_or(usize::MAX), data);
+            file.unsynced.push(Change::Write(offset, data.to_vec()));
+        })
     }
 
     fn close(&self) -> io::Result<()> {
-        self.disk.lock().locked = false;
-        Ok(())
+        self.call(None, |file| file.locked = false)
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
@@ -217,11 +243,10 @@ impl StorageBackend for FaultyFile {
         if !matches!(start, Bound::Unbounded | Bound::Included(0)) || end != Bound::Unbounded {
             return Err(BackendError::Unsupported);
         }
-        Ok(!std::mem::replace(&mut self.disk.lock().locked, true))
+        Ok(self.call(None, |file| !std::mem::replace(&mut file.locked, true))?)
     }
 
     fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {
-        self.disk.lock().locked = false;
-        Ok(())
+        Ok(self.call(None, |file| file.locked = false)?)
     }
 }
