@@ -71,9 +71,6 @@ pub trait ErrorContext<T> {
 
 impl<T, E: Into<MeshError>> ErrorContext<T> for Result<T, E> {
     fn context(self, context: impl Display) -> Result<T, MeshError> {
-        self.map_err(|e| MeshError::Context {
-            context: context.to_string(),
-            source: Box::new(e.into()),
-        })
+        self.map_err(|e| MeshError::Context { context: context.to_string(), source: Box::new(e.into()) })
     }
 }

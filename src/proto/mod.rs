@@ -6,10 +6,10 @@
 
 pub mod announce;
 pub mod backoff;
-pub mod custody;
-pub mod delivery;
 pub mod clock_trust;
+pub mod custody;
 pub mod dedup;
+pub mod delivery;
 pub mod drain;
 pub mod duplicate;
 pub mod fib;
