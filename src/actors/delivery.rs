@@ -719,7 +719,7 @@ impl DeliveryActor {
     }
 
     fn answer_probe(&mut self, kind: EnvelopeKind, to: Address, payload: &[u8]) {
-        if !self.probe_answers.take(1, clock::now()) {
+        if !self.probe_answers.try_take(clock::now(), 1) {
             count_refused("probe_budget");
             return;
         }

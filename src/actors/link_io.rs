@@ -280,7 +280,7 @@ impl Reader {
                     }
                 }
                 Ok(Frame::Announce(announce)) => {
-                    if !budget.announces.take(1, clock::now()) {
+                    if !budget.announces.try_take(clock::now(), 1) {
                         metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
                         continue;
                     }
@@ -364,7 +364,7 @@ impl Reader {
     fn failed(&self, error: &VerifyError, budget: &mut Budget) -> bool {
         metrics::counter!(telemetry::VERIFY_FAILURES, "reason" => error.name()).increment(1);
         tracing::debug!(link = %self.link, %error, "a signature does not hold");
-        !error.peer_fault() || budget.faults.take(FAULT_COST, clock::now())
+        !error.peer_fault() || budget.faults.charge(clock::now(), FAULT_COST)
     }
 
     /// Waits for room rather than for the router: a link with too much in flight reads no more.

@@ -441,4 +441,6 @@ impl Router {
 #[cfg(test)]
 mod sim;
 #[cfg(test)]
+pub(in crate::proto) mod testkit;
+#[cfg(test)]
 mod tests;
