@@ -15,6 +15,9 @@ pub enum MeshError {
     /// A link or a listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A URL of a link.
+    #[error(transparent)]
+    Addr(#[from] crate::transport::AddrError),
     /// Routing.
     #[error(transparent)]
     Routing(#[from] RoutingError),

@@ -8,6 +8,7 @@ pub mod health;
 pub mod link_io;
 pub mod links;
 pub mod mailbox;
+pub mod maintenance;
 pub mod router;
 pub mod supervisor;
 pub mod transport;

@@ -119,6 +119,30 @@ pub struct LinkStats {
     pub queued_frames: u64,
 }
 
+/// What has to happen when a link is over, orderly or by a panic. A drop rather than
+/// `Actor::stopped`, which actix calls on a half-changed value while it unwinds.
+struct Ending {
+    link: LinkId,
+    said: Option<LinkEnded>,
+    to: Outlet<LinkEnded>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let end = self.said.take().unwrap_or(LinkEnded {
+            link: self.link,
+            reason: CloseReason::Unresponsive,
+            text: "the link ended".into(),
+            by_peer: false,
+        });
+        self.to.do_send(end);
+    }
+}
+
 /// See the module.
 pub struct TransportActor {
     id: LinkId,
@@ -132,10 +156,8 @@ pub struct TransportActor {
     parts: LinkParts,
     egress_full: Outlet<EgressFull>,
     established: Outlet<LinkEstablished>,
-    ended: Outlet<LinkEnded>,
     rtt: Option<Duration>,
-    end: Option<LinkEnded>,
-    tasks: Vec<AbortHandle>,
+    end: Ending,
     timer: Option<(Instant, SpawnHandle)>,
     guard: ExitGuard,
 }
@@ -161,11 +183,9 @@ impl TransportActor {
             go: None,
             egress_full: parts.egress_full.outlet(),
             established: parts.established.outlet(),
-            ended: parts.ended.outlet(),
+            end: Ending { link: id, said: None, to: parts.ended.outlet(), tasks: Vec::new() },
             parts,
             rtt: None,
-            end: None,
-            tasks: Vec::new(),
             timer: None,
             guard,
         }
@@ -213,14 +233,19 @@ impl TransportActor {
 
     /// The session is over: write what is queued, close the medium, end.
     fn finish(&mut self, reason: CloseReason, text: String, by_peer: bool, ctx: &mut Context<Self>) {
-        if self.end.is_some() {
+        if self.end.said.is_some() {
             return;
         }
-        self.end = Some(LinkEnded { link: self.id, reason, text, by_peer });
+        self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.go = None;
         self.egress.close(reason.name());
         // Stops when the writer has closed the medium (`WriterDone`), or here.
-        ctx.run_later(CLOSE_WITHIN, |_, ctx| ctx.stop());
+        ctx.run_later(CLOSE_WITHIN, Self::stop);
+    }
+
+    fn stop(&mut self, ctx: &mut Context<Self>) {
+        self.guard.stopped();
+        ctx.stop();
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
@@ -274,31 +299,17 @@ impl Actor for TransportActor {
             counters: self.counters.clone(),
             closed: weak(&address),
         };
-        self.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
+        self.end.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
         let written = actix_rt::spawn(writer.run());
-        self.tasks.push(written.abort_handle());
+        self.end.tasks.push(written.abort_handle());
         ctx.spawn(written.into_actor(self).map(|_, actor, ctx| {
             // Its end is the end of the link, orderly or not.
-            if actor.end.is_none() {
+            if actor.end.said.is_none() {
                 actor.step(link::Input::Close(CloseReason::Unresponsive, "the medium closed".into()), ctx);
             }
-            ctx.stop();
+            actor.stop(ctx);
         }));
         self.step(link::Input::Start, ctx);
-    }
-
-    fn stopped(&mut self, _: &mut Context<Self>) {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
-        let end = self.end.take().unwrap_or(LinkEnded {
-            link: self.id,
-            reason: CloseReason::Unresponsive,
-            text: "the link ended".into(),
-            by_peer: false,
-        });
-        self.ended.do_send(end);
-        self.guard.stopped();
     }
 }
 
@@ -328,13 +339,13 @@ impl Handler<MediumClosed> for TransportActor {
     type Result = ();
 
     fn handle(&mut self, message: MediumClosed, ctx: &mut Context<Self>) {
-        if self.end.is_none() {
+        if self.end.said.is_none() {
             let text = message.0.to_string();
             tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            self.end =
+            self.end.said =
                 Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
         }
-        ctx.stop();
+        self.stop(ctx);
     }
 }
 

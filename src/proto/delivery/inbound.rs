@@ -3,9 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    crypto::{
-        MeshIdentity, OpenError, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, seal::open,
-    },
+    crypto::{OpenError, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, seal::open},
     proto::verify::InboundEnvelope,
     wire::{
         DecodeError, EnvelopeKind,
