@@ -198,6 +198,13 @@ fn the_paths_of_the_interface_answer_in_its_shape() {
     let failing = server.get("/api/v1/routes");
     assert_eq!((failing.status, failing.json()), (503, json!({ "error": "the router is being restarted" })));
 
+    // Closed by the server, so that everything it sends is seen.
+    let mut stream = server.connect();
+    write!(stream, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("room");
+    let mut all = String::new();
+    stream.read_to_string(&mut all).expect("the answer to HEAD");
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.ends_with("\r\n\r\n"), "{all}");
+
     let head = server.get("/livez");
     assert_eq!(head.header("cache-control"), Some("no-store"));
     assert_eq!(head.header("x-content-type-options"), Some("nosniff"));
