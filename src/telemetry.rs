@@ -49,7 +49,7 @@ pub enum MetricKind {
     Counter,
     /// Goes up and down.
     Gauge,
-    /// A distribution; buckets by unit, see [`isolated`]'s source.
+    /// A distribution. Its buckets follow from the unit that its name ends in.
     Histogram,
 }
 

@@ -569,6 +569,19 @@ fn a_task_reports_panic_error_end_and_abort_through_its_guard() {
 }
 
 #[test]
+fn a_panic_after_an_orderly_word_is_a_crash_all_the_same() {
+    with_virtual_time(|| async {
+        let (exits, mut heard) = Probe::<ChildExited>::start();
+        let mut guard = ExitGuard::for_task(ChildId(1), &exits);
+        actix_rt::spawn(async move {
+            guard.stopped();
+            panic!("while closing");
+        });
+        assert_eq!(expect_within(&mut heard, PATIENCE).await.reason, ExitReason::Crashed);
+    });
+}
+
+#[test]
 fn a_task_child_is_told_to_end_in_its_phase_and_aborted_when_it_does_not() {
     with_virtual_time(|| async {
         let mut bench = Bench::new();

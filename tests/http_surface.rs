@@ -44,6 +44,10 @@ impl Server {
         health.set_serving();
         let surface = configure(Surface::new(health.clone()));
         let server = HealthServer::bind(SocketAddr::new(ip, 0), surface).expect("a free port");
+        Self::serve(server, health)
+    }
+
+    fn serve(server: HealthServer, health: HealthHandle) -> Self {
         let port = server.local_addr().port();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -197,6 +201,13 @@ fn the_paths_of_the_interface_answer_in_its_shape() {
     }
     let failing = server.get("/api/v1/routes");
     assert_eq!((failing.status, failing.json()), (503, json!({ "error": "the router is being restarted" })));
+
+    // Closed by the server, so that everything it sends is seen.
+    let mut stream = server.connect();
+    write!(stream, "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("room");
+    let mut all = String::new();
+    stream.read_to_string(&mut all).expect("the answer to HEAD");
+    assert!(all.starts_with("HTTP/1.1 200 ") && all.ends_with("\r\n\r\n"), "{all}");
 
     let head = server.get("/livez");
     assert_eq!(head.header("cache-control"), Some("no-store"));
@@ -475,6 +486,20 @@ fn in_a_crowd_the_oldest_silent_client_goes_and_the_newest_is_served() {
     let newest = crowd.last_mut().expect("there are 200");
     write!(newest, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("room");
     assert_eq!(read_answer(newest).expect("an answer").status, 200);
+}
+
+#[test]
+fn a_request_that_waits_in_the_backlog_before_a_burst_is_read_and_not_cut() {
+    let health = HealthHandle::new([]);
+    let surface = Surface::new(health.clone());
+    let server = HealthServer::bind((Ipv4Addr::LOCALHOST, 0).into(), surface).expect("a free port");
+    let connect = || TcpStream::connect_timeout(&server.local_addr(), PATIENCE).expect("room in the backlog");
+    let mut honest = connect();
+    honest.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    write!(honest, "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("room");
+    let _silent: Vec<TcpStream> = (0..100).map(|_| connect()).collect();
+    let _server = Server::serve(server.clone(), health);
+    assert_eq!(read_answer(&mut honest).expect("an answer").status, 200);
 }
 
 #[test]

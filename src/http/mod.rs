@@ -1,6 +1,6 @@
 //! The HTTP surface: health, metrics and the read-only API, for probes, scrapers and dashboards.
 //!
-//! Everything that may be asked is in [`routes`]; this file is about who may keep the port busy.
+//! Everything that may be asked is in `routes.rs`; this file is about who may keep the port busy.
 //! The rules (THREATS.md M-21) and how they are kept:
 //!
 //! | rule                                      | by                                            |
