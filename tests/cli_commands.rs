@@ -1,5 +1,8 @@
 //! The command line against a fake node: objects and their keys, exit codes, content in and out.
 
+// A test says what it expects by unwrapping it.
+#![allow(clippy::unwrap_used)]
+
 mod fake_node;
 
 use std::{

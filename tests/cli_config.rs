@@ -1,5 +1,8 @@
 //! `qpc init`, `config` and how `run` starts: identities, modes, mistakes, precedence.
 
+// A test says what it expects by unwrapping it.
+#![allow(clippy::unwrap_used)]
+
 mod fake_node;
 
 use std::{io::Write, os::unix::fs::PermissionsExt, path::Path, process::Stdio};

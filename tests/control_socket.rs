@@ -1,5 +1,8 @@
 //! The control socket: limits, foreign bytes, clients that go away, and who gets a message.
 
+// A test says what it expects by unwrapping it.
+#![allow(clippy::unwrap_used)]
+
 mod fake_node;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};

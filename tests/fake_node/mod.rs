@@ -2,7 +2,7 @@
 //! line are tested without links, routes or a store.
 
 // Each test binary uses another part, and none exports anything.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::{
     collections::{BTreeMap, VecDeque},
