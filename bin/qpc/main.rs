@@ -3,6 +3,9 @@
 //! Every command is one file of [`cmd`]: arguments, one call, printing. What they share is small:
 //! [`cx`] knows the data directory and the configuration, [`call`] asks the node, [`out`] prints.
 
+// A binary exports nothing: `pub` says which items of a file the other files use.
+#![allow(unreachable_pub)]
+
 mod call;
 mod cmd;
 mod cx;

@@ -61,6 +61,11 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("rate_limit.verifications_per_s", c.rate_limit.verifications_per_s, 1, u32::MAX);
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
     findings.range("rate_limit.critical_percent", c.rate_limit.critical_percent, 0, 100);
+    // What reads the filter comes with the command line; a program that embeds the node logs its own way.
+    #[cfg(feature = "cli")]
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&c.logging.filter) {
+        findings.say("logging.filter", error);
+    }
     // Whoever may hold one message at all must be able to hold the largest one.
     let largest = super::ByteSize(CONTENT_BYTES_MAX);
     for (key, value) in [

@@ -206,8 +206,8 @@ sections! {
 
     /// Links to other nodes.
     "transport" => transport: TransportConfig {
-        /// Where to listen, as quic://HOST:PORT or tcp://HOST:PORT. With none, both on [::]:7410.
-        /// Port 0 takes any free port.
+        /// Where to listen, as quic://HOST:PORT or tcp://HOST:PORT. With none, both on
+        /// port 7410 of every address. Port 0 takes any free port.
         listen: Vec<ListenUrl> = vec![];
         /// Whose links are accepted: lan (private and link-local addresses) or any. Without a
         /// value: lan where `listen` is not set, else any.

@@ -86,6 +86,8 @@ fn contradictions_stand_at_the_key_that_was_set() {
     );
     let found = problems("[health]\nlisten = '127.0.0.1:7410'\n");
     assert!(found[0].contains("want the same TCP port"), "{found:?}");
+    let found = problems("[logging]\nfilter = 'info,x=loud'\n");
+    assert!(found[0].starts_with("c.toml:2:1: logging.filter: "), "{found:?}");
     let found = problems("[store]\nmessage_ttl = '15d'\n");
     assert!(found[0].contains("out of range, 10s to 14d"), "{found:?}");
 }

@@ -108,7 +108,7 @@ async fn read_request(reader: &mut Reader) -> Result<(Request, u64), Ended> {
     }
     let request = Request::deserialize(&line.request)
         .map_err(|e| ApiError::usage(format!("the node does not know this request: {e}")))?;
-    payload_len(line.payload_len).map_err(FrameError::from)?;
+    payload_len(line.payload_len)?;
     if line.payload_len > 0 && !request.takes_payload() {
         return Err(ApiError::usage("this request takes no payload").into());
     }

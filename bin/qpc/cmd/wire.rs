@@ -42,7 +42,7 @@ fn read_stdin() -> Result<String, Failure> {
 
 fn unhex(text: &str) -> Result<Vec<u8>, ApiError> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(ApiError::usage(format!("{} hex digits are no whole bytes", digits.len())));
     }
     if digits.len() / 2 > FRAME_BYTES_MAX {
