@@ -103,6 +103,7 @@ pub struct LinkInfo {
 }
 
 /// What happens to the router.
+#[expect(clippy::large_enum_variant, reason = "few at a time; the hot variants are vectors")]
 #[derive(Debug)]
 pub enum Input {
     /// A link's hello is done.
@@ -139,6 +140,7 @@ pub enum Input {
 }
 
 /// What is to be done.
+#[expect(clippy::large_enum_variant, reason = "few at a time; the hot variants are vectors")]
 #[derive(Debug)]
 pub enum Output {
     /// Send these over a link: hop counts and extensions are set. Each is one
@@ -383,9 +385,9 @@ impl Router {
                     let brought_it = self.table.links_of(&origin);
                     let Some(announce) = self.table.announce_to_send(&origin) else { continue };
                     self.counters.announces_passed_on = self.counters.announces_passed_on.saturating_add(1);
-                    let others = self.links.ids_where(|link, state| {
-                        state.neighbour != origin && !brought_it.contains(&link)
-                    });
+                    let others = self
+                        .links
+                        .ids_where(|link, state| state.neighbour != origin && !brought_it.contains(&link));
                     for link in others {
                         self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
                     }

@@ -22,7 +22,10 @@ use crate::{
     wire::{Address, Announce, Capabilities, Frame, LinkId, PublicKey},
 };
 
-use super::{fib::Hops, verify::{InboundAnnounce, Verified}};
+use super::{
+    fib::Hops,
+    verify::{InboundAnnounce, Verified},
+};
 
 use entry::{Entry, Route};
 

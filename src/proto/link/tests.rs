@@ -121,11 +121,8 @@ fn the_network_secret_admits_who_has_it_on_this_connection() {
     let secret = |text: &str| Some(NetworkSecret::new(text.into()));
     let check = |ours: Option<NetworkSecret>, theirs: Option<NetworkSecret>, binding, want| {
         let a = LinkConfig { network_secret: ours, ..config(1, 2, Direction::Out) };
-        let b = LinkConfig {
-            network_secret: theirs,
-            channel_binding: binding,
-            ..config(2, 1, Direction::In)
-        };
+        let b =
+            LinkConfig { network_secret: theirs, channel_binding: binding, ..config(2, 1, Direction::In) };
         let got = refused(a, b).map(|error| match error {
             LinkError::NetworkSecret { fault } => fault,
             other => panic!("{other}"),
@@ -171,11 +168,8 @@ fn versions_have_to_overlap() {
     let now = Instant::now();
     let check = |min, max, fits| {
         let mut link = Link::new(config(1, 2, Direction::Out), now, [1; 8]);
-        let hello = Hello {
-            version_min: min,
-            version_max: max,
-            ..hello::ours(&config(2, 1, Direction::In), [2; 8])
-        };
+        let hello =
+            Hello { version_min: min, version_max: max, ..hello::ours(&config(2, 1, Direction::In), [2; 8]) };
         let outcome = link.handle(now, Input::Frame(&Frame::Hello(hello)));
         assert_eq!(outcome.is_ok(), fits, "{min}..={max}: {outcome:?}");
         if let Err(error) = outcome {

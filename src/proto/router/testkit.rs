@@ -64,8 +64,7 @@ impl Node {
 
     pub(in crate::proto) fn key_record(&mut self, order: u32) -> VerifiedKeyRecord {
         let key = ReceiverKey { rk_id: order, suite: 1, x25519: [9; 32] };
-        let record =
-            KeyRecord { public_key: self.key(), order, not_after: u32::MAX, keys: vec![key] };
+        let record = KeyRecord { public_key: self.key(), order, not_after: u32::MAX, keys: vec![key] };
         key_record::sign(&self.identity, &mut self.input, &record)
     }
 
@@ -88,11 +87,7 @@ impl Node {
             boot_epoch: 1,
             sequence: self.sequence,
             created_unix_s: CREATED,
-            lifetime: if kind == EnvelopeKind::BROADCAST {
-                Lifetime::TEN_MINUTES
-            } else {
-                Lifetime::ONE_DAY
-            },
+            lifetime: if kind == EnvelopeKind::BROADCAST { Lifetime::TEN_MINUTES } else { Lifetime::ONE_DAY },
             max_hops: 128,
         }
     }
@@ -123,8 +118,7 @@ impl Node {
             signed.iter().map(|s| self.input.of(SignedType::EnvelopeV2, s).leaf()).collect();
         let tree = MerkleTree::new(leaves).unwrap();
         let root = tree.root();
-        let root_signature =
-            self.identity.sign(self.input.of(SignedType::MerkleRoot, root.as_bytes()));
+        let root_signature = self.identity.sign(self.input.of(SignedType::MerkleRoot, root.as_bytes()));
         let envelopes = headers.iter().zip(&signed).enumerate().map(|(i, (header, signed))| {
             let path = tree.path(i).unwrap();
             let proof = Proof::Merkle { root_signature, index: i as u32, path };

@@ -70,11 +70,8 @@ impl Router {
         for packet in batch {
             if is_expired(&packet, wall) {
                 bump(&mut self.counters.expired);
-                let refuse = Refuse {
-                    packet_id: packet.packet_id,
-                    reason: RefuseReason::Expired,
-                    retry_after_s: 0,
-                };
+                let refuse =
+                    Refuse { packet_id: packet.packet_id, reason: RefuseReason::Expired, retry_after_s: 0 };
                 self.outputs.push_back(Output::Refused(refuse));
                 continue;
             }
@@ -308,7 +305,9 @@ impl Router {
             }
             self.dedup.returned(&packet.packet_id);
             match record.and_then(|record| record.ingress.link()) {
-                Some(ingress) if self.config.store && packet.envelope.header().kind.is_stored_for_others() => {
+                Some(ingress)
+                    if self.config.store && packet.envelope.header().kind.is_stored_for_others() =>
+                {
                     self.dedup.forwarded(&packet.packet_id, None);
                     bump(&mut self.counters.to_custody);
                     batches.entry(ingress).or_default().custody.push(packet);
@@ -397,9 +396,8 @@ impl Router {
 fn is_expired(packet: &InboundEnvelope, wall: WallClock) -> bool {
     let header = packet.envelope.header();
     let lifetime_s = header.lifetime.as_secs();
-    let ends_s = u64::from(header.created_unix_s)
-        .saturating_add(u64::from(lifetime_s))
-        .saturating_add(EXPIRY_SLACK_S);
+    let ends_s =
+        u64::from(header.created_unix_s).saturating_add(u64::from(lifetime_s)).saturating_add(EXPIRY_SLACK_S);
     packet.ext.age_s > lifetime_s || (wall.trusted && wall.unix_s > ends_s)
 }
 
