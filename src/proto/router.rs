@@ -103,6 +103,7 @@ pub struct LinkInfo {
 }
 
 /// What happens to the router.
+#[expect(clippy::large_enum_variant, reason = "few at a time; the hot variants are vectors")]
 #[derive(Debug)]
 pub enum Input {
     /// A link's hello is done.
@@ -139,6 +140,7 @@ pub enum Input {
 }
 
 /// What is to be done.
+#[expect(clippy::large_enum_variant, reason = "few at a time; the hot variants are vectors")]
 #[derive(Debug)]
 pub enum Output {
     /// Send these over a link: hop counts and extensions are set. Each is one
