@@ -181,13 +181,15 @@ impl Announce {
         let elements = r.array(3, 4, "announce")?;
         let hop_count = r.u8(u8::MAX, "hop_count")?;
         let signed = r.bytes(SIGNED_BYTES_MAX, "announce content")?;
-        let content = AnnounceContent::decode(signed)?;
+        let signed_at = r.offset().saturating_sub(signed.len());
+        let content = AnnounceContent::decode(signed).map_err(|e| e.shifted(signed_at))?;
         let signed = body.slice_ref(signed);
         let signature = Signature(r.fixed("signature")?);
         let key_record = if elements == 4 {
             let start = r.offset();
             r.skip("key_record")?;
-            Some(SignedKeyRecord::decode(&body.slice(start..r.offset()))?)
+            let record = SignedKeyRecord::decode(&body.slice(start..r.offset()));
+            Some(record.map_err(|e| e.shifted(start))?)
         } else {
             None
         };

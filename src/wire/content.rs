@@ -89,6 +89,9 @@ const TYPE_CONTENT: u64 = 0;
 /// Type number of a manifest.
 const TYPE_MANIFEST: u64 = 1;
 
+/// Bytes of the AEAD tag that ends each chunk's ciphertext.
+const AEAD_TAG_BYTES: usize = 16;
+
 impl Sealed {
     /// The message's uid.
     pub fn uid(&self) -> MessageUid {
@@ -213,7 +216,15 @@ impl Chunk {
         if index >= total {
             return Err(DecodeError::OutOfRange { field: "index", offset, got: u64::from(index) });
         }
-        let ciphertext = payload.slice_ref(r.bytes(CHUNK_BYTES + 16, "ciphertext")?);
+        let offset = r.offset();
+        let ciphertext = payload.slice_ref(r.bytes(CHUNK_BYTES + AEAD_TAG_BYTES, "ciphertext")?);
+        if ciphertext.len() < AEAD_TAG_BYTES {
+            return Err(DecodeError::OutOfRange {
+                field: "ciphertext",
+                offset,
+                got: ciphertext.len() as u64,
+            });
+        }
         r.finish()?;
         Ok(Self { tag, index, total, ciphertext })
     }

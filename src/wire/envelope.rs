@@ -181,7 +181,7 @@ impl Lifetime {
 
     /// The shortest lifetime of at least `wanted`, the longest where none is.
     pub fn at_least(wanted: Duration) -> Self {
-        let code = LIFETIMES_S.iter().position(|s| u64::from(*s) >= wanted.as_secs().max(1));
+        let code = LIFETIMES_S.iter().position(|s| Duration::from_secs(u64::from(*s)) >= wanted);
         code.map_or(Self::MAX, |code| Self(code as u8))
     }
 
@@ -200,7 +200,7 @@ impl Lifetime {
 /// envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnvelopeHeader {
-    /// What the payload is.
+    /// What the payload is, at most [`EnvelopeKind::MAX`]: the field has six bits.
     pub kind: EnvelopeKind,
     /// Queueing and shedding class.
     pub priority: Priority,
@@ -253,7 +253,7 @@ impl EnvelopeHeader {
         out
     }
 
-    /// The queue it rides in: receipts and what answers questions are control, chunks are bulk.
+    /// The queue it rides in: what a destination answers to a message is control, chunks are bulk.
     pub fn class(&self) -> TrafficClass {
         match self.kind {
             EnvelopeKind::CHUNK => TrafficClass::Bulk,
@@ -351,14 +351,17 @@ impl Envelope {
         r: &mut Reader<'_>,
         format: EnvelopeFormat,
     ) -> Result<Self, DecodeError> {
-        let elements = r.array(3, 4, "envelope")? as u8;
+        // A V1 envelope names its source by key, so an attached one would only be a second spelling.
+        let most = if format == EnvelopeFormat::V1 { 3 } else { 4 };
+        let elements = r.array(3, most, "envelope")? as u8;
         let hop_count = r.u8(u8::MAX, "hop_count")?;
         let tail_at = r.offset();
         let max = SIGNED_PREFIX_BYTES_MAX + 3 + PAYLOAD_BYTES_MAX;
         let signed_bytes = r.bytes(max, "signed")?;
         let signed_end = r.offset();
         let signed_at = signed_end.saturating_sub(signed_bytes.len());
-        let (header, payload_len) = read_signed(signed_bytes, format)?;
+        let (header, payload_len) =
+            read_signed(signed_bytes, format).map_err(|e| e.shifted(signed_at))?;
         let proof = Proof::read(r)?;
         let source_key = if elements == 4 { Some(PublicKey(r.fixed("source_key")?)) } else { None };
         let end = r.offset();
@@ -376,13 +379,14 @@ impl Envelope {
     }
 
     /// Puts a fresh envelope together; `signed` must come from [`EnvelopeHeader::signed`] of the
-    /// same header.
+    /// same header. A V1 envelope names its source by key, so `source_key` is left out of it.
     pub fn assemble(
         header: EnvelopeHeader,
         signed: &[u8],
         proof: Proof,
         source_key: Option<PublicKey>,
     ) -> Result<Self, DecodeError> {
+        let source_key = source_key.filter(|_| header.format() == EnvelopeFormat::V2);
         let elements = 3 + u64::from(source_key.is_some());
         let mut bytes = Vec::with_capacity(signed.len().saturating_add(128));
         cbor::put_array(&mut bytes, elements);

@@ -105,6 +105,34 @@ pub enum CanonicalRule {
 }
 
 impl DecodeError {
+    /// The same fault with its offset counted from `by` bytes further ahead: what a decoder of a
+    /// nested item found, as seen from the whole message.
+    pub(super) fn shifted(mut self, by: usize) -> Self {
+        match &mut self {
+            DecodeError::Truncated { offset, .. }
+            | DecodeError::Trailing { offset, .. }
+            | DecodeError::NotCanonical { offset, .. }
+            | DecodeError::WrongType { offset, .. }
+            | DecodeError::OutOfRange { offset, .. }
+            | DecodeError::TooDeep { offset, .. } => *offset = offset.saturating_add(by),
+            DecodeError::TooLarge { .. } | DecodeError::Shape { .. } | DecodeError::UnknownFrame(_) => {}
+        }
+        self
+    }
+
+    /// Where the fault lies, in bytes from the message's start, for faults that have a place.
+    pub fn offset(&self) -> Option<usize> {
+        match self {
+            DecodeError::Truncated { offset, .. }
+            | DecodeError::Trailing { offset, .. }
+            | DecodeError::NotCanonical { offset, .. }
+            | DecodeError::WrongType { offset, .. }
+            | DecodeError::OutOfRange { offset, .. }
+            | DecodeError::TooDeep { offset, .. } => Some(*offset),
+            DecodeError::TooLarge { .. } | DecodeError::Shape { .. } | DecodeError::UnknownFrame(_) => None,
+        }
+    }
+
     /// True where the bytes may come from a newer version rather than from a fault: such a frame
     /// is counted and skipped, and nobody is punished for it.
     pub fn is_unknown_version(&self) -> bool {

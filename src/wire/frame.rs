@@ -238,26 +238,34 @@ impl Frame {
         r.skip(kind.name())?;
         let body = frame.slice(start..r.offset());
         if parts == 3 {
-            FrameExt::read(&mut r)?;
+            // Nothing it can say applies to other frames, so it would only be a second spelling.
+            return Err(DecodeError::Shape {
+                message: kind.name(),
+                detail: "has an ext, which only envelopes have".into(),
+            });
         }
         r.finish()?;
+        Self::decode_body(kind, &body).map_err(|e| e.shifted(start))
+    }
+
+    fn decode_body(kind: FrameType, body: &Bytes) -> Result<Frame, DecodeError> {
         Ok(match kind {
-            FrameType::Hello => Frame::Hello(Hello::decode(&body)?),
-            FrameType::Goodbye => Frame::Goodbye(Goodbye::decode(&body)?),
-            FrameType::Ping => Frame::Ping(cbor::decode(&body, 9, "ping")?),
-            FrameType::Pong => Frame::Pong(cbor::decode(&body, 9, "pong")?),
-            FrameType::Credit => Frame::Credit(Credit::decode(&body)?),
-            FrameType::KeyNeeded => Frame::KeyNeeded(cbor::decode(&body, 17, "key_needed")?),
-            FrameType::KeyOffer => Frame::KeyOffer(cbor::decode(&body, 34, "key_offer")?),
-            FrameType::Announce => Frame::Announce(Announce::decode(&body)?),
-            FrameType::PathRequest => Frame::PathRequest(PathRequest::decode(&body)?),
-            FrameType::CustodyAck => Frame::CustodyAck(CustodyAck::decode(&body)?),
-            FrameType::Refuse => Frame::Refuse(Refuse::decode(&body)?),
-            FrameType::KeyRequest => Frame::KeyRequest(cbor::decode(&body, 17, "key_request")?),
-            FrameType::KeyReply => Frame::KeyReply(SignedKeyRecord::decode(&body)?),
-            // Read above.
+            FrameType::Hello => Frame::Hello(Hello::decode(body)?),
+            FrameType::Goodbye => Frame::Goodbye(Goodbye::decode(body)?),
+            FrameType::Ping => Frame::Ping(cbor::decode(body, 9, "ping")?),
+            FrameType::Pong => Frame::Pong(cbor::decode(body, 9, "pong")?),
+            FrameType::Credit => Frame::Credit(Credit::decode(body)?),
+            FrameType::KeyNeeded => Frame::KeyNeeded(cbor::decode(body, 17, "key_needed")?),
+            FrameType::KeyOffer => Frame::KeyOffer(cbor::decode(body, 34, "key_offer")?),
+            FrameType::Announce => Frame::Announce(Announce::decode(body)?),
+            FrameType::PathRequest => Frame::PathRequest(PathRequest::decode(body)?),
+            FrameType::CustodyAck => Frame::CustodyAck(CustodyAck::decode(body)?),
+            FrameType::Refuse => Frame::Refuse(Refuse::decode(body)?),
+            FrameType::KeyRequest => Frame::KeyRequest(cbor::decode(body, 17, "key_request")?),
+            FrameType::KeyReply => Frame::KeyReply(SignedKeyRecord::decode(body)?),
+            // Read in `decode`, which keeps their bytes.
             FrameType::EnvelopeV1 | FrameType::EnvelopeV2 => {
-                return Err(DecodeError::UnknownFrame(number));
+                return Err(DecodeError::UnknownFrame(kind as u64));
             }
         })
     }

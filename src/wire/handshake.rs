@@ -190,6 +190,13 @@ impl Goodbye {
     pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let (reason, text): (CloseReason, String) =
             cbor::decode(body, GOODBYE_TEXT_BYTES_MAX + 8, "goodbye")?;
+        if text.len() > GOODBYE_TEXT_BYTES_MAX {
+            return Err(DecodeError::TooLarge {
+                field: "text",
+                got: text.len() as u64,
+                limit: GOODBYE_TEXT_BYTES_MAX as u64,
+            });
+        }
         Ok(Self { reason, text })
     }
 

@@ -125,11 +125,12 @@ impl SignedKeyRecord {
     /// Reads a record where a message carries one. The signed part's shape is checked as well.
     ///
     /// # Errors
-    /// As [`KeyRecord::decode_signed`]; offsets inside the signed part count from its start.
+    /// As [`KeyRecord::decode_signed`].
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         reader.array(2, 2, "signed key record")?;
         let signed = reader.bytes(KEY_RECORD_SIGNED_BYTES_MAX, "signed key record")?;
-        KeyRecord::decode_signed(signed)?;
+        let signed_at = reader.offset().saturating_sub(signed.len());
+        KeyRecord::decode_signed(signed).map_err(|e| e.shifted(signed_at))?;
         let signature = Signature(reader.fixed("key record signature")?);
         Ok(Self { signed: Bytes::copy_from_slice(signed), signature })
     }

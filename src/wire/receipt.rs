@@ -61,7 +61,8 @@ pub struct ChunkReceipt {
     pub state: TransferState,
     /// Chunks of the whole file.
     pub total: u32,
-    /// Bit `i % 8` of byte `i / 8` is set when chunk `i` is here; empty for finished files.
+    /// Bit `i % 8` of byte `i / 8` is set when chunk `i` is here, and only those below `total` may
+    /// be. Zero bytes at the end may be left out; empty for finished files.
     pub bitmap: Vec<u8>,
 }
 
@@ -100,7 +101,7 @@ impl Receipt {
         let chunks = chunks
             .into_iter()
             .map(|(tag, state, total, bitmap)| {
-                if total > CHUNKS_MAX || bitmap.len() > (total as usize).div_ceil(8) {
+                if total > CHUNKS_MAX || !bitmap_fits(&bitmap, total) {
                     return Err(DecodeError::OutOfRange {
                         field: "chunk bitmap",
                         offset: 0,
@@ -121,6 +122,16 @@ impl Receipt {
             .map(|c| (c.tag, c.state, c.total, serde_bytes::ByteBuf::from(c.bitmap.clone())))
             .collect();
         cbor::encode(&(serde_bytes::Bytes::new(&join_ids(&self.packet_ids)), chunks))
+    }
+}
+
+/// True when `bitmap` speaks of the chunks below `total` only.
+fn bitmap_fits(bitmap: &[u8], total: u32) -> bool {
+    let whole = (total / 8) as usize;
+    match bitmap.len().checked_sub(whole) {
+        None | Some(0) => true,
+        Some(1) => bitmap.last().is_some_and(|last| total % 8 != 0 && last >> (total % 8) == 0),
+        Some(_) => false,
     }
 }
 
@@ -172,7 +183,8 @@ impl CannotOpen {
         let reason = CannotOpenReason::from(r.u8(u8::MAX, "reason")?);
         let start = r.offset();
         r.skip("key_record")?;
-        let key_record = SignedKeyRecord::decode(&payload.slice(start..r.offset()))?;
+        let key_record = SignedKeyRecord::decode(&payload.slice(start..r.offset()))
+            .map_err(|e| e.shifted(start))?;
         r.finish()?;
         Ok(Self { packet_id, reason, key_record })
     }
