@@ -24,6 +24,7 @@ use ed25519_dalek::{Signature as DalekSignature, VerifyingKey};
 use quicprochat_mesh::wire::{
     DecodeError, Envelope, Frame, FrameExt, FrameType, Lifetime, Proof, Signature, cbor,
     content::{Chunk, Content, Sealed},
+    explain::explain,
     ids::hex,
     key_record::{KeyRecord, SignedKeyRecord},
     limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX},
@@ -192,6 +193,51 @@ fn a_flipped_bit_is_refused_or_means_exactly_what_it_says() {
     }
 }
 
+/// What `qpc wire` calls a vector.
+fn explained_name(vector: &Vector) -> String {
+    match vector.kind {
+        Kind::Frame => vector.message.to_owned(),
+        Kind::Broadcast => "payload content".to_owned(),
+        Kind::Pong => "payload pong".to_owned(),
+        _ => format!("payload {}", vector.message),
+    }
+}
+
+#[test]
+fn every_vector_is_explained() {
+    for vector in vectors::all() {
+        let explained = explain(&vector.bytes);
+        let wanted = explained_name(&vector);
+        let names: Vec<&String> = explained.message.iter().chain(&explained.or).collect();
+        // A pong's payload of two small numbers is a ping frame as well.
+        let is_ambiguous = vector.kind == Kind::Pong && names == ["hello"] || names == ["ping"];
+        assert!(names.contains(&&wanted) || is_ambiguous, "{}: {names:?}", name(&vector));
+        assert_eq!(explained.fault, None, "{}", name(&vector));
+        let whole = explained.fields.first().unwrap();
+        assert_eq!((whole.offset, whole.bytes), (0, vector.bytes.len()), "{}", name(&vector));
+        assert!(explained.fields.iter().all(|f| f.value != "unreadable"), "{}", name(&vector));
+        let unnamed = explained.fields.iter().find(|f| f.name.starts_with('['));
+        assert_eq!(unnamed, None, "{}: an element has no name", name(&vector));
+        assert!(explained.to_string().chars().all(|c| c == '\n' || !c.is_control()), "{}", name(&vector));
+    }
+}
+
+#[test]
+fn cut_and_damaged_vectors_are_explained_too() {
+    for vector in vectors::all().into_iter().filter(|v| v.bytes.len() < 1024) {
+        for end in 0..vector.bytes.len() {
+            let explained = explain(&vector.bytes[..end]);
+            assert!(explained.fields.iter().all(|f| f.offset <= end), "{} cut at {end}", name(&vector));
+        }
+        let mut bytes = vector.bytes.clone();
+        for at in 0..bytes.len() {
+            bytes[at] ^= 1 << (at % 8);
+            let _ = explain(&bytes).to_string();
+            bytes[at] ^= 1 << (at % 8);
+        }
+    }
+}
+
 fn strictly_signed(key: &[u8; 32], input: &[u8], signature: &Signature) -> bool {
     VerifyingKey::from_bytes(key)
         .and_then(|key| key.verify_strict(input, &DalekSignature::from_bytes(&signature.0)))
@@ -298,7 +344,9 @@ fn unknown_frames_are_told_from_noise() {
     let error = Frame::decode(&unknown).unwrap_err();
     assert_eq!(error, DecodeError::UnknownFrame(99));
     assert!(error.is_unknown_version());
-    for noise in [&[0x82, 0x18, 0x63, 0x9f, 0xff][..], &[0x82, 0x18, 0x63, 0x81, 0x00, 0x00], &[0x82, 0x18, 0x63]] {
+    for noise in
+        [&[0x82, 0x18, 0x63, 0x9f, 0xff][..], &[0x82, 0x18, 0x63, 0x81, 0x00, 0x00], &[0x82, 0x18, 0x63]]
+    {
         let error = Frame::decode(&Bytes::copy_from_slice(noise)).unwrap_err();
         assert!(!error.is_unknown_version(), "{noise:02x?}: {error}");
     }

@@ -52,7 +52,10 @@ fn bombs() -> Vec<(String, Vec<u8>)> {
         out.push((format!("{depth} maps"), repeated(&[0xa1, 0x00], depth)));
         out.push((format!("{depth} tags"), repeated(&[0xc1], depth)));
         out.push((format!("{depth} indefinite arrays"), repeated(&[0x9f], depth)));
-        out.push((format!("{depth} empty chunks"), [&[0x5f][..], &repeated(&[0x40], depth), &[0xff]].concat()));
+        out.push((
+            format!("{depth} empty chunks"),
+            [&[0x5f][..], &repeated(&[0x40], depth), &[0xff]].concat(),
+        ));
     }
     for length in [1u64 << 31, 1 << 60, u64::MAX] {
         for kind in [major::BYTES, major::TEXT, major::ARRAY, major::MAP] {

@@ -360,8 +360,7 @@ impl Envelope {
         let signed_bytes = r.bytes(max, "signed")?;
         let signed_end = r.offset();
         let signed_at = signed_end.saturating_sub(signed_bytes.len());
-        let (header, payload_len) =
-            read_signed(signed_bytes, format).map_err(|e| e.shifted(signed_at))?;
+        let (header, payload_len) = read_signed(signed_bytes, format).map_err(|e| e.shifted(signed_at))?;
         let proof = Proof::read(r)?;
         let source_key = if elements == 4 { Some(PublicKey(r.fixed("source_key")?)) } else { None };
         let end = r.offset();

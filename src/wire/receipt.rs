@@ -183,8 +183,8 @@ impl CannotOpen {
         let reason = CannotOpenReason::from(r.u8(u8::MAX, "reason")?);
         let start = r.offset();
         r.skip("key_record")?;
-        let key_record = SignedKeyRecord::decode(&payload.slice(start..r.offset()))
-            .map_err(|e| e.shifted(start))?;
+        let key_record =
+            SignedKeyRecord::decode(&payload.slice(start..r.offset())).map_err(|e| e.shifted(start))?;
         r.finish()?;
         Ok(Self { packet_id, reason, key_record })
     }

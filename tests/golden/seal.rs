@@ -92,7 +92,13 @@ pub(crate) struct ChunkOutput {
     pub(crate) ciphertext: Vec<u8>,
 }
 
-pub(crate) fn file_chunk(key: [u8; 32], uid: MessageUid, index: u32, total: u32, plaintext: &[u8]) -> ChunkOutput {
+pub(crate) fn file_chunk(
+    key: [u8; 32],
+    uid: MessageUid,
+    index: u32,
+    total: u32,
+    plaintext: &[u8],
+) -> ChunkOutput {
     let mut transfer_tag = [0; 16];
     hkdf(&[], &key, b"quicprochat/mesh/1/transfer-tag", &mut transfer_tag);
     let nonce = counter_nonce(index);

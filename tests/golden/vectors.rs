@@ -181,16 +181,8 @@ fn links() -> Vec<Vector> {
             initial_credit: credit,
         })
     };
-    let all_ones = hello(
-        u8::MAX,
-        u8::MAX,
-        Some([0xff; 32]),
-        u64::MAX,
-        u32::MAX,
-        [0xff; 8],
-        u64::MAX,
-        [u32::MAX; 3],
-    );
+    let all_ones =
+        hello(u8::MAX, u8::MAX, Some([0xff; 32]), u64::MAX, u32::MAX, [0xff; 8], u64::MAX, [u32::MAX; 3]);
     let goodbye = |reason, text: String| Frame::Goodbye(Goodbye { reason, text });
     vec![
         frame("hello", "smallest", hello(1, 1, None, 0, 0, [0; 8], 0, [0; 3])),
@@ -210,11 +202,7 @@ fn links() -> Vec<Vector> {
         frame("hello", "maximal", all_ones),
         frame("goodbye", "smallest", goodbye(CloseReason::Shutdown, String::new())),
         frame("goodbye", "richest", goodbye(CloseReason::Duplicate, "ein jüngerer Link bleibt".into())),
-        frame(
-            "goodbye",
-            "maximal",
-            goodbye(CloseReason::Other(255), "é".repeat(GOODBYE_TEXT_BYTES_MAX / 2)),
-        ),
+        frame("goodbye", "maximal", goodbye(CloseReason::Other(255), "é".repeat(GOODBYE_TEXT_BYTES_MAX / 2))),
         frame("ping", "smallest", Frame::Ping(0)),
         frame("ping", "richest", Frame::Ping(0x1234_5678)),
         frame("ping", "maximal", Frame::Ping(u64::MAX)),
@@ -234,9 +222,8 @@ fn controls() -> Vec<Vector> {
         (0..count).map(|i| PacketId(prefix(&sha256(&[b"packet", &[i as u8]])))).collect()
     };
     let ack = |domain, packet_ids| Frame::CustodyAck(CustodyAck { domain, packet_ids });
-    let refuse = |packet_id, reason, retry_after_s| {
-        Frame::Refuse(Refuse { packet_id, reason, retry_after_s })
-    };
+    let refuse =
+        |packet_id, reason, retry_after_s| Frame::Refuse(Refuse { packet_id, reason, retry_after_s });
     vec![
         frame("credit", "smallest", credit(TrafficClass::Control, 0)),
         frame("credit", "richest", credit(TrafficClass::Interactive, 65_536)),
@@ -259,7 +246,11 @@ fn bob_record() -> KeyRecord {
         public_key: public(&bob()),
         order: 1,
         not_after: CREATED_UNIX_S + 21 * 86_400,
-        keys: vec![ReceiverKey { rk_id: 0x00c0_ffee, suite: 1, x25519: seal::public_of(BOB_RECEIVER_SECRET) }],
+        keys: vec![ReceiverKey {
+            rk_id: 0x00c0_ffee,
+            suite: 1,
+            x25519: seal::public_of(BOB_RECEIVER_SECRET),
+        }],
     }
 }
 
@@ -319,7 +310,12 @@ fn keys() -> Vec<Vector> {
     out
 }
 
-fn announce(case: &'static str, hop_count: u8, content: AnnounceContent, record: Option<KeyRecord>) -> Vector {
+fn announce(
+    case: &'static str,
+    hop_count: u8,
+    content: AnnounceContent,
+    record: Option<KeyRecord>,
+) -> Vector {
     let signed = content.encode();
     let signature = sign(&bob(), "announce", &signed);
     let json = json!({
@@ -327,8 +323,7 @@ fn announce(case: &'static str, hop_count: u8, content: AnnounceContent, record:
         "signature_input": hex(&signature_input("announce", &signed)),
         "signature": signature.to_string(),
     });
-    let mut announce =
-        Announce::new(content, signed.into(), signature, record.as_ref().map(signed_record));
+    let mut announce = Announce::new(content, signed.into(), signature, record.as_ref().map(signed_record));
     announce.hop_count = hop_count;
     with_json(frame("announce", case, Frame::Announce(announce)), json)
 }
@@ -432,7 +427,10 @@ fn envelope_type(header: &EnvelopeHeader) -> (&'static str, &'static str) {
 enum ProofKind {
     Plain,
     /// One leaf of so many.
-    Merkle { index: usize, leaves: usize },
+    Merkle {
+        index: usize,
+        leaves: usize,
+    },
 }
 
 struct EnvelopeCase {
@@ -581,7 +579,8 @@ fn receipts() -> Vec<Vector> {
     let ids = |count: usize| -> Vec<PacketId> {
         (0..count).map(|i| PacketId(prefix(&sha256(&[b"packet", &[i as u8]])))).collect()
     };
-    let chunk = |tag, state, total, bitmap| ChunkReceipt { tag: TransferTag([tag; 16]), state, total, bitmap };
+    let chunk =
+        |tag, state, total, bitmap| ChunkReceipt { tag: TransferTag([tag; 16]), state, total, bitmap };
     let receipt = |packet_ids, chunks| Receipt { packet_ids, chunks }.encode();
     let richest = vec![
         chunk(0xa1, TransferState::Partial, 11, vec![0b1110_1111, 0b0000_0101]),
@@ -710,7 +709,12 @@ fn services() -> Vec<Vector> {
         payload("pong_payload", "maximal", Kind::Pong, pong(u64::MAX, 255)),
         payload("trace_reply", "smallest", Kind::TraceReply, reply(0, 0, false, "", None)),
         payload("trace_reply", "richest", Kind::TraceReply, reply(7, 3, true, "lora-sim", Some(-31))),
-        payload("trace_reply", "maximal", Kind::TraceReply, reply(u64::MAX, 255, true, "0123456789abcdef", Some(i16::MIN))),
+        payload(
+            "trace_reply",
+            "maximal",
+            Kind::TraceReply,
+            reply(u64::MAX, 255, true, "0123456789abcdef", Some(i16::MIN)),
+        ),
     ]
 }
 
