@@ -4,6 +4,8 @@
 //! `QPC_BLESS=1 cargo test --test golden` writes vectors that are missing. It never changes one
 //! that is there: to do that on purpose, delete the file first.
 
+#[path = "golden/crypto.rs"]
+mod crypto;
 #[path = "golden/item.rs"]
 mod item;
 #[path = "golden/seal.rs"]
