@@ -29,7 +29,8 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("proto", &["wire", "crypto"]),
     ("transport", &["wire", "crypto", "clock", "telemetry"]),
     ("storage", &["wire", "crypto", "clock", "telemetry"]),
-    ("messages", &["wire", "crypto", "proto"]),
+    // A reply is a result, and the library has one error type at its edge.
+    ("messages", &["wire", "crypto", "proto", "error"]),
     (
         "actors",
         &["wire", "crypto", "proto", "transport", "storage", "messages", "clock", "telemetry", "error"],
