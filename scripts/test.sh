@@ -48,8 +48,7 @@ step() {
     summary+=$(printf '%5d s  %s' "$((SECONDS - started))" "$name")$'\n'
 }
 
-# Colours and backtraces of a caller do not change what is tested.
-export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto} CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 
 step "format" cargo fmt --all --check
 step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings

@@ -1,4 +1,5 @@
 //! Replays the fuzzers' corpus, and damaged copies of it, on a stable compiler.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,6 @@
 //! CBOR bombs: bytes made to cost memory or time. One test, so that the process's peak memory is
 //! this test's own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::time::{Duration, Instant};
 

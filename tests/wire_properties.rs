@@ -1,4 +1,5 @@
 //! Whatever a message says, its bytes say the same.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
 use proptest::{array, collection::vec, option, prelude::*};

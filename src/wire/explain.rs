@@ -175,10 +175,13 @@ fn sizes(envelope: &Envelope) -> Sizes {
     }
 }
 
+/// A payload's name, whether the bytes are one, and its layout.
+type Candidate = (&'static str, bool, fn() -> Layout);
+
 /// The payloads that can be told from each other well enough to be worth naming.
 fn explain_payload(bytes: &Bytes) -> Option<Explained> {
     let sealed = Sealed::decode(bytes).ok();
-    let candidates: [(&str, bool, fn() -> Layout); 10] = [
+    let candidates: [Candidate; 10] = [
         ("manifest", matches!(sealed, Some(Sealed::Manifest(_))), layout::manifest),
         ("content", Content::decode_broadcast(bytes).is_ok(), layout::content),
         ("receipt", Receipt::decode(bytes).is_ok(), layout::receipt),

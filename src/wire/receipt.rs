@@ -130,7 +130,7 @@ fn bitmap_fits(bitmap: &[u8], total: u32) -> bool {
     let whole = (total / 8) as usize;
     match bitmap.len().checked_sub(whole) {
         None | Some(0) => true,
-        Some(1) => bitmap.last().is_some_and(|last| total % 8 != 0 && last >> (total % 8) == 0),
+        Some(1) => bitmap.last().is_some_and(|last| !total.is_multiple_of(8) && last >> (total % 8) == 0),
         Some(_) => false,
     }
 }
