@@ -1,1 +1,3 @@
-//! For tests of actors.
+//! For tests: fuzz targets, and what actors are tested with.
+
+pub mod fuzz;
