@@ -414,6 +414,11 @@ impl Envelope {
         Self { hop_count, ..self.clone() }
     }
 
+    /// Sets the hop count in place, for an envelope that goes on over its next link.
+    pub fn set_hop_count(&mut self, hop_count: u8) {
+        self.hop_count = hop_count;
+    }
+
     /// The immutable fields.
     pub fn header(&self) -> &EnvelopeHeader {
         &self.header
@@ -450,6 +455,11 @@ impl Envelope {
     /// The source's key where the envelope carries it: a V1 source or an attached key.
     pub fn source_key(&self) -> Option<PublicKey> {
         self.header.source.key().or(self.source_key)
+    }
+
+    /// True where the source's key is attached beside the signed bytes.
+    pub fn has_attached_key(&self) -> bool {
+        self.source_key.is_some()
     }
 
     /// Bytes of the envelope, the frame around it not counted.
