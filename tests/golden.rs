@@ -342,6 +342,20 @@ fn the_largest_envelope_fits_one_frame() {
 }
 
 #[test]
+fn a_key_is_attached_to_v2_only() {
+    for (message, is_read) in [("envelope_v2", true), ("envelope_v1", false)] {
+        let smallest =
+            vectors::all().into_iter().find(|v| v.message == message && v.case == "smallest").unwrap();
+        let mut bytes = smallest.bytes;
+        assert_eq!(bytes[2], 0x83, "an envelope of three elements");
+        bytes[2] = 0x84;
+        bytes.extend_from_slice(&[0x58, 32]);
+        bytes.extend_from_slice(&vectors::public(&vectors::alice()).0);
+        assert_eq!(recode(Kind::Frame, &bytes).is_ok(), is_read, "{message}");
+    }
+}
+
+#[test]
 fn unknown_frames_are_told_from_noise() {
     let unknown = Bytes::from_static(&[0x82, 0x18, 0x63, 0x81, 0x00]);
     let error = Frame::decode(&unknown).unwrap_err();
