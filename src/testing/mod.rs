@@ -20,6 +20,7 @@
 //! });
 //! ```
 
+pub mod fuzz;
 mod probe;
 mod virtual_time;
 
