@@ -1,7 +1,8 @@
 //! Measures embedded engines side by side on one disk, for docs/adr/0001-store-engine.md.
 //!
-//! `engines-bench DIR` runs everything and prints one table; DIR must be on the disk in question
-//! and is left empty. `engines-bench nospace DIR` fills a small volume mounted at DIR and shows
+//! `engines-bench DIR` prints commits a second and what opening costs; DIR must be on the disk in
+//! question and is left empty. `engines-bench opens DIR ROWS` prints the second table alone, for
+//! another size. `engines-bench nospace DIR` fills a small volume mounted at DIR and shows
 //! what is left of the commits that failed. The other commands are what it runs as children.
 //!
 //! Each message is a row of 300 bytes under (destination 16, sequence 8) and an index entry under
@@ -25,7 +26,6 @@ type Result<V> = std::result::Result<V, Box<dyn Error>>;
 
 const BATCHES: [usize; 3] = [1, 64, 256];
 const CELL: Duration = Duration::from_secs(4);
-const LOADED_ROWS: u64 = 100_000;
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -36,12 +36,16 @@ fn main() -> Result<()> {
         ["write", engine, dir] => write_until_killed(engine, Path::new(dir)),
         ["open", engine, dir] => time_open(engine, Path::new(dir)),
         ["nospace", dir] => no_space(Path::new(dir)),
-        [dir] => everything(Path::new(dir)),
-        _ => Err("usage: engines-bench DIR | nospace DIR".into()),
+        ["opens", dir, rows] => opens(Path::new(dir), rows.parse()?),
+        [dir] => {
+            all_commits(Path::new(dir))?;
+            opens(Path::new(dir), 100_000)
+        }
+        _ => Err("usage: engines-bench DIR | opens DIR ROWS | nospace DIR".into()),
     }
 }
 
-fn everything(dir: &Path) -> Result<()> {
+fn all_commits(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir)?;
     println!("| engine | batch | commits/s | rows/s | commit p50 ms | p99 ms |");
     println!("|---|---|---|---|---|---|");
@@ -55,30 +59,34 @@ fn everything(dir: &Path) -> Result<()> {
         }
     }
     println!();
+    Ok(())
+}
+
+/// What it costs to open a store of `rows` messages, closed in good order or killed.
+fn opens(dir: &Path, rows: u64) -> Result<()> {
+    fs::create_dir_all(dir)?;
     println!("| engine | rows | closed | open and read one ms | RSS after MiB | peak RSS MiB | files MiB |");
     println!("|---|---|---|---|---|---|---|");
     for engine in ENGINES {
-        for rows in [LOADED_ROWS, 10 * LOADED_ROWS] {
-            let at = fresh(dir, engine)?;
-            child(&["load", engine, &at, &rows.to_string()])?;
-            print!("| {engine} | {rows} | cleanly ");
-            std::io::stdout().flush()?;
-            child(&["open", engine, &at])?;
-            println!(" {:.1} |", mib(size_of(Path::new(&at))));
+        let at = fresh(dir, engine)?;
+        child(&["load", engine, &at, &rows.to_string()])?;
+        print!("| {engine} | {rows} | cleanly ");
+        std::io::stdout().flush()?;
+        child(&["open", engine, &at])?;
+        println!(" {:.1} |", mib(size_of(Path::new(&at))));
 
-            // Killed in the middle of further commits.
-            let mut writer = spawn(&["write", engine, &at])?;
-            let mut lines = BufReader::new(writer.stdout.take().ok_or("no stdout")?).lines();
-            for _ in 0..200 {
-                lines.next().ok_or("the writer ended by itself")??;
-            }
-            writer.kill()?;
-            writer.wait()?;
-            print!("| {engine} | {rows} | kill -9 ");
-            std::io::stdout().flush()?;
-            child(&["open", engine, &at])?;
-            println!(" {:.1} |", mib(size_of(Path::new(&at))));
+        // Killed in the middle of further commits.
+        let mut writer = spawn(&["write", engine, &at])?;
+        let mut lines = BufReader::new(writer.stdout.take().ok_or("no stdout")?).lines();
+        for _ in 0..200 {
+            lines.next().ok_or("the writer ended by itself")??;
         }
+        writer.kill()?;
+        writer.wait()?;
+        print!("| {engine} | {rows} | kill -9 ");
+        std::io::stdout().flush()?;
+        child(&["open", engine, &at])?;
+        println!(" {:.1} |", mib(size_of(Path::new(&at))));
     }
     fs::remove_dir_all(dir)?;
     Ok(())
