@@ -34,6 +34,9 @@ impl Scheme {
     /// A medium inside one process.
     pub const MEM: Scheme = Scheme(Cow::Borrowed("mem"));
 
+    /// A shared medium inside one process.
+    pub const MEM_SHARED: Scheme = Scheme(Cow::Borrowed("mem-shared"));
+
     /// The scheme of a transport that a program brings along; none unless it is a lower-case
     /// letter followed by letters, digits, `+`, `-` or `.` (RFC 3986).
     pub fn custom(name: &str) -> Option<Self> {
@@ -116,7 +119,8 @@ impl TransportAddr {
     /// # Errors
     /// [`AddrError`] with what is wrong with it.
     pub fn parse_with(text: &str, more: &[Scheme]) -> Result<Self, AddrError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| AddrError::NoScheme { text: shown(text) })?;
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| AddrError::NoScheme { text: shown(text) })?;
         let scheme = parse_scheme(scheme, more)?;
         let (place, pin) = match rest.split_once('#') {
             Some((place, pin)) => (place, Some(parse_pin(pin)?)),
@@ -247,7 +251,7 @@ pub enum AddrError {
 }
 
 fn parse_scheme(scheme: &str, more: &[Scheme]) -> Result<Scheme, AddrError> {
-    let known = [Scheme::QUIC, Scheme::TCP, Scheme::MEM];
+    let known = [Scheme::QUIC, Scheme::TCP, Scheme::MEM, Scheme::MEM_SHARED];
     if let Some(found) = known.iter().chain(more).find(|known| known.as_str() == scheme) {
         return Ok(found.clone());
     }

@@ -33,13 +33,17 @@ pub enum TransportError {
     },
 
     /// Somebody else listens there.
-    #[error("{url} is in use by another program; stop it, or listen on another port (port 0 takes any free one)")]
+    #[error(
+        "{url} is in use by another program; stop it, or listen on another port (port 0 takes any free one)"
+    )]
     PortInUse {
         /// Where to listen.
         url: TransportAddr,
     },
     /// The operating system does not let this user listen or send there.
-    #[error("not permitted to use {url}; ports below 1024 need a privilege, and a firewall may refuse others")]
+    #[error(
+        "not permitted to use {url}; ports below 1024 need a privilege, and a firewall may refuse others"
+    )]
     Permission {
         /// Where to listen, or what was dialled.
         url: TransportAddr,
@@ -63,6 +67,12 @@ pub enum TransportError {
         url: TransportAddr,
         /// What the operating system said.
         detail: String,
+    },
+    /// The shared medium has a link with this neighbour already, or with too many.
+    #[error("there is a link with {url} already, or with too many neighbours; use or close it first")]
+    AlreadyLinked {
+        /// What was dialled.
+        url: TransportAddr,
     },
     /// The identity's key does not work for TLS.
     #[error("the node's key cannot be used for TLS: {detail}")]
@@ -111,7 +121,9 @@ pub enum TransportError {
         detail: String,
     },
     /// Another identity than the pinned one answered.
-    #[error("{url} answered as {got}, but is pinned to {expected}; correct the pin if the peer's identity changed on purpose")]
+    #[error(
+        "{url} answered as {got}, but is pinned to {expected}; correct the pin if the peer's identity changed on purpose"
+    )]
     PinMismatch {
         /// What was dialled.
         url: TransportAddr,
@@ -203,6 +215,7 @@ impl TransportError {
             | Self::OutOfFiles { .. }
             | Self::Io { .. }
             | Self::LocalKey { .. }
+            | Self::AlreadyLinked { .. }
             | Self::SelfDial { .. }
             | Self::Backlogged { .. }
             | Self::LinkClosed

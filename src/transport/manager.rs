@@ -50,11 +50,8 @@ impl TransportManager {
     /// [`TransportError::NoPort`] if none has the scheme, else that of the last port tried; a port
     /// is passed over only where the fault is its own ([`TransportError::is_local`]).
     pub async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
-        let mut failed = TransportError::NoPort {
-            url: to.clone(),
-            scheme: to.scheme().clone(),
-            have: self.schemes(),
-        };
+        let mut failed =
+            TransportError::NoPort { url: to.clone(), scheme: to.scheme().clone(), have: self.schemes() };
         for port in self.ports.iter().filter(|port| port.info().scheme == *to.scheme()) {
             match port.dial(to).await {
                 Err(error) if error.is_local() => failed = error,
@@ -109,10 +106,7 @@ pub struct LinkFacts {
     pub queued_bytes: usize,
 }
 
-fn select_among<'a>(
-    links: impl Iterator<Item = &'a LinkFacts>,
-    frame_bytes: usize,
-) -> Option<&'a LinkFacts> {
+fn select_among<'a>(links: impl Iterator<Item = &'a LinkFacts>, frame_bytes: usize) -> Option<&'a LinkFacts> {
     links
         .filter(|link| link.mtu_bytes >= frame_bytes)
         .min_by_key(|link| (Reverse(link.capability), link.queued_bytes, link.id))

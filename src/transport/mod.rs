@@ -31,12 +31,32 @@ pub mod addr;
 pub mod capability;
 pub mod error;
 pub mod manager;
+pub mod mem;
+pub mod mem_shared;
+#[cfg(feature = "quic")]
+pub mod quic;
+#[cfg(feature = "tcp")]
+pub mod tcp;
+pub mod tls;
 
+#[cfg(any(feature = "quic", feature = "tcp"))]
+mod dial;
+mod framing;
+#[cfg(any(feature = "quic", feature = "tcp"))]
+mod gate;
+mod inbox;
 
 pub use addr::{AddrError, Scheme, Target, TransportAddr};
 pub use capability::{CryptoMode, LinkProfile, TransportCapability};
 pub use error::{CloseCode, TransportError};
 pub use manager::{LinkFacts, TransportManager};
+pub use mem::{MemNetwork, MemPort};
+pub use mem_shared::{SharedMedium, SharedMediumOptions, SharedMemPort};
+#[cfg(feature = "quic")]
+pub use quic::{QuicOptions, QuicPort};
+#[cfg(feature = "tcp")]
+pub use tcp::{TcpOptions, TcpPort};
+pub use tls::TlsIdentity;
 
 /// A boxed future, so that transports can be trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -209,7 +229,7 @@ pub struct LinkInfo {
     /// What the medium carries.
     pub capability: TransportCapability,
     /// 32 bytes that both ends of this link share and no other link has (RFC 9266 style: exported
-    /// from TLS, label `EXPORTER-quicprochat-mesh-1`). All zero where the peer is
+    /// from TLS, label [`tls::CHANNEL_BINDING_LABEL`]). All zero where the peer is
     /// [`LinkPeer::Nobody`].
     pub channel_binding: [u8; 32],
 }

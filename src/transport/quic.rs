@@ -1,0 +1,777 @@
+//! Links over QUIC: TLS by node identity, a stream for each class.
+//!
+//! One UDP socket listens and dials. Each side opens at most three unidirectional streams, one a
+//! class; the first byte of a stream is its class, frames behind 16-bit lengths follow. A class
+//! whose reader is slow fills its own window and holds up no other.
+//!
+//! Memory of one link is bounded by its windows: 128 KiB a stream and three streams, so 384 KiB of
+//! received bytes and as many sent and unacknowledged at worst; an idle link holds a few KiB. The
+//! connection's window is the sum of its streams', so a full stream cannot starve another. 500
+//! links that all stand still at both ends are 375 MiB; 128 KiB in flight a class carry 21 Mbit/s
+//! at 50 ms round trip.
+//!
+//! Keepalive is off: the link layer pings. The idle timeout of 60 s is what is left when it cannot.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use quinn::{
+    AcceptUni, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ReadError, RecvStream,
+    SendStream, TokioRuntime, TransportConfig, VarInt, WriteError,
+    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
+};
+use rustls::pki_types::CertificateDer;
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
+
+use super::{
+    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkReceiver,
+    LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr, TransportCapability,
+    TransportError, TransportInfo,
+    dial::{race, resolve},
+    error::cut_reason,
+    framing::{FrameQueue, FrameReader, Item, check_frames, refill, take, with_scratch},
+    gate::{Gate, Ticket},
+    inbox::{Inbox, count},
+    tls::{self, TlsIdentity},
+};
+
+/// Streams a peer may open: one a class.
+const STREAMS: usize = TrafficClass::ALL.len();
+
+/// How long [`MeshTransport::close`] waits for peers to hear that the port goes.
+const PORT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Connection attempts that wait for the accept loop. It only hands them on, so few ever wait.
+const INCOMING_MAX: usize = 1_024;
+
+/// Early packets kept for all of them together.
+const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bounds of a QUIC port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicOptions {
+    /// Longest handshake, in and out.
+    pub handshake_timeout: Duration,
+    /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
+    /// most of them is dropped. From a quarter of it on, newcomers have to show that their address
+    /// is theirs first (Retry), which costs them a round trip and us nothing.
+    pub handshakes_max: usize,
+    /// Silence after which a link is lost.
+    pub idle_timeout: Duration,
+    /// Received bytes of one class that wait for the reader.
+    pub stream_window_bytes: u32,
+}
+
+impl Default for QuicOptions {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 256,
+            idle_timeout: Duration::from_secs(60),
+            stream_window_bytes: 128 * 1024,
+        }
+    }
+}
+
+/// A QUIC port. Dropping it stops listening; its links stay until they are closed.
+pub struct QuicPort {
+    shared: Arc<Shared>,
+    local: TransportAddr,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    identity: TlsIdentity,
+    options: QuicOptions,
+    transport: Arc<TransportConfig>,
+    inbox: Inbox,
+    gate: Arc<Gate>,
+    endpoints: Mutex<Endpoints>,
+}
+
+/// The port's sockets.
+#[derive(Default)]
+struct Endpoints {
+    listening: Option<Endpoint>,
+    /// For addresses the listening socket has no way to: bound to loopback, or to one family.
+    dialling_v4: Option<Endpoint>,
+    dialling_v6: Option<Endpoint>,
+}
+
+impl QuicPort {
+    /// Listens at `at` (`quic://HOST:PORT`, port 0 for any free one) and dials.
+    ///
+    /// # Errors
+    /// [`TransportError::PortInUse`] and the other local errors of a listener.
+    pub async fn listen(
+        identity: &TlsIdentity,
+        at: &TransportAddr,
+        options: QuicOptions,
+    ) -> Result<Self, TransportError> {
+        let at = at.clone().with_pin(None);
+        let mut failed = TransportError::Unsupported { scheme: Scheme::QUIC, what: "listen there" };
+        for address in resolve(&at).await? {
+            match UdpSocket::bind(address) {
+                Ok(socket) => return Self::serve(identity, options, socket, &at),
+                Err(error) => failed = TransportError::from_io(&at, &error),
+            }
+        }
+        Err(failed)
+    }
+
+    /// Dials only.
+    pub fn dial_only(identity: &TlsIdentity, options: QuicOptions) -> Self {
+        let shared = Arc::new(Shared::new(identity, options));
+        let local = TransportAddr::socket(Scheme::QUIC, (Ipv6Addr::UNSPECIFIED, 0).into());
+        Self { shared, local, accepting: Mutex::new(None) }
+    }
+
+    fn serve(
+        identity: &TlsIdentity,
+        options: QuicOptions,
+        socket: UdpSocket,
+        at: &TransportAddr,
+    ) -> Result<Self, TransportError> {
+        let io = |error| TransportError::from_io(at, &error);
+        let shared = Arc::new(Shared::new(identity, options));
+        let bound = socket.local_addr().map_err(io)?;
+        let config = Some(shared.server_config()?);
+        let endpoint = Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime));
+        let endpoint = endpoint.map_err(io)?;
+        shared.lock().listening = Some(endpoint.clone());
+        let task = tokio::spawn(accept_loop(Arc::clone(&shared), endpoint));
+        let local = TransportAddr::socket(Scheme::QUIC, bound);
+        Ok(Self { shared, local, accepting: Mutex::new(Some(task)) })
+    }
+
+    fn shut(&self) {
+        self.shared.inbox.close();
+        if let Some(task) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        self.shared.gate.clear();
+    }
+}
+
+impl Shared {
+    fn new(identity: &TlsIdentity, options: QuicOptions) -> Self {
+        Self {
+            identity: identity.clone(),
+            options,
+            transport: Arc::new(transport_config(&options)),
+            inbox: Inbox::new(),
+            gate: Gate::new(options.handshakes_max),
+            endpoints: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server_config(&self) -> Result<quinn::ServerConfig, TransportError> {
+        let tls = QuicServerConfig::try_from(self.identity.server_config()?).map_err(no_initial_suite)?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        config.max_incoming(INCOMING_MAX);
+        config.incoming_buffer_size(INCOMING_BYTES_MAX / 64);
+        config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        Ok(config)
+    }
+
+    async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
+        let attempt = async { race(resolve(to).await?, |address| self.dial_address(to, address)).await };
+        let limit = self.options.handshake_timeout;
+        timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out(to, limit)))
+    }
+
+    async fn dial_address(&self, to: &TransportAddr, address: SocketAddr) -> Result<Link, TransportError> {
+        let check = self.identity.check(to.pin().copied());
+        let tls = self.identity.client_config(Arc::clone(&check))?;
+        let tls = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        let connecting = self
+            .endpoint_towards(to, address)?
+            .connect_with(config, address, tls::NO_NAME)
+            .map_err(|error| TransportError::Io { url: to.clone(), detail: error.to_string() })?;
+        let connection = connecting
+            .await
+            .map_err(|error| check.error_or(to, || handshake_error(to, &error, self.options.idle_timeout)))?;
+        self.link(to, connection, Direction::Out)
+    }
+
+    /// The listening socket where it can reach `address`, else one made for it.
+    fn endpoint_towards(&self, to: &TransportAddr, address: SocketAddr) -> Result<Endpoint, TransportError> {
+        if self.inbox.is_closed() {
+            return Err(TransportError::PortClosed);
+        }
+        let mut endpoints = self.lock();
+        if let Some(listening) = &endpoints.listening
+            && listening.local_addr().is_ok_and(|local| reaches(local, address))
+        {
+            return Ok(listening.clone());
+        }
+        let (slot, any) = if address.is_ipv4() {
+            (&mut endpoints.dialling_v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        } else {
+            (&mut endpoints.dialling_v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        };
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = UdpSocket::bind(any).and_then(|socket| {
+            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+        });
+        let endpoint = endpoint.map_err(|error| TransportError::from_io(to, &error))?;
+        Ok(slot.insert(endpoint).clone())
+    }
+
+    async fn greet(&self, incoming: Incoming, ticket: Ticket) {
+        let url = TransportAddr::socket(Scheme::QUIC, canonical(incoming.remote_address()));
+        let limit = self.options.handshake_timeout;
+        let handshake = async { incoming.accept()?.await };
+        let greeted = match timeout(limit, handshake).await {
+            Ok(Ok(connection)) => self.link(&url, connection, Direction::In),
+            Ok(Err(error)) => Err(handshake_error(&url, &error, self.options.idle_timeout)),
+            Err(_) => Err(timed_out(&url, limit)),
+        };
+        drop(ticket);
+        match greeted {
+            Ok(link) => {
+                if let Err(mut link) = self.inbox.deliver(link) {
+                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
+                }
+            }
+            Err(error) => {
+                count(&self.inbox.counters.handshakes_failed);
+                tracing::debug!(%error, "inbound handshake failed");
+            }
+        }
+    }
+
+    /// The link of a finished handshake with `url`.
+    fn link(
+        &self,
+        url: &TransportAddr,
+        connection: Connection,
+        direction: Direction,
+    ) -> Result<Link, TransportError> {
+        let alpn = downcast::<HandshakeData>(connection.handshake_data()).and_then(|data| data.protocol);
+        let certificates = downcast::<Vec<CertificateDer<'static>>>(connection.peer_identity());
+        let key = tls::proven_key(url, certificates.as_deref(), alpn.as_deref())?;
+        let mut channel_binding = [0; 32];
+        connection.export_keying_material(&mut channel_binding, tls::CHANNEL_BINDING_LABEL, &[]).map_err(
+            |_| TransportError::Handshake { url: url.clone(), detail: "the session exports no keys".into() },
+        )?;
+        let idle_timeout = self.options.idle_timeout;
+        Ok(Link {
+            peer: LinkPeer::Authenticated(key),
+            info: LinkInfo {
+                remote: TransportAddr::socket(Scheme::QUIC, canonical(connection.remote_address())),
+                direction,
+                mtu_bytes: FRAME_BYTES_MAX,
+                capability: TransportCapability::Unconstrained,
+                channel_binding,
+            },
+            tx: Box::new(QuicSender {
+                connection: connection.clone(),
+                classes: TrafficClass::ALL.map(ClassOut::new),
+                idle_timeout,
+                closed: false,
+            }),
+            rx: Box::new(QuicReceiver {
+                connection,
+                unlabelled: Vec::new(),
+                classes: Default::default(),
+                idle_timeout,
+                over: None,
+            }),
+        })
+    }
+}
+
+async fn accept_loop(shared: Arc<Shared>, endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let busy = shared.gate.len().saturating_mul(4) >= shared.options.handshakes_max;
+        let incoming = if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            match incoming.retry() {
+                Ok(()) => continue,
+                Err(refused) => refused.into_incoming(),
+            }
+        } else {
+            incoming
+        };
+        let (ticket, evicted) = shared.gate.enter(incoming.remote_address().ip());
+        if evicted {
+            count(&shared.inbox.counters.handshakes_evicted);
+        }
+        let id = ticket.id();
+        let greeter = Arc::clone(&shared);
+        let task = tokio::spawn(async move { greeter.greet(incoming, ticket).await });
+        shared.gate.arm(id, task.abort_handle());
+    }
+}
+
+fn transport_config(options: &QuicOptions) -> TransportConfig {
+    let streams = u8::try_from(STREAMS).unwrap_or(u8::MAX);
+    let window = options.stream_window_bytes.max(1);
+    // The sum of the streams' windows: none can use up another's.
+    let link_window = window.saturating_mul(u32::from(streams));
+    let idle = u32::try_from(options.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(streams.into()))
+        .stream_receive_window(VarInt::from_u32(window))
+        .receive_window(VarInt::from_u32(link_window))
+        .send_window(link_window.into())
+        .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
+        .keep_alive_interval(None)
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+impl MeshTransport for QuicPort {
+    fn info(&self) -> TransportInfo {
+        TransportInfo {
+            scheme: Scheme::QUIC,
+            local: self.local.clone(),
+            mtu_bytes: FRAME_BYTES_MAX,
+            capability: TransportCapability::Unconstrained,
+            shared_medium: false,
+        }
+    }
+
+    fn dial<'a>(&'a self, to: &'a TransportAddr) -> BoxFuture<'a, Result<Link, TransportError>> {
+        Box::pin(self.shared.dial(to))
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<Link, TransportError>> {
+        Box::pin(self.shared.inbox.accept())
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<TransportAddr>, TransportError>> {
+        let open = !self.shared.inbox.is_closed();
+        Box::pin(async move { if open { Ok(Vec::new()) } else { Err(TransportError::PortClosed) } })
+    }
+
+    fn stats(&self) -> PortStats {
+        self.shared.inbox.stats()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.shut();
+        let Endpoints { listening, dialling_v4, dialling_v6 } = std::mem::take(&mut *self.shared.lock());
+        Box::pin(async move {
+            for endpoint in [listening, dialling_v4, dialling_v6].into_iter().flatten() {
+                endpoint.close(varint(CloseCode::GOING_AWAY), b"the port is being closed");
+                let _ = timeout(PORT_CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+            }
+        })
+    }
+}
+
+impl Drop for QuicPort {
+    fn drop(&mut self) {
+        self.shut();
+        // Refuses newcomers from here on; the socket stays for the links that are open.
+        if let Some(endpoint) = &self.shared.lock().listening {
+            endpoint.set_server_config(None);
+        }
+    }
+}
+
+impl fmt::Debug for QuicPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuicPort({})", self.local)
+    }
+}
+
+struct QuicSender {
+    connection: Connection,
+    classes: [ClassOut; STREAMS],
+    idle_timeout: Duration,
+    closed: bool,
+}
+
+/// What leaves in one class.
+struct ClassOut {
+    class: TrafficClass,
+    /// None until the first frame.
+    stream: Option<SendStream>,
+    /// On its way into the stream.
+    chunk: Bytes,
+    wire: BytesMut,
+    waiting: FrameQueue,
+}
+
+impl ClassOut {
+    fn new(class: TrafficClass) -> Self {
+        let mut wire = BytesMut::new();
+        wire.put_u8(class as u8);
+        Self { class, stream: None, chunk: Bytes::new(), wire, waiting: FrameQueue::default() }
+    }
+
+    fn unwritten_bytes(&self) -> usize {
+        // The label alone is nothing to send.
+        let label = usize::from(self.stream.is_none());
+        let buffered = self.chunk.len().saturating_add(self.wire.len()).saturating_sub(label);
+        buffered.saturating_add(self.waiting.bytes())
+    }
+
+    /// Each await leaves everything in its place, so the future may be dropped at any of them.
+    async fn flush(&mut self, connection: &Connection) -> Result<(), WriteError> {
+        while self.unwritten_bytes() > 0 {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                None => {
+                    let stream = connection.open_uni().await?;
+                    // Lower numbers are more urgent here, higher ones there.
+                    let _ = stream.set_priority(-i32::from(self.class as u8));
+                    self.stream.insert(stream)
+                }
+            };
+            if self.chunk.is_empty() {
+                refill(&mut self.waiting, &mut self.wire);
+                self.chunk = std::mem::take(&mut self.wire).freeze();
+            }
+            let written = stream.write_chunks(&mut [self.chunk.clone()]).await?;
+            self.chunk.advance(written.bytes.min(self.chunk.len()));
+        }
+        self.chunk = Bytes::new();
+        Ok(())
+    }
+
+    /// Waits until the peer has all of it.
+    async fn finish(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.finish();
+            let _ = stream.stopped().await;
+        }
+    }
+}
+
+impl QuicSender {
+    fn write_error(&self, error: WriteError) -> TransportError {
+        match error {
+            WriteError::ConnectionLost(error) => link_error(error, self.idle_timeout),
+            WriteError::Stopped(_) => TransportError::lost("the peer stopped reading"),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => TransportError::LinkClosed,
+        }
+    }
+}
+
+impl LinkSender for QuicSender {
+    fn send<'a>(
+        &'a mut self,
+        class: TrafficClass,
+        frames: &'a [FrameParts],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        let unwritten = self.unwritten_bytes(class);
+        let taken = match self.classes.get_mut(class as usize) {
+            _ if self.closed => Err(TransportError::LinkClosed),
+            Some(out) => check_frames(class, frames, FRAME_BYTES_MAX, unwritten)
+                .map(|()| take(&mut out.waiting, &mut out.wire, frames)),
+            None => Ok(()),
+        };
+        Box::pin(async move {
+            taken?;
+            match self.classes.get_mut(class as usize) {
+                Some(out) => match out.flush(&self.connection).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.write_error(error)),
+                },
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn unwritten_bytes(&self, class: TrafficClass) -> usize {
+        self.classes.get(class as usize).map_or(0, ClassOut::unwritten_bytes)
+    }
+
+    fn close<'a>(&'a mut self, code: CloseCode, reason: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if std::mem::replace(&mut self.closed, true) {
+                return;
+            }
+            let connection = &self.connection;
+            let flush = async {
+                for out in &mut self.classes {
+                    out.flush(connection).await?;
+                }
+                for out in &mut self.classes {
+                    out.finish().await;
+                }
+                Ok::<_, WriteError>(())
+            };
+            // What does not get out in time is not waited for.
+            let _ = timeout(CLOSE_FLUSH_TIMEOUT, flush).await;
+            self.connection.close(varint(code), cut_reason(reason).as_bytes());
+        })
+    }
+}
+
+struct QuicReceiver {
+    connection: Connection,
+    /// Streams whose first byte has not come yet.
+    unlabelled: Vec<RecvStream>,
+    classes: [Option<ClassIn>; STREAMS],
+    idle_timeout: Duration,
+    over: Option<TransportError>,
+}
+
+/// What arrives in one class.
+struct ClassIn {
+    stream: RecvStream,
+    reader: FrameReader,
+    ended: bool,
+}
+
+impl QuicReceiver {
+    fn poll_recv<'c>(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &'c Connection,
+        mut next_stream: Pin<&mut AcceptUni<'c>>,
+        out: &mut Vec<Bytes>,
+    ) -> Poll<Result<(), TransportError>> {
+        if let Some(over) = &self.over {
+            return Poll::Ready(Err(over.clone()));
+        }
+        let began = out.len();
+        let full = began.saturating_add(RECV_FRAMES_MAX);
+        let mut lost = None;
+        let read = loop {
+            match next_stream.as_mut().poll(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    self.unlabelled.push(stream);
+                    next_stream.set(connection.accept_uni());
+                }
+                Poll::Ready(Err(error)) => {
+                    lost = Some(link_error(error, self.idle_timeout));
+                    break self.label(cx).and_then(|()| self.read(cx, out, full));
+                }
+                Poll::Pending => break self.label(cx).and_then(|()| self.read(cx, out, full)),
+            }
+        };
+        if let Err(fault) = read {
+            self.connection.close(varint(CloseCode::PROTOCOL), cut_reason(&fault.to_string()).as_bytes());
+            lost = Some(fault);
+        }
+        match lost {
+            // With a full batch there may be more at hand; the loss is seen again.
+            _ if out.len() >= full => Poll::Ready(Ok(())),
+            Some(error) => {
+                self.over = Some(error.clone());
+                // Frames that came before the end are handed out first.
+                Poll::Ready(if out.len() > began { Ok(()) } else { Err(error) })
+            }
+            None if out.len() > began => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads the class of new streams.
+    fn label(&mut self, cx: &mut Context<'_>) -> Result<(), TransportError> {
+        for mut stream in std::mem::take(&mut self.unlabelled) {
+            let mut label = [0];
+            match stream.poll_read(cx, &mut label) {
+                Poll::Pending => self.unlabelled.push(stream),
+                Poll::Ready(Ok(1)) => {
+                    let [class] = label;
+                    match self.classes.get_mut(usize::from(class)) {
+                        Some(slot @ None) => {
+                            *slot = Some(ClassIn { stream, reader: FrameReader::new(false), ended: false });
+                        }
+                        Some(Some(_)) => {
+                            return Err(TransportError::Protocol { detail: "a second stream of one class" });
+                        }
+                        None => {
+                            return Err(TransportError::Protocol { detail: "a stream of an unknown class" });
+                        }
+                    }
+                }
+                Poll::Ready(Ok(_)) => {
+                    return Err(TransportError::Protocol { detail: "a stream without a class" });
+                }
+                // The connection's end shows where the streams are accepted.
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is at hand, control first.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Bytes>,
+        full: usize,
+    ) -> Result<(), TransportError> {
+        for class in self.classes.iter_mut().flatten() {
+            class.read(cx, out, full)?;
+            if out.len() >= full {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClassIn {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Bytes>,
+        full: usize,
+    ) -> Result<(), TransportError> {
+        loop {
+            while out.len() < full {
+                match self.reader.next()? {
+                    Some(Item::Frame(frame)) => out.push(frame),
+                    Some(Item::Close { .. }) | None => break,
+                }
+            }
+            if out.len() >= full || self.ended {
+                return Ok(());
+            }
+            let Self { stream, reader, .. } = self;
+            let read = with_scratch(|scratch| {
+                stream.poll_read(cx, scratch).map_ok(|count| {
+                    reader.extend(scratch.get(..count).unwrap_or(&[]));
+                    count
+                })
+            });
+            match read {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) if self.reader.is_torn() => {
+                    return Err(TransportError::Protocol { detail: "a stream ended within a frame" });
+                }
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(ReadError::Reset(_))) => {
+                    return Err(TransportError::Protocol { detail: "a stream was reset" });
+                }
+                // The connection's end shows where the streams are accepted.
+                Poll::Ready(Err(_)) => self.ended = true,
+            }
+        }
+    }
+}
+
+impl LinkReceiver for QuicReceiver {
+    fn recv<'a>(&'a mut self, out: &'a mut Vec<Bytes>) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(async move {
+            let connection = self.connection.clone();
+            let mut next_stream = pin!(connection.accept_uni());
+            std::future::poll_fn(|cx| self.poll_recv(cx, &connection, next_stream.as_mut(), out)).await
+        })
+    }
+}
+
+/// True where a socket bound to `local` has a way to `remote`: a wildcard to all of its family, a
+/// loopback one to loopback, any other to all but loopback. An IPv6 wildcard takes IPv4 along.
+fn reaches(local: SocketAddr, remote: SocketAddr) -> bool {
+    let same_family = local.is_ipv4() == remote.is_ipv4();
+    if local.ip().is_unspecified() {
+        return same_family || local.is_ipv6();
+    }
+    same_family && local.ip().is_loopback() == remote.ip().is_loopback()
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
+        _ => address,
+    }
+}
+
+fn varint(code: CloseCode) -> VarInt {
+    VarInt::from_u32(code.0)
+}
+
+fn downcast<T: 'static>(any: Option<Box<dyn Any>>) -> Option<T> {
+    any.and_then(|any| any.downcast().ok()).map(|boxed| *boxed)
+}
+
+fn no_initial_suite(error: impl fmt::Display) -> TransportError {
+    TransportError::LocalKey { detail: error.to_string() }
+}
+
+fn timed_out(url: &TransportAddr, after: Duration) -> TransportError {
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    TransportError::TimedOut { url: url.clone(), after_ms }
+}
+
+/// Why a handshake with `url` came to nothing.
+fn handshake_error(url: &TransportAddr, error: &ConnectionError, idle_timeout: Duration) -> TransportError {
+    let url = url.clone();
+    match error {
+        ConnectionError::TimedOut => timed_out(&url, idle_timeout),
+        ConnectionError::LocallyClosed => TransportError::PortClosed,
+        ConnectionError::ApplicationClosed(close) => closed(close),
+        // Refused by quinn before any TLS: the port is being closed or has no room.
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == 0x2 => {
+            TransportError::Refused { url }
+        }
+        other => TransportError::Handshake { url, detail: other.to_string() },
+    }
+}
+
+/// Why an established link ended.
+fn link_error(error: ConnectionError, idle_timeout: Duration) -> TransportError {
+    match error {
+        ConnectionError::ApplicationClosed(close) => closed(&close),
+        ConnectionError::LocallyClosed => TransportError::LinkClosed,
+        ConnectionError::TimedOut => {
+            TransportError::lost(format_args!("nothing heard for {} s", idle_timeout.as_secs()))
+        }
+        // With TLS 1.3 a dialler learns only now that its key was refused.
+        other => TransportError::lost(other),
+    }
+}
+
+fn closed(close: &quinn::ApplicationClose) -> TransportError {
+    match u64::from(close.error_code) {
+        // What quinn says for a connection that was dropped.
+        0 => TransportError::lost("the peer let go of the link"),
+        code => {
+            let code = CloseCode(u32::try_from(code).unwrap_or(u32::MAX));
+            TransportError::closed_by_peer(code, &close.reason)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_dials_only_where_it_has_a_way_to() {
+        #[track_caller]
+        fn check(local: &str, remote: &str, expected: bool) {
+            assert_eq!(reaches(local.parse().unwrap(), remote.parse().unwrap()), expected);
+        }
+        check("[::]:1", "192.0.2.1:1", true);
+        check("[::]:1", "[::1]:1", true);
+        check("0.0.0.0:1", "127.0.0.1:1", true);
+        check("0.0.0.0:1", "[2001:db8::1]:1", false);
+        check("127.0.0.1:1", "127.0.0.2:1", true);
+        check("127.0.0.1:1", "192.0.2.1:1", false);
+        check("192.0.2.1:1", "127.0.0.1:1", false);
+        check("192.0.2.1:1", "198.51.100.1:1", true);
+    }
+}
