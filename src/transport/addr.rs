@@ -1,215 +1,415 @@
-//! URLs of links: `quic://HOST:PORT`, `tcp://HOST:PORT`, `mem://NAME`, each with an optional
-//! `#HEX32` that pins the peer's address.
+//! Where a node can be reached: the URLs of `--listen`, `--peer` and the configuration.
+//!
+//! `quic://HOST:PORT`, `tcp://HOST:PORT` (IPv6 in brackets) and `mem://NAME`, each with an optional
+//! `#HEX32` that pins the peer's [`Address`]. Names are kept as names: they are resolved at each
+//! dial, so a peer that moves is found again.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
 
-use crate::wire::Address;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Why a text is no URL of a link.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AddrError {
-    /// No `://`.
-    #[error("`{0}` is no URL; write quic://HOST:PORT or tcp://HOST:PORT")]
-    NoScheme(String),
-    /// A scheme of a later version.
-    #[error("`{scheme}` links are not in this build; it has {}", SCHEMES.join(", "))]
-    NotBuilt {
-        /// The scheme.
-        scheme: String,
-    },
-    /// A scheme nobody knows.
-    #[error("unknown scheme `{scheme}`; it can be {}", SCHEMES.join(", "))]
-    UnknownScheme {
-        /// The scheme.
-        scheme: String,
-    },
-    /// Host or port is missing or wrong.
-    #[error("`{url}`: {reason}")]
-    HostPort {
-        /// The URL.
-        url: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The pin is no address.
-    #[error("`{url}`: the part after # pins a node and is its address, 32 hex digits")]
-    Pin {
-        /// The URL.
-        url: String,
-    },
+use crate::wire::{
+    Address,
+    ids::{ParseIdError, unhex},
+};
+
+/// Longest host name (RFC 1035).
+const HOST_BYTES_MAX: usize = 253;
+
+/// Longest name on a memory or custom medium.
+const NAME_BYTES_MAX: usize = 128;
+
+/// Schemes that later parts of this project add.
+const PLANNED: [&str; 2] = ["serial", "lora-sim"];
+
+/// A medium's name in front of `://`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scheme(Cow<'static, str>);
+
+impl Scheme {
+    /// QUIC over UDP.
+    pub const QUIC: Scheme = Scheme(Cow::Borrowed("quic"));
+    /// TLS over TCP.
+    pub const TCP: Scheme = Scheme(Cow::Borrowed("tcp"));
+    /// A medium inside one process.
+    pub const MEM: Scheme = Scheme(Cow::Borrowed("mem"));
+
+    /// A shared medium inside one process.
+    pub const MEM_SHARED: Scheme = Scheme(Cow::Borrowed("mem-shared"));
+
+    /// The scheme of a transport that a program brings along; none unless it is a lower-case
+    /// letter followed by letters, digits, `+`, `-` or `.` (RFC 3986).
+    pub fn custom(name: &str) -> Option<Self> {
+        let mut chars = name.chars();
+        let starts = chars.next().is_some_and(|c| c.is_ascii_lowercase());
+        let goes_on = chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
+        (starts && goes_on).then(|| Scheme(Cow::Owned(name.to_owned())))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn has_host(&self) -> bool {
+        *self == Self::QUIC || *self == Self::TCP
+    }
 }
 
-/// Schemes this build can open.
-const SCHEMES: &[&str] = &["quic", "tcp", "mem"];
-/// Schemes of later versions.
-const PLANNED: &[&str] = &["serial", "lora-sim"];
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Place {
-    HostPort { scheme: &'static str, host: String, port: u16 },
-    Mem { name: String },
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
-/// Where a link leads.
+impl fmt::Debug for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where on a medium.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// An IP address and port, with the scope of a link-local one.
+    Socket(SocketAddr),
+    /// A host name, lower case, and port.
+    Host {
+        /// The name.
+        name: String,
+        /// The port.
+        port: u16,
+    },
+    /// A name on a medium without hosts.
+    Name(String),
+}
+
+/// A URL of the mesh: a medium, a place on it, and perhaps who has to be there.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransportAddr {
-    place: Place,
+    scheme: Scheme,
+    target: Target,
     pin: Option<Address>,
 }
 
 impl TransportAddr {
-    /// A host (name or address, IPv6 without brackets) and a port.
-    pub fn host_port(scheme: &'static str, host: impl Into<String>, port: u16) -> Self {
-        Self { place: Place::HostPort { scheme, host: host.into(), port }, pin: None }
+    /// `scheme` at an IP address.
+    pub fn socket(scheme: Scheme, at: SocketAddr) -> Self {
+        Self { scheme, target: Target::Socket(without_flow(at)), pin: None }
     }
 
-    /// A socket address.
-    pub fn socket(scheme: &'static str, at: SocketAddr) -> Self {
-        // An IPv4 peer of a dual-stack socket is written as what it is.
-        Self::host_port(scheme, at.ip().to_canonical().to_string(), at.port())
+    /// `mem://name`.
+    ///
+    /// # Errors
+    /// [`AddrError::Name`].
+    pub fn mem(name: &str) -> Result<Self, AddrError> {
+        Self::named(Scheme::MEM, name)
     }
 
-    /// A name in a memory network.
-    pub fn mem(name: impl Into<String>) -> Self {
-        Self { place: Place::Mem { name: name.into() }, pin: None }
+    /// A name on a medium without hosts.
+    ///
+    /// # Errors
+    /// [`AddrError::Name`] unless `name` is 1 to 128 visible ASCII characters without `#`.
+    pub fn named(scheme: Scheme, name: &str) -> Result<Self, AddrError> {
+        Ok(Self { scheme, target: parse_name(name)?, pin: None })
     }
 
-    /// The same, pinned.
-    pub fn pinned(self, pin: Address) -> Self {
-        Self { pin: Some(pin), ..self }
+    /// Parses a URL whose scheme may also be one of `more`.
+    ///
+    /// # Errors
+    /// [`AddrError`] with what is wrong with it.
+    pub fn parse_with(text: &str, more: &[Scheme]) -> Result<Self, AddrError> {
+        let (scheme, rest) =
+            text.split_once("://").ok_or_else(|| AddrError::NoScheme { text: shown(text) })?;
+        let scheme = parse_scheme(scheme, more)?;
+        let (place, pin) = match rest.split_once('#') {
+            Some((place, pin)) => (place, Some(parse_pin(pin)?)),
+            None => (rest, None),
+        };
+        let target = if scheme.has_host() { parse_host_port(place)? } else { parse_name(place)? };
+        Ok(Self { scheme, target, pin })
     }
 
-    /// `quic`, `tcp` or `mem`.
-    pub fn scheme(&self) -> &'static str {
-        match &self.place {
-            Place::HostPort { scheme, .. } => scheme,
-            Place::Mem { .. } => "mem",
+    /// The medium.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The place.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The address the peer has to have, if it is pinned.
+    pub fn pin(&self) -> Option<&Address> {
+        self.pin.as_ref()
+    }
+
+    /// The same place pinned to `pin`, or to nobody.
+    pub fn with_pin(mut self, pin: Option<Address>) -> Self {
+        self.pin = pin;
+        self
+    }
+
+    /// The IP address, where it is one.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self.target {
+            Target::Socket(at) => Some(at),
+            Target::Host { .. } | Target::Name(_) => None,
         }
     }
 
-    /// Host and port, where it has them.
-    pub fn host_and_port(&self) -> Option<(&str, u16)> {
-        match &self.place {
-            Place::HostPort { host, port, .. } => Some((host, *port)),
-            Place::Mem { .. } => None,
-        }
-    }
-
-    /// Name in a memory network, where it has one.
+    /// The name on a medium without hosts, where it is one.
     pub fn name(&self) -> Option<&str> {
-        match &self.place {
-            Place::Mem { name } => Some(name),
-            Place::HostPort { .. } => None,
+        match &self.target {
+            Target::Name(name) => Some(name),
+            Target::Socket(_) | Target::Host { .. } => None,
         }
     }
+}
 
-    /// The pinned address.
-    pub fn pin(&self) -> Option<Address> {
-        self.pin
+impl fmt::Display for TransportAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme)?;
+        match &self.target {
+            Target::Socket(at) => write!(f, "{at}")?,
+            Target::Host { name, port } => write!(f, "{name}:{port}")?,
+            Target::Name(name) => f.write_str(name)?,
+        }
+        self.pin.as_ref().map_or(Ok(()), |pin| write!(f, "#{pin}"))
     }
+}
 
-    /// True where both lead to the same place, whoever is pinned.
-    pub fn same_place(&self, other: &Self) -> bool {
-        self.place == other.place
+impl fmt::Debug for TransportAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
 impl FromStr for TransportAddr {
     type Err = AddrError;
 
-    fn from_str(url: &str) -> Result<Self, AddrError> {
-        let (scheme, rest) = url.split_once("://").ok_or_else(|| AddrError::NoScheme(url.to_owned()))?;
-        if PLANNED.contains(&scheme) {
-            return Err(AddrError::NotBuilt { scheme: scheme.to_owned() });
-        }
-        let Some(scheme) = SCHEMES.iter().find(|s| **s == scheme) else {
-            return Err(AddrError::UnknownScheme { scheme: scheme.to_owned() });
-        };
-        let (rest, pin) = match rest.split_once('#') {
-            Some((rest, pin)) => {
-                let pin = pin.parse().map_err(|_| AddrError::Pin { url: url.to_owned() })?;
-                (rest, Some(pin))
-            }
-            None => (rest, None),
-        };
-        let wrong = |reason: &str| AddrError::HostPort { url: url.to_owned(), reason: reason.to_owned() };
-        if *scheme == "mem" {
-            if rest.is_empty() {
-                return Err(wrong("the name is missing"));
-            }
-            return Ok(Self { place: Place::Mem { name: rest.to_owned() }, pin });
-        }
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let (host, port) = match rest.strip_prefix('[') {
-            Some(v6) => {
-                let (host, port) = v6.split_once("]:").ok_or_else(|| wrong("write [IPv6]:PORT"))?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| wrong("no IPv6 address in the brackets"))?;
-                (host, port)
-            }
-            None => rest.rsplit_once(':').ok_or_else(|| wrong("the port is missing"))?,
-        };
-        if host.is_empty() {
-            return Err(wrong("the host is missing"));
-        }
-        if host.contains(':') && !rest.starts_with('[') {
-            return Err(wrong("an IPv6 address goes in brackets"));
-        }
-        if host.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/' || c == '@' || c == '?') {
-            return Err(wrong("no host name"));
-        }
-        let port = port.parse().map_err(|_| wrong("the port is a number from 0 to 65535"))?;
-        Ok(Self { place: Place::HostPort { scheme, host: host.to_owned(), port }, pin })
+    fn from_str(text: &str) -> Result<Self, AddrError> {
+        Self::parse_with(text, &[])
     }
 }
 
-impl fmt::Display for TransportAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::HostPort { scheme, host, port } if host.contains(':') => {
-                write!(f, "{scheme}://[{host}]:{port}")?;
-            }
-            Place::HostPort { scheme, host, port } => write!(f, "{scheme}://{host}:{port}")?,
-            Place::Mem { name } => write!(f, "mem://{name}")?,
-        }
-        match &self.pin {
-            Some(pin) => write!(f, "#{pin}"),
-            None => Ok(()),
-        }
+impl Serialize for TransportAddr {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
     }
+}
+
+impl<'de> Deserialize<'de> for TransportAddr {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Why a text is not a URL of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddrError {
+    /// Nothing in front of `://`.
+    #[error("{text:?} is no URL; write quic://HOST:PORT or tcp://HOST:PORT")]
+    NoScheme {
+        /// The text.
+        text: String,
+    },
+    /// A scheme that no part of this project knows.
+    #[error("unknown scheme {scheme:?}; known are quic and tcp")]
+    UnknownScheme {
+        /// The scheme.
+        scheme: String,
+    },
+    /// A scheme of a part that this build does not have.
+    #[error("{scheme}:// is not in this build; quic:// and tcp:// are")]
+    NotInThisBuild {
+        /// The scheme.
+        scheme: String,
+    },
+    /// No port, or not a number up to 65535.
+    #[error("{text:?} has no valid port; write HOST:PORT, and an IPv6 address as [ADDRESS]:PORT")]
+    Port {
+        /// What stands in its place.
+        text: String,
+    },
+    /// Not a host name or address.
+    #[error("{text:?} is not a host name or an address; write IPv6 addresses in brackets")]
+    Host {
+        /// What stands in its place.
+        text: String,
+    },
+    /// Not a name on a medium without hosts.
+    #[error("{text:?} is not a name; 1 to {NAME_BYTES_MAX} visible ASCII characters without `#` are")]
+    Name {
+        /// What stands in its place.
+        text: String,
+    },
+    /// The part behind `#` is no address.
+    #[error("the pin behind `#` is not a node's address: {0}")]
+    Pin(ParseIdError),
+}
+
+fn parse_scheme(scheme: &str, more: &[Scheme]) -> Result<Scheme, AddrError> {
+    let known = [Scheme::QUIC, Scheme::TCP, Scheme::MEM, Scheme::MEM_SHARED];
+    if let Some(found) = known.iter().chain(more).find(|known| known.as_str() == scheme) {
+        return Ok(found.clone());
+    }
+    let scheme = shown(scheme);
+    Err(if PLANNED.contains(&scheme.as_str()) {
+        AddrError::NotInThisBuild { scheme }
+    } else {
+        AddrError::UnknownScheme { scheme }
+    })
+}
+
+fn parse_pin(text: &str) -> Result<Address, AddrError> {
+    unhex(text).map(Address).map_err(AddrError::Pin)
+}
+
+fn parse_host_port(text: &str) -> Result<Target, AddrError> {
+    if let Ok(at) = text.parse() {
+        return Ok(Target::Socket(without_flow(at)));
+    }
+    let port_error = || AddrError::Port { text: shown(text) };
+    let host_error = || AddrError::Host { text: shown(text) };
+    let (name, port) = text.rsplit_once(':').ok_or_else(port_error)?;
+    if name.contains([':', '[', ']']) {
+        return Err(host_error());
+    }
+    // `parse` alone would take a sign.
+    if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(port_error());
+    }
+    let port = port.parse().map_err(|_| port_error())?;
+    if !is_host_name(name) {
+        return Err(host_error());
+    }
+    Ok(Target::Host { name: name.to_ascii_lowercase(), port })
+}
+
+/// Letters, digits, hyphens and underscores in labels of 1 to 63, the last not all digits, so that
+/// a mistyped IPv4 address is not looked up as a name.
+fn is_host_name(name: &str) -> bool {
+    let labels = name.strip_suffix('.').unwrap_or(name);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let last_is_number =
+        labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    name.len() <= HOST_BYTES_MAX && labels.split('.').all(is_label) && !last_is_number
+}
+
+fn parse_name(text: &str) -> Result<Target, AddrError> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
+    let visible = text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+    (fits && visible)
+        .then(|| Target::Name(text.to_owned()))
+        .ok_or_else(|| AddrError::Name { text: shown(text) })
+}
+
+/// Flow labels say nothing about a place and have no spelling in a URL.
+fn without_flow(at: SocketAddr) -> SocketAddr {
+    match at {
+        SocketAddr::V6(mut v6) => {
+            v6.set_flowinfo(0);
+            v6.into()
+        }
+        SocketAddr::V4(_) => at,
+    }
+}
+
+/// Enough of a text for a person to recognise it in an error.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    #[test]
-    fn urls_round_trip() {
-        for url in [
-            "quic://127.0.0.1:7410",
-            "tcp://[::1]:0",
-            "quic://relay.example:7410#00112233445566778899aabbccddeeff",
-            "mem://a",
-        ] {
-            assert_eq!(url.parse::<TransportAddr>().unwrap().to_string(), url);
-        }
+    #[track_caller]
+    fn check(text: &str, printed: &str) {
+        assert_eq!(text.parse::<TransportAddr>().map(|a| a.to_string()), Ok(printed.to_owned()));
+    }
+
+    #[track_caller]
+    fn refused(text: &str) -> AddrError {
+        text.parse::<TransportAddr>().expect_err(text)
     }
 
     #[test]
-    fn wrong_urls_say_what_is_wrong() {
-        for (url, says) in [
-            ("127.0.0.1:7410", "is no URL"),
-            ("udp://a:1", "unknown scheme"),
-            ("serial:///dev/ttyUSB0", "not in this build"),
-            ("quic://a", "port is missing"),
-            ("quic://a:70000", "number from 0 to 65535"),
-            ("quic://::1:7410", "in brackets"),
-            ("quic://[::1]", "[IPv6]:PORT"),
-            ("quic://:1", "host is missing"),
-            ("quic://a:1#abc", "32 hex digits"),
-            ("quic://a b:1", "no host name"),
-        ] {
-            let error = url.parse::<TransportAddr>().unwrap_err().to_string();
-            assert!(error.contains(says), "{url}: {error}");
+    fn urls_of_the_manual_parse() {
+        check("quic://relay.example.org:7410", "quic://relay.example.org:7410");
+        check("tcp://192.0.2.7:443", "tcp://192.0.2.7:443");
+        check("quic://[2001:db8::1]:7410", "quic://[2001:db8::1]:7410");
+        check("quic://[::]:0", "quic://[::]:0");
+        check("tcp://[fe80::1%3]:7410", "tcp://[fe80::1%3]:7410");
+        check("mem://alice", "mem://alice");
+        check("quic://Relay.Example.org.:1", "quic://relay.example.org.:1");
+        let pin = "00112233445566778899aabbccddeeff";
+        check(&format!("tcp://localhost:1#{pin}"), &format!("tcp://localhost:1#{pin}"));
+    }
+
+    #[test]
+    fn faults_are_named() {
+        assert!(matches!(refused("relay:7410"), AddrError::NoScheme { .. }));
+        assert!(matches!(refused("http://a:1"), AddrError::UnknownScheme { .. }));
+        assert!(matches!(refused("serial:///dev/ttyUSB0?sf=7"), AddrError::NotInThisBuild { .. }));
+        assert!(matches!(refused("lora-sim://127.0.0.1:9"), AddrError::NotInThisBuild { .. }));
+        assert!(matches!(refused("quic://relay"), AddrError::Port { .. }));
+        assert!(matches!(refused("quic://relay:"), AddrError::Port { .. }));
+        assert!(matches!(refused("quic://relay:+1"), AddrError::Port { .. }));
+        assert!(matches!(refused("quic://relay:65536"), AddrError::Port { .. }));
+        assert!(matches!(refused("quic://2001:db8::1:7410"), AddrError::Host { .. }));
+        assert!(matches!(refused("quic://300.1.1.1:7410"), AddrError::Host { .. }));
+        assert!(matches!(refused("quic://:7410"), AddrError::Host { .. }));
+        assert!(matches!(refused("quic://a b:7410"), AddrError::Host { .. }));
+        assert!(matches!(refused("mem://"), AddrError::Name { .. }));
+        assert!(matches!(refused("tcp://a:1#1234"), AddrError::Pin(_)));
+        assert!(matches!(refused("tcp://a:1#"), AddrError::Pin(_)));
+    }
+
+    #[test]
+    fn a_transport_of_ones_own_has_a_scheme_of_its_own() {
+        let pigeon = Scheme::custom("pigeon").unwrap();
+        let at = TransportAddr::named(pigeon.clone(), "loft-3").unwrap();
+        assert_eq!(TransportAddr::parse_with("pigeon://loft-3", &[pigeon]), Ok(at));
+        assert_eq!(Scheme::custom("Pigeon"), None);
+        assert_eq!(Scheme::custom("pi/geon"), None);
+    }
+
+    fn target() -> impl Strategy<Value = (Scheme, Target)> {
+        let host = prop_oneof![Just(Scheme::QUIC), Just(Scheme::TCP)];
+        let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| Target::Socket((ip, port).into()));
+        let v6 = any::<([u16; 8], u16, u32)>().prop_map(|(ip, port, scope)| {
+            Target::Socket(std::net::SocketAddrV6::new(ip.into(), port, 0, scope).into())
+        });
+        let name = ("[a-z]([a-z0-9_]{0,20})(\\.[a-z][a-z0-9]{0,9}){0,3}", any::<u16>())
+            .prop_map(|(name, port)| Target::Host { name, port });
+        prop_oneof![
+            (host, prop_oneof![v4, v6, name]),
+            ("[!-\"$-~]{1,128}").prop_map(|name| (Scheme::MEM, Target::Name(name))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_parses_to_the_same((scheme, target) in target(), pin in any::<Option<[u8; 16]>>()) {
+            let addr = TransportAddr { scheme, target, pin: pin.map(Address) };
+            prop_assert_eq!(addr.to_string().parse(), Ok(addr));
+        }
+
+        #[test]
+        fn no_text_panics(text in "(quic|tcp|mem)://\\PC{0,40}") {
+            if let Ok(addr) = text.parse::<TransportAddr>() {
+                prop_assert_eq!(addr.to_string().parse(), Ok(addr));
+            }
         }
     }
 }

@@ -1,175 +1,389 @@
-//! Media: how bytes get to a neighbour and who the neighbour is. Nothing here knows what the
-//! frames mean.
+//! Media: how frames get from one node to a neighbour.
 //!
-//! A [`MeshTransport`] is one medium attached at one local endpoint. It dials and accepts
-//! [`Link`]s, whose far end is authenticated or openly nobody. Both halves of a link work on
-//! batches of whole frames, so that a call's cost is shared by what is at hand.
+//! A [`MeshTransport`] is one medium attached at one local endpoint, a *port*. It dials and accepts
+//! [`Link`]s; each is a neighbour on that port with a sending and a receiving half. Both halves work
+//! in batches, so that one boxed future serves many frames. Frames are opaque here: whole byte
+//! strings of 1 to [`FRAME_BYTES_MAX`](crate::wire::limits::FRAME_BYTES_MAX) bytes.
+//!
+//! What every medium promises, and `tests/transport_conformance.rs` checks on each:
+//!
+//! - Frames of one [`TrafficClass`] arrive in the order they were sent, whole, once. Between classes
+//!   there is no order but a preference: control before interactive before bulk. (A shared medium
+//!   may lose frames; it says so in [`TransportInfo::shared_medium`].)
+//! - Memory is bounded on both sides: a reader that stops stops the writer.
+//! - Dropping a future loses no byte and tears no frame ([`LinkSender::send`],
+//!   [`LinkReceiver::recv`], [`MeshTransport::accept`] all work inside `select!`).
+//! - An authenticated peer is who it says: its key is proven in the handshake, a pinned address is
+//!   compared before the link is handed out, and the channel binding is the same on both ends of
+//!   this link and on no other.
+//! - No peer can end a port's accept loop or delay another's handshake.
+//!
+//! Deliberately absent: keepalive, redial, credit, ban lists, anything that reads a frame. Those
+//! are decisions, and decisions live in `proto`.
 
-mod accept;
+use std::{fmt, future::Future, pin::Pin};
+
+use bytes::Bytes;
+
+use crate::wire::{Address, PublicKey, TrafficClass};
+
 pub mod addr;
 pub mod capability;
 pub mod error;
-pub mod framing;
 pub mod manager;
 pub mod mem;
+pub mod mem_shared;
 #[cfg(feature = "quic")]
 pub mod quic;
-pub mod stream;
 #[cfg(feature = "tcp")]
 pub mod tcp;
 pub mod tls;
 
-use std::pin::Pin;
+#[cfg(any(feature = "quic", feature = "tcp"))]
+mod dial;
+mod framing;
+#[cfg(any(feature = "quic", feature = "tcp"))]
+mod gate;
+mod inbox;
 
-use bytes::Bytes;
+pub use addr::{AddrError, Scheme, Target, TransportAddr};
+pub use capability::{CryptoMode, LinkProfile, TransportCapability};
+pub use error::{CloseCode, TransportError};
+pub use manager::{LinkFacts, TransportManager};
+pub use mem::{MemNetwork, MemPort};
+pub use mem_shared::{SharedMedium, SharedMediumOptions, SharedMemPort};
+#[cfg(feature = "quic")]
+pub use quic::{QuicOptions, QuicPort};
+#[cfg(feature = "tcp")]
+pub use tcp::{TcpOptions, TcpPort};
+pub use tls::TlsIdentity;
 
-pub use addr::{AddrError, TransportAddr};
-pub use capability::{CryptoMode, TransportCapability};
-pub use error::TransportError;
-pub use manager::TransportManager;
-
-use crate::wire::{FrameParts, PublicKey, TrafficClass};
-
-/// A boxed future: one allocation a batch is what object safety costs.
+/// A boxed future, so that transports can be trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What a port is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TransportInfo {
-    /// `quic`, `tcp`, `mem`, …
-    pub scheme: &'static str,
-    /// Where it listens, with the real port.
-    pub local: TransportAddr,
-    /// Largest frame in bytes.
-    pub mtu_bytes: usize,
-    /// How much it can carry.
-    pub capability: TransportCapability,
-    /// True where one transmission reaches several neighbours.
-    pub shared_medium: bool,
-}
+/// Frames one [`LinkReceiver::recv`] hands out at most, so that a flood on one link is looked at in
+/// slices.
+pub const RECV_FRAMES_MAX: usize = 64;
 
-/// One medium at one local endpoint.
+/// Bytes of one class that a sender holds unwritten before it refuses more
+/// ([`TransportError::Backlogged`]). Only callers that drop `send` futures ever get there.
+pub const BACKLOG_BYTES_MAX: usize = 256 * 1024;
+
+/// One medium attached at one local endpoint: a port.
+///
+/// Object safe, so that a program which embeds a node brings its own.
 pub trait MeshTransport: Send + Sync + 'static {
-    /// What it is.
+    /// What this port is. Constant over its life.
     fn info(&self) -> TransportInfo;
 
-    /// Opens a link. Names are resolved anew each time.
+    /// Opens a link to `to`. Names are resolved anew each time. A pin in `to` is compared with the
+    /// peer's proven key before the link is handed out. Media with a handshake give up after their
+    /// handshake timeout.
+    ///
+    /// An `Ok` says that the peer proved its key, not yet that it accepts ours: with TLS 1.3 the
+    /// dialler is done first. A refusal shows as the end of the link.
     ///
     /// # Errors
-    /// Anything that keeps the link from standing, a peer with another key than pinned included.
+    /// Any [`TransportError`]; [`TransportError::is_peer_fault`] and [`TransportError::is_local`]
+    /// tell where the cause is.
     fn dial<'a>(&'a self, to: &'a TransportAddr) -> BoxFuture<'a, Result<Link, TransportError>>;
 
-    /// The next inbound link, its handshake done. Handshakes run side by side; a peer whose
-    /// handshake fails is counted and never seen here.
+    /// The next inbound link, authenticated where the medium can. Handshakes run side by side;
+    /// the failure of one neither shows here nor delays another ([`MeshTransport::stats`] counts
+    /// them). Dropping the future loses no link.
     ///
     /// # Errors
-    /// The port itself is gone.
+    /// [`TransportError::PortClosed`] after [`MeshTransport::close`], and on ports that only dial.
     fn accept(&self) -> BoxFuture<'_, Result<Link, TransportError>>;
 
-    /// Neighbours that the medium hears; none where it has no such thing.
+    /// Neighbours this medium can hear or see without dialling; empty where it has no such sense.
     ///
     /// # Errors
-    /// The port itself is gone.
-    fn discover(&self) -> BoxFuture<'_, Result<Vec<TransportAddr>, TransportError>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
-    }
+    /// [`TransportError::PortClosed`] after [`MeshTransport::close`].
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<TransportAddr>, TransportError>>;
 
-    /// Sends to everyone who hears.
+    /// Sends `frames` to everybody in earshot, on media that have such a thing.
     ///
     /// # Errors
-    /// [`TransportError::Unsupported`] on media from point to point.
-    fn broadcast<'a>(&'a self, _frames: &'a [FrameParts]) -> BoxFuture<'a, Result<(), TransportError>> {
-        Box::pin(std::future::ready(Err(TransportError::Unsupported("broadcast"))))
+    /// [`TransportError::Unsupported`] on point-to-point media.
+    fn broadcast<'a>(&'a self, frames: &'a [FrameParts]) -> BoxFuture<'a, Result<(), TransportError>> {
+        let _ = frames;
+        let scheme = self.info().scheme;
+        Box::pin(async move { Err(TransportError::Unsupported { scheme, what: "broadcast" }) })
     }
 
-    /// Stops accepting. Links stay.
+    /// What this port refused and lost so far.
+    fn stats(&self) -> PortStats {
+        PortStats::default()
+    }
+
+    /// Stops accepting and dialling and frees the local endpoint. Links that are open stay open
+    /// where the medium lets them (TCP, memory); on QUIC, whose links share the port's socket, they
+    /// end with [`CloseCode::GOING_AWAY`], so close links first. Idempotent.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Who is on the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkPeer {
-    /// Proved possession of this key in the handshake.
-    Authenticated(PublicKey),
-    /// The medium cannot say.
-    Nobody,
+/// What a port is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportInfo {
+    /// Scheme of the addresses it dials.
+    pub scheme: Scheme,
+    /// Where it listens, with the real port; the unspecified address and port 0 if it only dials.
+    pub local: TransportAddr,
+    /// Largest frame in bytes.
+    pub mtu_bytes: usize,
+    /// What the medium carries.
+    pub capability: TransportCapability,
+    /// True where all ports hear all frames, and frames may be lost (radio).
+    pub shared_medium: bool,
 }
 
-/// Who opened a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// The peer did.
-    In,
-    /// This node did.
-    Out,
+/// What a port refused and lost since it was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PortStats {
+    /// Inbound connections accepted and authenticated.
+    pub accepted: u64,
+    /// Inbound connections that did not complete the handshake: other protocol, bad key, silence.
+    pub handshakes_failed: u64,
+    /// Inbound handshakes dropped because too many were under way at once.
+    pub handshakes_evicted: u64,
+    /// Authenticated links dropped because nobody took them from [`MeshTransport::accept`].
+    pub accept_overflows: u64,
+    /// Errors of the listening socket (out of file descriptors, mostly).
+    pub listen_errors: u64,
+    /// Frames a shared medium lost on the way to this port, by chance or by a full queue.
+    pub frames_lost: u64,
 }
 
-impl Direction {
-    /// Name in `qpc peers`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::In => "in",
-            Direction::Out => "out",
-        }
+/// A neighbour on a port. Dropping both halves ends it; [`LinkSender::close`] ends it with a reason.
+pub struct Link {
+    /// Who is on the other end.
+    pub peer: LinkPeer,
+    /// What the link is.
+    pub info: LinkInfo,
+    /// The sending half.
+    pub tx: Box<dyn LinkSender>,
+    /// The receiving half.
+    pub rx: Box<dyn LinkReceiver>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("peer", &self.peer).field("info", &self.info).finish_non_exhaustive()
     }
 }
 
-/// What a link is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Who is on the other end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkPeer {
+    /// The holder of this key, proven in the link's handshake. The key is canonical and not of
+    /// small order.
+    Authenticated(PublicKey),
+    /// The medium cannot say. Charge the port first, verified sources next.
+    Nobody,
+}
+
+impl LinkPeer {
+    /// The proven key, if there is one.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Authenticated(key) => Some(key),
+            Self::Nobody => None,
+        }
+    }
+
+    /// The address of the proven key, if there is one.
+    pub fn address(&self) -> Option<Address> {
+        self.public_key().map(crate::crypto::compute_address)
+    }
+}
+
+/// Who opened a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer dialled us.
+    In,
+    /// We dialled.
+    Out,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::In => "in",
+            Self::Out => "out",
+        })
+    }
+}
+
+/// What a link is. Constant over its life.
+#[derive(Debug, Clone, PartialEq)]
 pub struct LinkInfo {
-    /// The far end: as dialled, or as seen.
+    /// The peer's end as this port saw it: an IP address even where a name was dialled, never with
+    /// a pin. For inbound links it names the peer's ephemeral port on TCP, so it cannot be dialled.
     pub remote: TransportAddr,
     /// Who opened it.
     pub direction: Direction,
     /// Largest frame in bytes.
     pub mtu_bytes: usize,
-    /// How much it can carry.
+    /// What the medium carries.
     pub capability: TransportCapability,
-    /// The same 32 bytes at both ends and on no other link; zeros where the medium has none.
+    /// 32 bytes that both ends of this link share and no other link has (RFC 9266 style: exported
+    /// from TLS, label [`tls::CHANNEL_BINDING_LABEL`]). All zero where the peer is
+    /// [`LinkPeer::Nobody`].
     pub channel_binding: [u8; 32],
 }
 
-/// An open link.
-pub struct Link {
-    /// Who is on the other end.
-    pub peer: LinkPeer,
-    /// What it is.
-    pub info: LinkInfo,
-    /// Writes.
-    pub tx: Box<dyn LinkSender>,
-    /// Reads.
-    pub rx: Box<dyn LinkReceiver>,
-}
-
-impl std::fmt::Debug for Link {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("peer", &self.peer).field("info", &self.info).finish_non_exhaustive()
-    }
-}
-
-/// The writing half of a link.
+/// The sending half of a link.
 pub trait LinkSender: Send {
-    /// Writes a batch of one class. Pending while the peer reads no more: memory stays bounded.
-    /// Not to be dropped half-way, or the stream is torn.
+    /// Takes `frames` into the queue of `class` and resolves once the medium took them all.
+    ///
+    /// The frames are taken by the call itself, before the future is polled, so dropping the future
+    /// neither loses nor tears one; what was not written yet is written by the next `send` of the
+    /// class, and `send(class, &[])` does just that. A writer can therefore drop a bulk send that
+    /// waits for the peer's window when control traffic arrives, and resume it afterwards.
     ///
     /// # Errors
-    /// The link is gone, or a frame is larger than it carries.
+    /// - [`TransportError::FrameTooLarge`] or [`TransportError::EmptyFrame`]: nothing was taken.
+    /// - [`TransportError::Backlogged`]: more than [`BACKLOG_BYTES_MAX`] of the class are unwritten;
+    ///   nothing was taken.
+    /// - [`TransportError::Closed`], [`TransportError::Lost`], [`TransportError::LinkClosed`]: the
+    ///   link is over.
     fn send<'a>(
         &'a mut self,
         class: TrafficClass,
         frames: &'a [FrameParts],
     ) -> BoxFuture<'a, Result<(), TransportError>>;
 
-    /// Gives what was written a moment to arrive, then closes.
-    fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()>;
+    /// Bytes of `class` taken and not yet handed to the medium.
+    fn unwritten_bytes(&self, class: TrafficClass) -> usize;
+
+    /// Ends the link: writes what was taken, waits a moment for the peer to get it
+    /// ([`CLOSE_FLUSH_TIMEOUT`]), and says `code` and `reason` (cut at
+    /// [`CLOSE_REASON_BYTES_MAX`] bytes). Both halves are over then. Idempotent.
+    fn close<'a>(&'a mut self, code: CloseCode, reason: &'a str) -> BoxFuture<'a, ()>;
 }
 
-/// The reading half of a link.
+/// The receiving half of a link.
 pub trait LinkReceiver: Send {
-    /// Reads at least one whole frame, and what else is at hand, into `out`. Dropping the future
-    /// loses nothing.
+    /// Appends to `out` at least one whole frame and what else is at hand, at most
+    /// [`RECV_FRAMES_MAX`]. Dropping the future loses nothing.
+    ///
+    /// Frames share the buffer they arrived in. Whoever keeps one longer than passing it on takes
+    /// copies it, or it keeps its neighbours' bytes in memory.
     ///
     /// # Errors
-    /// The link is gone, or the peer broke the framing.
+    /// The end of the link, after all frames that arrived before it; the same error from then on.
+    /// - [`TransportError::Closed`]: the peer closed, with its code and reason.
+    /// - [`TransportError::Lost`]: the link ended without a word.
+    /// - [`TransportError::LinkClosed`]: this end closed it.
+    /// - [`TransportError::FrameTooLarge`], [`TransportError::EmptyFrame`],
+    ///   [`TransportError::Protocol`]: the peer broke the framing; the link was closed.
     fn recv<'a>(&'a mut self, out: &'a mut Vec<Bytes>) -> BoxFuture<'a, Result<(), TransportError>>;
+}
+
+/// Longest reason a close carries, in bytes of UTF-8.
+pub const CLOSE_REASON_BYTES_MAX: usize = crate::wire::limits::GOODBYE_TEXT_BYTES_MAX;
+
+/// How long [`LinkSender::close`] waits for what was taken to reach the peer.
+pub const CLOSE_FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A frame to send: a fresh head of a few bytes and a tail that is shared.
+///
+/// An envelope that is passed on differs from what was received in a few leading bytes only; the
+/// tail is the received bytes themselves, copied for the first time when the medium coalesces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameParts {
+    /// The first bytes.
+    pub head: SmallHead,
+    /// The rest.
+    pub tail: Bytes,
+}
+
+impl FrameParts {
+    /// A frame in one piece.
+    pub fn whole(frame: impl Into<Bytes>) -> Self {
+        Self { head: SmallHead::EMPTY, tail: frame.into() }
+    }
+
+    /// Its length in bytes.
+    pub fn len(&self) -> usize {
+        self.head.as_slice().len().saturating_add(self.tail.len())
+    }
+
+    /// True for a frame of no bytes, which no medium sends.
+    pub fn is_empty(&self) -> bool {
+        self.head.as_slice().is_empty() && self.tail.is_empty()
+    }
+
+    /// The frame in one piece; free where the head is empty.
+    pub fn to_bytes(&self) -> Bytes {
+        if self.head.as_slice().is_empty() {
+            return self.tail.clone();
+        }
+        let mut whole = Vec::with_capacity(self.len());
+        whole.extend_from_slice(self.head.as_slice());
+        whole.extend_from_slice(&self.tail);
+        whole.into()
+    }
+}
+
+impl From<Bytes> for FrameParts {
+    fn from(frame: Bytes) -> Self {
+        Self::whole(frame)
+    }
+}
+
+/// Up to [`SmallHead::CAPACITY`] bytes, inline.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SmallHead {
+    len: u8,
+    bytes: [u8; SmallHead::CAPACITY],
+}
+
+impl SmallHead {
+    /// Bytes it holds at most: array head, frame type, array head, hop count (2), byte string head.
+    pub const CAPACITY: usize = 8;
+
+    /// No bytes.
+    pub const EMPTY: SmallHead = SmallHead { len: 0, bytes: [0; Self::CAPACITY] };
+
+    /// Copies `head`; none if it is longer than [`SmallHead::CAPACITY`].
+    pub fn new(head: &[u8]) -> Option<Self> {
+        let mut bytes = [0; Self::CAPACITY];
+        bytes.get_mut(..head.len())?.copy_from_slice(head);
+        Some(Self { len: u8::try_from(head.len()).ok()?, bytes })
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
+    }
+}
+
+impl fmt::Debug for SmallHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SmallHead({})", crate::wire::ids::hex(self.as_slice()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_head_holds_eight_bytes_and_no_more() {
+        assert_eq!(SmallHead::new(b"12345678").map(|h| h.as_slice().to_vec()), Some(b"12345678".to_vec()));
+        assert_eq!(SmallHead::new(b"123456789"), None);
+        assert_eq!(SmallHead::new(b""), Some(SmallHead::EMPTY));
+    }
+
+    #[test]
+    fn parts_join_and_a_headless_frame_is_not_copied() {
+        let tail = Bytes::from_static(b"tail");
+        let whole = FrameParts::whole(tail.clone());
+        assert_eq!(whole.to_bytes().as_ptr(), tail.as_ptr());
+        let parts = FrameParts { head: SmallHead::new(b"he").unwrap_or(SmallHead::EMPTY), tail };
+        assert_eq!((parts.len(), parts.to_bytes()), (6, Bytes::from_static(b"hetail")));
+    }
 }

@@ -1,333 +1,352 @@
-//! QUIC links. Control, interactive and bulk frames ride on three streams a direction, so that a
-//! lost packet of a file delays no chat line and no keepalive.
+//! Links over QUIC: TLS by node identity, a stream for each class.
 //!
-//! A stream's first byte names its class. Streams are opened when their class is first used.
+//! One UDP socket listens and dials. Each side opens at most three unidirectional streams, one a
+//! class; the first byte of a stream is its class, frames behind 16-bit lengths follow. A class
+//! whose reader is slow fills its own window and holds up no other.
+//!
+//! Memory of one link is bounded by its windows: 128 KiB a stream and three streams, so 384 KiB of
+//! received bytes and as many sent and unacknowledged at worst; an idle link holds a few KiB. The
+//! connection's window is the sum of its streams', so a full stream cannot starve another. 500
+//! links that all stand still at both ends are 375 MiB; 128 KiB in flight a class carry 21 Mbit/s
+//! at 50 ms round trip.
+//!
+//! Keepalive is off: the link layer pings. The idle timeout of 60 s is what is left when it cannot.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, RecvStream, SendStream,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
-    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+    AcceptUni, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ReadError, RecvStream,
+    SendStream, TokioRuntime, TransportConfig, VarInt, WriteError,
+    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use tokio::{io::AsyncReadExt, task::AbortHandle};
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
 
 use super::{
-    BoxFuture, Direction, Link, LinkInfo, LinkPeer, LinkReceiver, LinkSender, MeshTransport, TransportAddr,
-    TransportCapability, TransportError, TransportInfo,
-    accept::{Accepted, Deliver, HANDSHAKE_TIMEOUT, accepted, check_peer, listen_error, resolve},
-    framing::{FrameBuffer, put_frame},
+    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkReceiver,
+    LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr, TransportCapability,
+    TransportError, TransportInfo,
+    dial::{race, resolve},
+    error::cut_reason,
+    framing::{FrameQueue, FrameReader, Item, check_frames, refill, take, with_scratch},
+    gate::{Gate, Ticket},
+    inbox::{Inbox, count},
     tls::{self, TlsIdentity},
 };
-use crate::wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX};
 
-/// Streams a peer may have open towards us: one a class.
-const STREAMS_MAX: u32 = 3;
+/// Streams a peer may open: one a class.
+const STREAMS: usize = TrafficClass::ALL.len();
 
-/// Bytes of one class that the peer may have under way. A window of 1 MiB fills 80 Mbit/s at 100 ms.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+/// How long [`MeshTransport::close`] waits for peers to hear that the port goes.
+const PORT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The link layer pings every 15 s, so a connection that is silent this long is dead.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Connection attempts that wait for the accept loop. It only hands them on, so few ever wait.
+const INCOMING_MAX: usize = 1_024;
 
-/// How long a closing connection waits for what was written to be acknowledged.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+/// Early packets kept for all of them together.
+const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// A QUIC port: one UDP socket that listens and dials.
-#[derive(Debug)]
-pub struct QuicTransport {
-    identity: TlsIdentity,
-    endpoint: Endpoint,
-    local: TransportAddr,
-    accepted: Accepted,
-    accepting: AbortHandle,
+/// Bounds of a QUIC port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuicOptions {
+    /// Longest handshake, in and out.
+    pub handshake_timeout: Duration,
+    /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
+    /// most of them is dropped. From a quarter of it on, newcomers have to show that their address
+    /// is theirs first (Retry), which costs them a round trip and us nothing.
+    pub handshakes_max: usize,
+    /// Silence after which a link is lost.
+    pub idle_timeout: Duration,
+    /// Received bytes of one class that wait for the reader.
+    pub stream_window_bytes: u32,
 }
 
-impl QuicTransport {
-    /// Listens on `at`; port 0 takes any free one.
+impl Default for QuicOptions {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            handshakes_max: 256,
+            idle_timeout: Duration::from_secs(60),
+            stream_window_bytes: 128 * 1024,
+        }
+    }
+}
+
+/// A QUIC port. Dropping it stops listening; its links stay until they are closed.
+pub struct QuicPort {
+    shared: Arc<Shared>,
+    local: TransportAddr,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    identity: TlsIdentity,
+    options: QuicOptions,
+    transport: Arc<TransportConfig>,
+    inbox: Inbox,
+    gate: Arc<Gate>,
+    endpoints: Mutex<Endpoints>,
+}
+
+/// The port's sockets.
+#[derive(Default)]
+struct Endpoints {
+    listening: Option<Endpoint>,
+    /// For addresses the listening socket has no way to: bound to loopback, or to one family.
+    dialling_v4: Option<Endpoint>,
+    dialling_v6: Option<Endpoint>,
+}
+
+impl QuicPort {
+    /// Listens at `at` (`quic://HOST:PORT`, port 0 for any free one) and dials.
     ///
     /// # Errors
-    /// The port is in use or cannot be opened.
-    pub async fn bind(at: &TransportAddr, identity: TlsIdentity) -> Result<Self, TransportError> {
-        let mut last = None;
-        for addr in resolve(at).await? {
-            match std::net::UdpSocket::bind(addr) {
-                Ok(socket) => return Self::start(socket, identity, at),
-                Err(error) => last = Some(error),
+    /// [`TransportError::PortInUse`] and the other local errors of a listener.
+    pub async fn listen(
+        identity: &TlsIdentity,
+        at: &TransportAddr,
+        options: QuicOptions,
+    ) -> Result<Self, TransportError> {
+        let at = at.clone().with_pin(None);
+        let mut failed = TransportError::Unsupported { scheme: Scheme::QUIC, what: "listen there" };
+        for address in resolve(&at).await? {
+            match UdpSocket::bind(address) {
+                Ok(socket) => return Self::serve(identity, options, socket, &at),
+                Err(error) => failed = TransportError::from_io(&at, &error),
             }
         }
-        let error = last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
-        Err(listen_error(at, error))
+        Err(failed)
     }
 
-    fn start(
-        socket: std::net::UdpSocket,
-        identity: TlsIdentity,
+    /// Dials only.
+    pub fn dial_only(identity: &TlsIdentity, options: QuicOptions) -> Self {
+        let shared = Arc::new(Shared::new(identity, options));
+        let local = TransportAddr::socket(Scheme::QUIC, (Ipv6Addr::UNSPECIFIED, 0).into());
+        Self { shared, local, accepting: Mutex::new(None) }
+    }
+
+    fn serve(
+        identity: &TlsIdentity,
+        options: QuicOptions,
+        socket: UdpSocket,
         at: &TransportAddr,
     ) -> Result<Self, TransportError> {
-        let tls_error = |e: quinn::crypto::rustls::NoInitialCipherSuite| TransportError::Tls(e.to_string());
-        let transport = Arc::new(transport_config());
-        let server = QuicServerConfig::try_from(identity.server()).map_err(tls_error)?;
-        let mut server = ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(transport.clone());
-        let client = QuicClientConfig::try_from(identity.client()).map_err(tls_error)?;
-        let mut client = ClientConfig::new(Arc::new(client));
-        client.transport_config(transport);
-        let mut endpoint =
-            Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime))
-                .map_err(|e| listen_error(at, e))?;
-        endpoint.set_default_client_config(client);
-        let bound = endpoint.local_addr().map_err(|e| listen_error(at, e))?;
-        let (deliver, accepted) = accepted();
-        let accepting = tokio::spawn(accept_all(endpoint.clone(), identity.clone(), deliver)).abort_handle();
-        Ok(Self { identity, endpoint, local: TransportAddr::socket("quic", bound), accepted, accepting })
+        let io = |error| TransportError::from_io(at, &error);
+        let shared = Arc::new(Shared::new(identity, options));
+        let bound = socket.local_addr().map_err(io)?;
+        let config = Some(shared.server_config()?);
+        let endpoint = Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime));
+        let endpoint = endpoint.map_err(io)?;
+        shared.lock().listening = Some(endpoint.clone());
+        let task = tokio::spawn(accept_loop(Arc::clone(&shared), endpoint));
+        let local = TransportAddr::socket(Scheme::QUIC, bound);
+        Ok(Self { shared, local, accepting: Mutex::new(Some(task)) })
     }
 
-    async fn connect(&self, to: &TransportAddr, at: SocketAddr) -> Result<Link, TransportError> {
-        let unreachable = |reason: String| TransportError::Unreachable { addr: to.clone(), reason };
-        // A dual-stack socket reaches IPv4 peers by their mapped addresses.
-        let at = match (at, self.endpoint.local_addr()) {
-            (SocketAddr::V4(v4), Ok(SocketAddr::V6(_))) => {
-                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
-            }
-            (at, _) => at,
+    fn shut(&self) {
+        self.shared.inbox.close();
+        if let Some(task) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+        self.shared.gate.clear();
+    }
+}
+
+impl Shared {
+    fn new(identity: &TlsIdentity, options: QuicOptions) -> Self {
+        Self {
+            identity: identity.clone(),
+            options,
+            transport: Arc::new(transport_config(&options)),
+            inbox: Inbox::new(),
+            gate: Gate::new(options.handshakes_max),
+            endpoints: Mutex::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server_config(&self) -> Result<quinn::ServerConfig, TransportError> {
+        let tls = QuicServerConfig::try_from(self.identity.server_config()?).map_err(no_initial_suite)?;
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        config.max_incoming(INCOMING_MAX);
+        config.incoming_buffer_size(INCOMING_BYTES_MAX / 64);
+        config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
+        Ok(config)
+    }
+
+    async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
+        let attempt = async { race(resolve(to).await?, |address| self.dial_address(to, address)).await };
+        let limit = self.options.handshake_timeout;
+        timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out(to, limit)))
+    }
+
+    async fn dial_address(&self, to: &TransportAddr, address: SocketAddr) -> Result<Link, TransportError> {
+        let check = self.identity.check(to.pin().copied());
+        let tls = self.identity.client_config(Arc::clone(&check))?;
+        let tls = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        let connecting = self
+            .endpoint_towards(to, address)?
+            .connect_with(config, address, tls::NO_NAME)
+            .map_err(|error| TransportError::Io { url: to.clone(), detail: error.to_string() })?;
+        let connection = connecting
+            .await
+            .map_err(|error| check.error_or(to, || handshake_error(to, &error, self.options.idle_timeout)))?;
+        self.link(to, connection, Direction::Out)
+    }
+
+    /// The listening socket where it can reach `address`, else one made for it.
+    fn endpoint_towards(&self, to: &TransportAddr, address: SocketAddr) -> Result<Endpoint, TransportError> {
+        if self.inbox.is_closed() {
+            return Err(TransportError::PortClosed);
+        }
+        let mut endpoints = self.lock();
+        if let Some(listening) = &endpoints.listening
+            && listening.local_addr().is_ok_and(|local| reaches(local, address))
+        {
+            return Ok(listening.clone());
+        }
+        let (slot, any) = if address.is_ipv4() {
+            (&mut endpoints.dialling_v4, SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+        } else {
+            (&mut endpoints.dialling_v6, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
         };
-        let connecting =
-            self.endpoint.connect(at, tls::SERVER_NAME).map_err(|e| unreachable(e.to_string()))?;
-        let connection = connecting.await.map_err(|e| match e {
-            ConnectionError::TransportError(e) => {
-                TransportError::Handshake { addr: to.clone(), reason: e.to_string() }
+        if let Some(endpoint) = slot {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = UdpSocket::bind(any).and_then(|socket| {
+            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+        });
+        let endpoint = endpoint.map_err(|error| TransportError::from_io(to, &error))?;
+        Ok(slot.insert(endpoint).clone())
+    }
+
+    async fn greet(&self, incoming: Incoming, ticket: Ticket) {
+        let url = TransportAddr::socket(Scheme::QUIC, canonical(incoming.remote_address()));
+        let limit = self.options.handshake_timeout;
+        let handshake = async { incoming.accept()?.await };
+        let greeted = match timeout(limit, handshake).await {
+            Ok(Ok(connection)) => self.link(&url, connection, Direction::In),
+            Ok(Err(error)) => Err(handshake_error(&url, &error, self.options.idle_timeout)),
+            Err(_) => Err(timed_out(&url, limit)),
+        };
+        drop(ticket);
+        match greeted {
+            Ok(link) => {
+                if let Err(mut link) = self.inbox.deliver(link) {
+                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
+                }
             }
-            other => unreachable(describe(&other)),
-        })?;
-        open(connection, &self.identity, to.clone(), Direction::Out)
+            Err(error) => {
+                count(&self.inbox.counters.handshakes_failed);
+                tracing::debug!(%error, "inbound handshake failed");
+            }
+        }
+    }
+
+    /// The link of a finished handshake with `url`.
+    fn link(
+        &self,
+        url: &TransportAddr,
+        connection: Connection,
+        direction: Direction,
+    ) -> Result<Link, TransportError> {
+        let alpn = downcast::<HandshakeData>(connection.handshake_data()).and_then(|data| data.protocol);
+        let certificates = downcast::<Vec<CertificateDer<'static>>>(connection.peer_identity());
+        let key = tls::proven_key(url, certificates.as_deref(), alpn.as_deref())?;
+        let mut channel_binding = [0; 32];
+        connection.export_keying_material(&mut channel_binding, tls::CHANNEL_BINDING_LABEL, &[]).map_err(
+            |_| TransportError::Handshake { url: url.clone(), detail: "the session exports no keys".into() },
+        )?;
+        let idle_timeout = self.options.idle_timeout;
+        Ok(Link {
+            peer: LinkPeer::Authenticated(key),
+            info: LinkInfo {
+                remote: TransportAddr::socket(Scheme::QUIC, canonical(connection.remote_address())),
+                direction,
+                mtu_bytes: FRAME_BYTES_MAX,
+                capability: TransportCapability::Unconstrained,
+                channel_binding,
+            },
+            tx: Box::new(QuicSender {
+                connection: connection.clone(),
+                classes: TrafficClass::ALL.map(ClassOut::new),
+                idle_timeout,
+                closed: false,
+            }),
+            rx: Box::new(QuicReceiver {
+                connection,
+                unlabelled: Vec::new(),
+                classes: Default::default(),
+                idle_timeout,
+                over: None,
+            }),
+        })
     }
 }
 
-impl Drop for QuicTransport {
-    fn drop(&mut self) {
-        self.accepting.abort();
+async fn accept_loop(shared: Arc<Shared>, endpoint: Endpoint) {
+    while let Some(incoming) = endpoint.accept().await {
+        let busy = shared.gate.len().saturating_mul(4) >= shared.options.handshakes_max;
+        let incoming = if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+            match incoming.retry() {
+                Ok(()) => continue,
+                Err(refused) => refused.into_incoming(),
+            }
+        } else {
+            incoming
+        };
+        let (ticket, evicted) = shared.gate.enter(incoming.remote_address().ip());
+        if evicted {
+            count(&shared.inbox.counters.handshakes_evicted);
+        }
+        let id = ticket.id();
+        let greeter = Arc::clone(&shared);
+        let task = tokio::spawn(async move { greeter.greet(incoming, ticket).await });
+        shared.gate.arm(id, task.abort_handle());
     }
 }
 
-fn transport_config() -> TransportConfig {
+fn transport_config(options: &QuicOptions) -> TransportConfig {
+    let streams = u8::try_from(STREAMS).unwrap_or(u8::MAX);
+    let window = options.stream_window_bytes.max(1);
+    // The sum of the streams' windows: none can use up another's.
+    let link_window = window.saturating_mul(u32::from(streams));
+    let idle = u32::try_from(options.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     let mut config = TransportConfig::default();
     config
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        // The streams' windows add up, so that no class can use up another's.
-        .receive_window(VarInt::from_u32(STREAM_WINDOW.saturating_mul(STREAMS_MAX)))
-        .send_window(u64::from(STREAM_WINDOW) * u64::from(STREAMS_MAX))
-        .datagram_receive_buffer_size(None)
-        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
+        .max_concurrent_uni_streams(VarInt::from_u32(streams.into()))
+        .stream_receive_window(VarInt::from_u32(window))
+        .receive_window(VarInt::from_u32(link_window))
+        .send_window(link_window.into())
+        .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
+        .keep_alive_interval(None)
+        .datagram_receive_buffer_size(None);
     config
 }
 
-async fn accept_all(endpoint: Endpoint, identity: TlsIdentity, deliver: Deliver) {
-    while let Some(incoming) = endpoint.accept().await {
-        let remote = TransportAddr::socket("quic", incoming.remote_address());
-        let identity = identity.clone();
-        let handshake = async move {
-            let connection = incoming
-                .await
-                .map_err(|e| TransportError::Handshake { addr: remote.clone(), reason: describe(&e) })?;
-            open(connection, &identity, remote, Direction::In)
-        };
-        deliver.run("quic", handshake).await;
-    }
-}
-
-fn describe(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::ApplicationClosed(close) => String::from_utf8_lossy(&close.reason).into_owned(),
-        ConnectionError::TimedOut => "no answer".into(),
-        other => other.to_string(),
-    }
-}
-
-fn open(
-    connection: Connection,
-    identity: &TlsIdentity,
-    remote: TransportAddr,
-    direction: Direction,
-) -> Result<Link, TransportError> {
-    let failed = |reason: String| TransportError::Handshake { addr: remote.clone(), reason };
-    let shown = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or_else(|| failed("the peer showed no key".into()))?;
-    let peer = tls::peer_key(&shown).map_err(|e| failed(e.to_string()))?;
-    let mut channel_binding = [0; 32];
-    connection
-        .export_keying_material(&mut channel_binding, tls::EXPORTER_LABEL, &[])
-        .map_err(|_| failed("no channel binding".into()))?;
-    if let Err(error) = check_peer(&identity.own(), &peer, &remote) {
-        connection.close(VarInt::from_u32(0), b"wrong peer");
-        return Err(error);
-    }
-    Ok(Link {
-        peer: LinkPeer::Authenticated(peer),
-        info: LinkInfo {
-            remote,
-            direction,
-            mtu_bytes: FRAME_BYTES_MAX,
-            capability: TransportCapability::Unconstrained,
-            channel_binding,
-        },
-        tx: Box::new(QuicSender {
-            connection: connection.clone(),
-            streams: [None, None, None],
-            buffer: BytesMut::new(),
-        }),
-        rx: Box::new(QuicReceiver { connection, unnamed: None, streams: [None, None, None] }),
-    })
-}
-
-fn broken(error: &ConnectionError) -> TransportError {
-    let by_peer =
-        matches!(error, ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_));
-    TransportError::Closed { reason: describe(error), by_peer }
-}
-
-struct QuicSender {
-    connection: Connection,
-    streams: [Option<SendStream>; 3],
-    buffer: BytesMut,
-}
-
-impl LinkSender for QuicSender {
-    fn send<'a>(
-        &'a mut self,
-        class: TrafficClass,
-        frames: &'a [FrameParts],
-    ) -> BoxFuture<'a, Result<(), TransportError>> {
-        Box::pin(async move {
-            let [control, interactive, bulk] = &mut self.streams;
-            let slot = match class {
-                TrafficClass::Control => control,
-                TrafficClass::Interactive => interactive,
-                TrafficClass::Bulk => bulk,
-            };
-            self.buffer.clear();
-            let stream = match slot {
-                Some(stream) => stream,
-                None => {
-                    let stream = self.connection.open_uni().await.map_err(|e| broken(&e))?;
-                    // Keepalives and receipts are worth more than what waits behind them.
-                    drop(stream.set_priority(-(class as i32)));
-                    self.buffer.extend_from_slice(&[class as u8]);
-                    slot.insert(stream)
-                }
-            };
-            for frame in frames {
-                put_frame(&mut self.buffer, frame)?;
-            }
-            stream.write_all(&self.buffer).await.map_err(|e| match e {
-                quinn::WriteError::ConnectionLost(e) => broken(&e),
-                other => TransportError::broken(other),
-            })
-        })
-    }
-
-    fn close<'a>(&'a mut self, reason: &'a str) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            // Closing discards what is not acknowledged, so the streams are ended first.
-            let flush = async {
-                for stream in self.streams.iter_mut().flatten() {
-                    if stream.finish().is_ok() {
-                        drop(stream.stopped().await);
-                    }
-                }
-            };
-            drop(tokio::time::timeout(FLUSH_WITHIN, flush).await);
-            self.connection.close(VarInt::from_u32(0), reason.as_bytes());
-        })
-    }
-}
-
-struct Inbound {
-    stream: RecvStream,
-    buffer: FrameBuffer,
-    ended: bool,
-}
-
-struct QuicReceiver {
-    connection: Connection,
-    /// A stream whose first byte has not come yet.
-    unnamed: Option<RecvStream>,
-    streams: [Option<Inbound>; 3],
-}
-
-/// Reads what there is; pending for ever where the stream is not open or has ended.
-async fn fill(inbound: &mut Option<Inbound>) -> Result<(), TransportError> {
-    match inbound {
-        Some(inbound) if !inbound.ended => {
-            let read = inbound.stream.read_buf(inbound.buffer.room()).await;
-            inbound.ended = read.map_err(TransportError::broken)? == 0;
-            Ok(())
-        }
-        _ => std::future::pending().await,
-    }
-}
-
-async fn name(unnamed: &mut Option<RecvStream>) -> Result<u8, TransportError> {
-    match unnamed {
-        Some(stream) => stream.read_u8().await.map_err(TransportError::broken),
-        None => std::future::pending().await,
-    }
-}
-
-impl QuicReceiver {
-    fn classify(&mut self, class: u8) -> Result<(), TransportError> {
-        let slot = self.streams.get_mut(usize::from(class));
-        match (slot, self.unnamed.take()) {
-            (Some(slot @ None), Some(stream)) => {
-                *slot = Some(Inbound { stream, buffer: FrameBuffer::default(), ended: false });
-                Ok(())
-            }
-            _ => Err(TransportError::broken("a stream of a class that is open, or of none")),
-        }
-    }
-}
-
-impl LinkReceiver for QuicReceiver {
-    fn recv<'a>(&'a mut self, out: &'a mut Vec<Bytes>) -> BoxFuture<'a, Result<(), TransportError>> {
-        Box::pin(async move {
-            loop {
-                for inbound in self.streams.iter_mut().flatten() {
-                    inbound.buffer.drain_into(out)?;
-                }
-                if !out.is_empty() {
-                    return Ok(());
-                }
-                let [control, interactive, bulk] = &mut self.streams;
-                let may_accept = self.unnamed.is_none();
-                let class = tokio::select! {
-                    biased;
-                    filled = fill(control) => { filled?; None }
-                    filled = fill(interactive) => { filled?; None }
-                    filled = fill(bulk) => { filled?; None }
-                    class = name(&mut self.unnamed) => Some(class?),
-                    stream = self.connection.accept_uni(), if may_accept => {
-                        self.unnamed = Some(stream.map_err(|e| broken(&e))?);
-                        None
-                    }
-                };
-                if let Some(class) = class {
-                    self.classify(class)?;
-                }
-            }
-        })
-    }
-}
-
-impl MeshTransport for QuicTransport {
+impl MeshTransport for QuicPort {
     fn info(&self) -> TransportInfo {
         TransportInfo {
-            scheme: "quic",
+            scheme: Scheme::QUIC,
             local: self.local.clone(),
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
@@ -336,31 +355,423 @@ impl MeshTransport for QuicTransport {
     }
 
     fn dial<'a>(&'a self, to: &'a TransportAddr) -> BoxFuture<'a, Result<Link, TransportError>> {
-        Box::pin(async move {
-            let mut last = TransportError::Unreachable { addr: to.clone(), reason: "no address".into() };
-            for at in resolve(to).await? {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, self.connect(to, at)).await {
-                    Ok(Ok(link)) => return Ok(link),
-                    Ok(Err(error)) => last = error,
-                    Err(_) => {
-                        last = TransportError::Unreachable {
-                            addr: to.clone(),
-                            reason: "no answer in 10 s".into(),
-                        };
-                    }
-                }
-            }
-            Err(last)
-        })
+        Box::pin(self.shared.dial(to))
     }
 
     fn accept(&self) -> BoxFuture<'_, Result<Link, TransportError>> {
-        Box::pin(self.accepted.next())
+        Box::pin(self.shared.inbox.accept())
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<TransportAddr>, TransportError>> {
+        let open = !self.shared.inbox.is_closed();
+        Box::pin(async move { if open { Ok(Vec::new()) } else { Err(TransportError::PortClosed) } })
+    }
+
+    fn stats(&self) -> PortStats {
+        self.shared.inbox.stats()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.endpoint.set_server_config(None);
-        self.accepting.abort();
-        Box::pin(std::future::ready(()))
+        self.shut();
+        let Endpoints { listening, dialling_v4, dialling_v6 } = std::mem::take(&mut *self.shared.lock());
+        Box::pin(async move {
+            for endpoint in [listening, dialling_v4, dialling_v6].into_iter().flatten() {
+                endpoint.close(varint(CloseCode::GOING_AWAY), b"the port is being closed");
+                let _ = timeout(PORT_CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+            }
+        })
+    }
+}
+
+impl Drop for QuicPort {
+    fn drop(&mut self) {
+        self.shut();
+        // Refuses newcomers from here on; the socket stays for the links that are open.
+        if let Some(endpoint) = &self.shared.lock().listening {
+            endpoint.set_server_config(None);
+        }
+    }
+}
+
+impl fmt::Debug for QuicPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QuicPort({})", self.local)
+    }
+}
+
+struct QuicSender {
+    connection: Connection,
+    classes: [ClassOut; STREAMS],
+    idle_timeout: Duration,
+    closed: bool,
+}
+
+/// What leaves in one class.
+struct ClassOut {
+    class: TrafficClass,
+    /// None until the first frame.
+    stream: Option<SendStream>,
+    /// On its way into the stream.
+    chunk: Bytes,
+    wire: BytesMut,
+    waiting: FrameQueue,
+}
+
+impl ClassOut {
+    fn new(class: TrafficClass) -> Self {
+        let mut wire = BytesMut::new();
+        wire.put_u8(class as u8);
+        Self { class, stream: None, chunk: Bytes::new(), wire, waiting: FrameQueue::default() }
+    }
+
+    fn unwritten_bytes(&self) -> usize {
+        // The label alone is nothing to send.
+        let label = usize::from(self.stream.is_none());
+        let buffered = self.chunk.len().saturating_add(self.wire.len()).saturating_sub(label);
+        buffered.saturating_add(self.waiting.bytes())
+    }
+
+    /// Each await leaves everything in its place, so the future may be dropped at any of them.
+    async fn flush(&mut self, connection: &Connection) -> Result<(), WriteError> {
+        while self.unwritten_bytes() > 0 {
+            let stream = match &mut self.stream {
+                Some(stream) => stream,
+                None => {
+                    let stream = connection.open_uni().await?;
+                    // Lower numbers are more urgent here, higher ones there.
+                    let _ = stream.set_priority(-i32::from(self.class as u8));
+                    self.stream.insert(stream)
+                }
+            };
+            if self.chunk.is_empty() {
+                refill(&mut self.waiting, &mut self.wire);
+                self.chunk = std::mem::take(&mut self.wire).freeze();
+            }
+            let written = stream.write_chunks(&mut [self.chunk.clone()]).await?;
+            self.chunk.advance(written.bytes.min(self.chunk.len()));
+        }
+        self.chunk = Bytes::new();
+        Ok(())
+    }
+
+    /// Waits until the peer has all of it.
+    async fn finish(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.finish();
+            let _ = stream.stopped().await;
+        }
+    }
+}
+
+impl QuicSender {
+    fn write_error(&self, error: WriteError) -> TransportError {
+        match error {
+            WriteError::ConnectionLost(error) => link_error(error, self.idle_timeout),
+            WriteError::Stopped(_) => TransportError::lost("the peer stopped reading"),
+            WriteError::ClosedStream | WriteError::ZeroRttRejected => TransportError::LinkClosed,
+        }
+    }
+}
+
+impl LinkSender for QuicSender {
+    fn send<'a>(
+        &'a mut self,
+        class: TrafficClass,
+        frames: &'a [FrameParts],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        let unwritten = self.unwritten_bytes(class);
+        let taken = match self.classes.get_mut(class as usize) {
+            _ if self.closed => Err(TransportError::LinkClosed),
+            Some(out) => check_frames(class, frames, FRAME_BYTES_MAX, unwritten)
+                .map(|()| take(&mut out.waiting, &mut out.wire, frames)),
+            None => Ok(()),
+        };
+        Box::pin(async move {
+            taken?;
+            match self.classes.get_mut(class as usize) {
+                Some(out) => match out.flush(&self.connection).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(self.write_error(error)),
+                },
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn unwritten_bytes(&self, class: TrafficClass) -> usize {
+        self.classes.get(class as usize).map_or(0, ClassOut::unwritten_bytes)
+    }
+
+    fn close<'a>(&'a mut self, code: CloseCode, reason: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if std::mem::replace(&mut self.closed, true) {
+                return;
+            }
+            let connection = &self.connection;
+            let flush = async {
+                for out in &mut self.classes {
+                    out.flush(connection).await?;
+                }
+                for out in &mut self.classes {
+                    out.finish().await;
+                }
+                Ok::<_, WriteError>(())
+            };
+            // What does not get out in time is not waited for.
+            let _ = timeout(CLOSE_FLUSH_TIMEOUT, flush).await;
+            self.connection.close(varint(code), cut_reason(reason).as_bytes());
+        })
+    }
+}
+
+struct QuicReceiver {
+    connection: Connection,
+    /// Streams whose first byte has not come yet.
+    unlabelled: Vec<RecvStream>,
+    classes: [Option<ClassIn>; STREAMS],
+    idle_timeout: Duration,
+    over: Option<TransportError>,
+}
+
+/// What arrives in one class.
+struct ClassIn {
+    stream: RecvStream,
+    reader: FrameReader,
+    ended: bool,
+}
+
+impl QuicReceiver {
+    fn poll_recv<'c>(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: &'c Connection,
+        mut next_stream: Pin<&mut AcceptUni<'c>>,
+        out: &mut Vec<Bytes>,
+    ) -> Poll<Result<(), TransportError>> {
+        if let Some(over) = &self.over {
+            return Poll::Ready(Err(over.clone()));
+        }
+        let began = out.len();
+        let full = began.saturating_add(RECV_FRAMES_MAX);
+        let mut lost = None;
+        let read = loop {
+            match next_stream.as_mut().poll(cx) {
+                Poll::Ready(Ok(stream)) => {
+                    self.unlabelled.push(stream);
+                    next_stream.set(connection.accept_uni());
+                }
+                Poll::Ready(Err(error)) => {
+                    lost = Some(link_error(error, self.idle_timeout));
+                    break self.label(cx).and_then(|()| self.read(cx, out, full));
+                }
+                Poll::Pending => break self.label(cx).and_then(|()| self.read(cx, out, full)),
+            }
+        };
+        if let Err(fault) = read {
+            self.connection.close(varint(CloseCode::PROTOCOL), cut_reason(&fault.to_string()).as_bytes());
+            lost = Some(fault);
+        }
+        match lost {
+            // With a full batch there may be more at hand; the loss is seen again.
+            _ if out.len() >= full => Poll::Ready(Ok(())),
+            Some(error) => {
+                self.over = Some(error.clone());
+                // Frames that came before the end are handed out first.
+                Poll::Ready(if out.len() > began { Ok(()) } else { Err(error) })
+            }
+            None if out.len() > began => Poll::Ready(Ok(())),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Reads the class of new streams.
+    fn label(&mut self, cx: &mut Context<'_>) -> Result<(), TransportError> {
+        for mut stream in std::mem::take(&mut self.unlabelled) {
+            let mut label = [0];
+            match stream.poll_read(cx, &mut label) {
+                Poll::Pending => self.unlabelled.push(stream),
+                Poll::Ready(Ok(1)) => {
+                    let [class] = label;
+                    match self.classes.get_mut(usize::from(class)) {
+                        Some(slot @ None) => {
+                            *slot = Some(ClassIn { stream, reader: FrameReader::new(false), ended: false });
+                        }
+                        Some(Some(_)) => {
+                            return Err(TransportError::Protocol { detail: "a second stream of one class" });
+                        }
+                        None => {
+                            return Err(TransportError::Protocol { detail: "a stream of an unknown class" });
+                        }
+                    }
+                }
+                Poll::Ready(Ok(_)) => {
+                    return Err(TransportError::Protocol { detail: "a stream without a class" });
+                }
+                // The connection's end shows where the streams are accepted.
+                Poll::Ready(Err(_)) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is at hand, control first.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Bytes>,
+        full: usize,
+    ) -> Result<(), TransportError> {
+        for class in self.classes.iter_mut().flatten() {
+            class.read(cx, out, full)?;
+            if out.len() >= full {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ClassIn {
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Vec<Bytes>,
+        full: usize,
+    ) -> Result<(), TransportError> {
+        loop {
+            while out.len() < full {
+                match self.reader.next()? {
+                    Some(Item::Frame(frame)) => out.push(frame),
+                    Some(Item::Close { .. }) | None => break,
+                }
+            }
+            if out.len() >= full || self.ended {
+                return Ok(());
+            }
+            let Self { stream, reader, .. } = self;
+            let read = with_scratch(|scratch| {
+                stream.poll_read(cx, scratch).map_ok(|count| {
+                    reader.extend(scratch.get(..count).unwrap_or(&[]));
+                    count
+                })
+            });
+            match read {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(0)) if self.reader.is_torn() => {
+                    return Err(TransportError::Protocol { detail: "a stream ended within a frame" });
+                }
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(ReadError::Reset(_))) => {
+                    return Err(TransportError::Protocol { detail: "a stream was reset" });
+                }
+                // The connection's end shows where the streams are accepted.
+                Poll::Ready(Err(_)) => self.ended = true,
+            }
+        }
+    }
+}
+
+impl LinkReceiver for QuicReceiver {
+    fn recv<'a>(&'a mut self, out: &'a mut Vec<Bytes>) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(async move {
+            let connection = self.connection.clone();
+            let mut next_stream = pin!(connection.accept_uni());
+            std::future::poll_fn(|cx| self.poll_recv(cx, &connection, next_stream.as_mut(), out)).await
+        })
+    }
+}
+
+/// True where a socket bound to `local` has a way to `remote`: a wildcard to all of its family, a
+/// loopback one to loopback, any other to all but loopback. An IPv6 wildcard takes IPv4 along.
+fn reaches(local: SocketAddr, remote: SocketAddr) -> bool {
+    let same_family = local.is_ipv4() == remote.is_ipv4();
+    if local.ip().is_unspecified() {
+        return same_family || local.is_ipv6();
+    }
+    same_family && local.ip().is_loopback() == remote.ip().is_loopback()
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
+        _ => address,
+    }
+}
+
+fn varint(code: CloseCode) -> VarInt {
+    VarInt::from_u32(code.0)
+}
+
+fn downcast<T: 'static>(any: Option<Box<dyn Any>>) -> Option<T> {
+    any.and_then(|any| any.downcast().ok()).map(|boxed| *boxed)
+}
+
+fn no_initial_suite(error: impl fmt::Display) -> TransportError {
+    TransportError::LocalKey { detail: error.to_string() }
+}
+
+fn timed_out(url: &TransportAddr, after: Duration) -> TransportError {
+    let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    TransportError::TimedOut { url: url.clone(), after_ms }
+}
+
+/// Why a handshake with `url` came to nothing.
+fn handshake_error(url: &TransportAddr, error: &ConnectionError, idle_timeout: Duration) -> TransportError {
+    let url = url.clone();
+    match error {
+        ConnectionError::TimedOut => timed_out(&url, idle_timeout),
+        ConnectionError::LocallyClosed => TransportError::PortClosed,
+        ConnectionError::ApplicationClosed(close) => closed(close),
+        // Refused by quinn before any TLS: the port is being closed or has no room.
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == 0x2 => {
+            TransportError::Refused { url }
+        }
+        other => TransportError::Handshake { url, detail: other.to_string() },
+    }
+}
+
+/// Why an established link ended.
+fn link_error(error: ConnectionError, idle_timeout: Duration) -> TransportError {
+    match error {
+        ConnectionError::ApplicationClosed(close) => closed(&close),
+        ConnectionError::LocallyClosed => TransportError::LinkClosed,
+        ConnectionError::TimedOut => {
+            TransportError::lost(format_args!("nothing heard for {} s", idle_timeout.as_secs()))
+        }
+        // With TLS 1.3 a dialler learns only now that its key was refused.
+        other => TransportError::lost(other),
+    }
+}
+
+fn closed(close: &quinn::ApplicationClose) -> TransportError {
+    match u64::from(close.error_code) {
+        // What quinn says for a connection that was dropped.
+        0 => TransportError::lost("the peer let go of the link"),
+        code => {
+            let code = CloseCode(u32::try_from(code).unwrap_or(u32::MAX));
+            TransportError::closed_by_peer(code, &close.reason)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_dials_only_where_it_has_a_way_to() {
+        #[track_caller]
+        fn check(local: &str, remote: &str, expected: bool) {
+            assert_eq!(reaches(local.parse().unwrap(), remote.parse().unwrap()), expected);
+        }
+        check("[::]:1", "192.0.2.1:1", true);
+        check("[::]:1", "[::1]:1", true);
+        check("0.0.0.0:1", "127.0.0.1:1", true);
+        check("0.0.0.0:1", "[2001:db8::1]:1", false);
+        check("127.0.0.1:1", "127.0.0.2:1", true);
+        check("127.0.0.1:1", "192.0.2.1:1", false);
+        check("192.0.2.1:1", "127.0.0.1:1", false);
+        check("192.0.2.1:1", "198.51.100.1:1", true);
     }
 }

@@ -1,146 +1,222 @@
-//! TCP links: the node's TLS identity over a stream, frames with a length prefix.
+//! Links over TCP: TLS by node identity, frames behind 16-bit lengths.
+//!
+//! One connection carries all classes, so only the order within the sender prefers control; once
+//! the network is full a bulk frame ahead delays what comes behind it. The link layer's credit
+//! keeps the share of bulk small here; QUIC has streams for it.
+//!
+//! Writes are coalesced: one buffer of up to 64 KiB, one write a batch. A close carries a code and a
+//! reason in a record of its own ([`super::framing`]), since TCP has none.
 
-use std::net::SocketAddr;
-
-use rustls::pki_types::ServerName;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::AbortHandle,
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::{
+    TlsAcceptor, TlsConnector, TlsStream,
+    rustls::{self, pki_types::ServerName},
+};
+
+use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
 
 use super::{
-    BoxFuture, Direction, Link, LinkInfo, LinkPeer, MeshTransport, TransportAddr, TransportCapability,
+    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkReceiver,
+    LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr, TransportCapability,
     TransportError, TransportInfo,
-    accept::{Accepted, Deliver, HANDSHAKE_TIMEOUT, accepted, check_peer, listen_error, resolve},
-    stream::{StreamReceiver, StreamSender},
+    dial::{race, resolve},
+    framing::{FrameQueue, FrameReader, Item, check_frames, put_close, refill, take, with_scratch},
+    gate::{Gate, Ticket},
+    inbox::{Inbox, count},
     tls::{self, TlsIdentity},
 };
-use crate::wire::limits::FRAME_BYTES_MAX;
 
-/// A TCP port: one listening socket, and dialling with the same identity.
-#[derive(Debug)]
-pub struct TcpTransport {
-    identity: TlsIdentity,
-    local: TransportAddr,
-    accepted: Accepted,
-    accepting: AbortHandle,
+/// Wait after an error of the listening socket; out of descriptors, it would spin otherwise.
+const LISTEN_ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bounds of a TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpOptions {
+    /// Longest handshake, in and out, connecting included.
+    pub handshake_timeout: Duration,
+    /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
+    /// most of them is dropped. Each costs about 20 KiB.
+    pub handshakes_max: usize,
 }
 
-impl TcpTransport {
-    /// Listens on `at`; port 0 takes any free one.
+impl Default for TcpOptions {
+    fn default() -> Self {
+        Self { handshake_timeout: Duration::from_secs(10), handshakes_max: 256 }
+    }
+}
+
+/// A TCP port. Dropping it closes it; its links stay.
+pub struct TcpPort {
+    shared: Arc<Shared>,
+    local: TransportAddr,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    identity: TlsIdentity,
+    options: TcpOptions,
+    inbox: Inbox,
+    gate: Arc<Gate>,
+}
+
+impl TcpPort {
+    /// Listens at `at` (`tcp://HOST:PORT`, port 0 for any free one) and dials.
     ///
     /// # Errors
-    /// The port is in use or cannot be opened.
-    pub async fn bind(at: &TransportAddr, identity: TlsIdentity) -> Result<Self, TransportError> {
-        let mut last = None;
-        for addr in resolve(at).await? {
-            match TcpListener::bind(addr).await {
-                Ok(listener) => return Self::start(listener, identity, at),
-                Err(error) => last = Some(error),
+    /// [`TransportError::PortInUse`] and the other local errors of a listener.
+    pub async fn listen(
+        identity: &TlsIdentity,
+        at: &TransportAddr,
+        options: TcpOptions,
+    ) -> Result<Self, TransportError> {
+        let at = at.clone().with_pin(None);
+        let mut failed = TransportError::Unsupported { scheme: Scheme::TCP, what: "listen there" };
+        for address in resolve(&at).await? {
+            match TcpListener::bind(address).await {
+                Ok(listener) => return Self::serve(identity, options, listener, &at),
+                Err(error) => failed = TransportError::from_io(&at, &error),
             }
         }
-        let error = last.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
-        Err(listen_error(at, error))
+        Err(failed)
     }
 
-    fn start(
+    /// Dials only.
+    pub fn dial_only(identity: &TlsIdentity, options: TcpOptions) -> Self {
+        let shared = Arc::new(Shared::new(identity, options));
+        let local = TransportAddr::socket(Scheme::TCP, ([0u16; 8], 0).into());
+        Self { shared, local, accepting: Mutex::new(None) }
+    }
+
+    fn serve(
+        identity: &TlsIdentity,
+        options: TcpOptions,
         listener: TcpListener,
-        identity: TlsIdentity,
         at: &TransportAddr,
     ) -> Result<Self, TransportError> {
-        let bound = listener.local_addr().map_err(|e| listen_error(at, e))?;
-        let (deliver, accepted) = accepted();
-        let accepting = tokio::spawn(accept_all(listener, identity.clone(), deliver)).abort_handle();
-        Ok(Self { identity, local: TransportAddr::socket("tcp", bound), accepted, accepting })
+        let bound = listener.local_addr().map_err(|error| TransportError::from_io(at, &error))?;
+        let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
+        let shared = Arc::new(Shared::new(identity, options));
+        let task = tokio::spawn(accept_loop(Arc::clone(&shared), listener, acceptor));
+        let local = TransportAddr::socket(Scheme::TCP, bound);
+        Ok(Self { shared, local, accepting: Mutex::new(Some(task)) })
+    }
+
+    fn shut(&self) -> Option<JoinHandle<()>> {
+        self.shared.inbox.close();
+        let task = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = &task {
+            task.abort();
+        }
+        self.shared.gate.clear();
+        task
     }
 }
 
-impl Drop for TcpTransport {
-    fn drop(&mut self) {
-        self.accepting.abort();
+impl Shared {
+    fn new(identity: &TlsIdentity, options: TcpOptions) -> Self {
+        Self {
+            identity: identity.clone(),
+            options,
+            inbox: Inbox::new(),
+            gate: Gate::new(options.handshakes_max),
+        }
     }
-}
 
-async fn accept_all(listener: TcpListener, identity: TlsIdentity, deliver: Deliver) {
-    let acceptor = TlsAcceptor::from(identity.server());
-    loop {
-        match listener.accept().await {
-            Ok((stream, from)) => {
-                let (acceptor, identity) = (acceptor.clone(), identity.clone());
-                let handshake = async move {
-                    let remote = TransportAddr::socket("tcp", from);
-                    let failed = |e: std::io::Error| TransportError::Handshake {
-                        addr: TransportAddr::socket("tcp", from),
-                        reason: e.to_string(),
-                    };
-                    stream.set_nodelay(true).map_err(failed)?;
-                    let stream = acceptor.accept(stream).await.map_err(failed)?;
-                    open(TlsStream::Server(stream), &identity, remote, Direction::In)
-                };
-                deliver.run("tcp", handshake).await;
+    async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
+        if self.inbox.is_closed() {
+            return Err(TransportError::PortClosed);
+        }
+        let attempt = async { race(resolve(to).await?, |address| self.dial_address(to, address)).await };
+        let limit = self.options.handshake_timeout;
+        timeout(limit, attempt).await.unwrap_or_else(|_| {
+            let after_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            Err(TransportError::TimedOut { url: to.clone(), after_ms })
+        })
+    }
+
+    async fn dial_address(&self, to: &TransportAddr, address: SocketAddr) -> Result<Link, TransportError> {
+        let tcp = TcpStream::connect(address).await.map_err(|error| TransportError::from_io(to, &error))?;
+        // Batches are coalesced here; the kernel has nothing to wait for.
+        let _ = tcp.set_nodelay(true);
+        let check = self.identity.check(to.pin().copied());
+        let connector = TlsConnector::from(Arc::new(self.identity.client_config(Arc::clone(&check))?));
+        let name = ServerName::try_from(tls::NO_NAME)
+            .map_err(|error| TransportError::LocalKey { detail: error.to_string() })?;
+        let tls = connector
+            .connect(name, tcp)
+            .await
+            .map_err(|error| check.error_or(to, || handshake_error(to, &error)))?;
+        link(to, TlsStream::from(tls), address, Direction::Out)
+    }
+
+    async fn greet(&self, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr, ticket: Ticket) {
+        let url = TransportAddr::socket(Scheme::TCP, canonical(from));
+        let _ = tcp.set_nodelay(true);
+        let greeted = match timeout(self.options.handshake_timeout, acceptor.accept(tcp)).await {
+            Ok(Ok(tls)) => link(&url, TlsStream::from(tls), from, Direction::In),
+            Ok(Err(error)) => Err(handshake_error(&url, &error)),
+            Err(_) => Err(TransportError::Handshake { url, detail: "no progress in time".into() }),
+        };
+        drop(ticket);
+        match greeted {
+            Ok(link) => {
+                if let Err(mut link) = self.inbox.deliver(link) {
+                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
+                }
             }
             Err(error) => {
-                // Out of file descriptors, most likely: links that close will free some.
-                tracing::warn!(%error, "cannot accept TCP connections for now");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                count(&self.inbox.counters.handshakes_failed);
+                tracing::debug!(%error, "inbound handshake failed");
             }
         }
     }
 }
 
-fn open(
-    stream: TlsStream<TcpStream>,
-    identity: &TlsIdentity,
-    remote: TransportAddr,
-    direction: Direction,
-) -> Result<Link, TransportError> {
-    let failed = |reason: String| TransportError::Handshake { addr: remote.clone(), reason };
-    let (_, session) = stream.get_ref();
-    let certificates = session.peer_certificates().ok_or_else(|| failed("the peer showed no key".into()))?;
-    let peer = tls::peer_key(certificates).map_err(|e| failed(e.to_string()))?;
-    if session.alpn_protocol() != Some(tls::ALPN) {
-        return Err(failed("the peer speaks another protocol".into()));
+async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAcceptor) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, from)) => {
+                let (ticket, evicted) = shared.gate.enter(from.ip());
+                if evicted {
+                    count(&shared.inbox.counters.handshakes_evicted);
+                }
+                let id = ticket.id();
+                let (greeter, acceptor) = (Arc::clone(&shared), acceptor.clone());
+                let task = tokio::spawn(async move { greeter.greet(acceptor, tcp, from, ticket).await });
+                shared.gate.arm(id, task.abort_handle());
+            }
+            Err(error) => {
+                count(&shared.inbox.counters.listen_errors);
+                tracing::warn!(%error, "cannot accept TCP connections at the moment");
+                tokio::time::sleep(LISTEN_ERROR_PAUSE).await;
+            }
+        }
     }
-    let exported = match &stream {
-        TlsStream::Client(s) => s.get_ref().1.export_keying_material([0; 32], tls::EXPORTER_LABEL, None),
-        TlsStream::Server(s) => s.get_ref().1.export_keying_material([0; 32], tls::EXPORTER_LABEL, None),
-    };
-    let channel_binding = exported.map_err(|e| failed(e.to_string()))?;
-    check_peer(&identity.own(), &peer, &remote)?;
-    let (rx, tx) = tokio::io::split(stream);
-    Ok(Link {
-        peer: LinkPeer::Authenticated(peer),
-        info: LinkInfo {
-            remote,
-            direction,
-            mtu_bytes: FRAME_BYTES_MAX,
-            capability: TransportCapability::Unconstrained,
-            channel_binding,
-        },
-        tx: Box::new(StreamSender::new(tx)),
-        rx: Box::new(StreamReceiver::new(rx)),
-    })
 }
 
-async fn connect(to: &TransportAddr, at: SocketAddr, identity: &TlsIdentity) -> Result<Link, TransportError> {
-    let unreachable =
-        |e: std::io::Error| TransportError::Unreachable { addr: to.clone(), reason: e.to_string() };
-    let stream = TcpStream::connect(at).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    let failed = |reason: String| TransportError::Handshake { addr: to.clone(), reason };
-    let name = ServerName::try_from(tls::SERVER_NAME).map_err(|e| failed(e.to_string()))?;
-    let stream = TlsConnector::from(identity.client())
-        .connect(name, stream)
-        .await
-        .map_err(|e| failed(e.to_string()))?;
-    open(TlsStream::Client(stream), identity, to.clone(), Direction::Out)
-}
-
-impl MeshTransport for TcpTransport {
+impl MeshTransport for TcpPort {
     fn info(&self) -> TransportInfo {
         TransportInfo {
-            scheme: "tcp",
+            scheme: Scheme::TCP,
             local: self.local.clone(),
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
@@ -149,30 +225,345 @@ impl MeshTransport for TcpTransport {
     }
 
     fn dial<'a>(&'a self, to: &'a TransportAddr) -> BoxFuture<'a, Result<Link, TransportError>> {
-        Box::pin(async move {
-            let mut last = TransportError::Unreachable { addr: to.clone(), reason: "no address".into() };
-            for at in resolve(to).await? {
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, connect(to, at, &self.identity)).await {
-                    Ok(Ok(link)) => return Ok(link),
-                    Ok(Err(error)) => last = error,
-                    Err(_) => {
-                        last = TransportError::Unreachable {
-                            addr: to.clone(),
-                            reason: "no answer in 10 s".into(),
-                        };
-                    }
-                }
-            }
-            Err(last)
-        })
+        Box::pin(self.shared.dial(to))
     }
 
     fn accept(&self) -> BoxFuture<'_, Result<Link, TransportError>> {
-        Box::pin(self.accepted.next())
+        Box::pin(self.shared.inbox.accept())
+    }
+
+    fn discover(&self) -> BoxFuture<'_, Result<Vec<TransportAddr>, TransportError>> {
+        let open = !self.shared.inbox.is_closed();
+        Box::pin(async move { if open { Ok(Vec::new()) } else { Err(TransportError::PortClosed) } })
+    }
+
+    fn stats(&self) -> PortStats {
+        self.shared.inbox.stats()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.accepting.abort();
-        Box::pin(std::future::ready(()))
+        let task = self.shut();
+        Box::pin(async move {
+            // The listening socket is free once its task is gone.
+            if let Some(task) = task {
+                let _ = task.await;
+            }
+        })
     }
+}
+
+impl Drop for TcpPort {
+    fn drop(&mut self) {
+        self.shut();
+    }
+}
+
+impl fmt::Debug for TcpPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TcpPort({})", self.local)
+    }
+}
+
+/// The link of a finished handshake with `url`.
+fn link(
+    url: &TransportAddr,
+    stream: TlsStream<TcpStream>,
+    remote: SocketAddr,
+    direction: Direction,
+) -> Result<Link, TransportError> {
+    let (_, session) = stream.get_ref();
+    let key = tls::proven_key(url, session.peer_certificates(), session.alpn_protocol())?;
+    let channel_binding = match &stream {
+        TlsStream::Client(s) => {
+            s.get_ref().1.export_keying_material([0; 32], tls::CHANNEL_BINDING_LABEL, None)
+        }
+        TlsStream::Server(s) => {
+            s.get_ref().1.export_keying_material([0; 32], tls::CHANNEL_BINDING_LABEL, None)
+        }
+    };
+    let channel_binding = channel_binding
+        .map_err(|error| TransportError::Handshake { url: url.clone(), detail: error.to_string() })?;
+    let connection = Arc::new(Connection {
+        stream: Mutex::new(stream),
+        closing: AtomicBool::new(false),
+        mid_frame: AtomicBool::new(false),
+        reader: AtomicWaker::new(),
+        peer_ended: OnceLock::new(),
+    });
+    Ok(Link {
+        peer: LinkPeer::Authenticated(key),
+        info: LinkInfo {
+            remote: TransportAddr::socket(Scheme::TCP, canonical(remote)),
+            direction,
+            mtu_bytes: FRAME_BYTES_MAX,
+            capability: TransportCapability::Unconstrained,
+            channel_binding,
+        },
+        tx: Box::new(TcpSender {
+            connection: Arc::clone(&connection),
+            wire: BytesMut::new(),
+            in_wire_bytes: [0; 3],
+            waiting: Default::default(),
+            over: None,
+        }),
+        rx: Box::new(TcpReceiver { connection, reader: FrameReader::new(true), over: None }),
+    })
+}
+
+/// What the halves of a link share. The lock is held within one poll at a time.
+struct Connection {
+    stream: Mutex<TlsStream<TcpStream>>,
+    /// This end closes: the receiver stops and leaves the reading to the closing sender.
+    closing: AtomicBool,
+    /// The sender is in the middle of a frame, so nobody may put a record in.
+    mid_frame: AtomicBool,
+    /// Wakes the receiver to see `closing`.
+    reader: AtomicWaker,
+    /// How the peer ended the link, for the sender.
+    peer_ended: OnceLock<TransportError>,
+}
+
+impl Connection {
+    fn lock(&self) -> MutexGuard<'_, TlsStream<TcpStream>> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads into `buffer`; 0 at the end.
+    fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(&mut *self.lock()).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.lock()).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.lock()).poll_shutdown(cx)
+    }
+
+    /// Reads and forgets until the peer is done, so that the kernel does not answer late bytes with
+    /// a reset that would take the close record from the peer's hands.
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<()> {
+        with_scratch(|scratch| {
+            loop {
+                match ready!(self.poll_read(cx, scratch)) {
+                    Ok(0) | Err(_) => return Poll::Ready(()),
+                    Ok(_) => {}
+                }
+            }
+        })
+    }
+}
+
+struct TcpSender {
+    connection: Arc<Connection>,
+    wire: BytesMut,
+    /// Bytes of each class in `wire`, or written and not flushed.
+    in_wire_bytes: [usize; 3],
+    waiting: [FrameQueue; 3],
+    over: Option<TransportError>,
+}
+
+impl TcpSender {
+    /// Writes, control first, until nothing of `class` is left.
+    fn poll_send(&mut self, cx: &mut Context<'_>, class: TrafficClass) -> Poll<Result<(), TransportError>> {
+        loop {
+            if let Some(over) = self.over.as_ref().or(self.connection.peer_ended.get()) {
+                return Poll::Ready(Err(over.clone()));
+            }
+            if self.wire.is_empty() {
+                let flushed = ready!(self.connection.poll_flush(cx));
+                if let Err(error) = flushed {
+                    return Poll::Ready(Err(self.lost(&error)));
+                }
+                self.in_wire_bytes = [0; 3];
+                if self.unwritten_bytes(class) == 0 {
+                    self.wire = BytesMut::new();
+                    return Poll::Ready(Ok(()));
+                }
+                self.refill();
+            }
+            match self.connection.poll_write(cx, &self.wire) {
+                Poll::Ready(Ok(written)) if written > 0 => self.wire.advance(written.min(self.wire.len())),
+                Poll::Ready(Ok(_)) => return Poll::Ready(Err(self.lost(&io::ErrorKind::WriteZero.into()))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost(&error))),
+                Poll::Pending => {
+                    self.connection.mid_frame.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+            }
+            self.connection.mid_frame.store(!self.wire.is_empty(), Ordering::Relaxed);
+        }
+    }
+
+    fn refill(&mut self) {
+        for (queue, in_wire) in self.waiting.iter_mut().zip(&mut self.in_wire_bytes) {
+            let before = self.wire.len();
+            refill(queue, &mut self.wire);
+            *in_wire = in_wire.saturating_add(self.wire.len().saturating_sub(before));
+            if !queue.is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn lost(&mut self, error: &io::Error) -> TransportError {
+        self.over.get_or_insert_with(|| TransportError::lost(error)).clone()
+    }
+
+    async fn say_goodbye(&mut self, code: CloseCode, reason: &str) -> Result<(), TransportError> {
+        for class in TrafficClass::ALL {
+            std::future::poll_fn(|cx| self.poll_send(cx, class)).await?;
+        }
+        put_close(&mut self.wire, code, reason);
+        // The record is of no class; writing out an empty one takes it along.
+        std::future::poll_fn(|cx| self.poll_send(cx, TrafficClass::Control)).await?;
+        let connection = &self.connection;
+        connection.closing.store(true, Ordering::Release);
+        connection.reader.wake();
+        std::future::poll_fn(|cx| connection.poll_shutdown(cx)).await.map_err(TransportError::lost)?;
+        std::future::poll_fn(|cx| connection.poll_drain(cx)).await;
+        Ok(())
+    }
+}
+
+impl LinkSender for TcpSender {
+    fn send<'a>(
+        &'a mut self,
+        class: TrafficClass,
+        frames: &'a [FrameParts],
+    ) -> BoxFuture<'a, Result<(), TransportError>> {
+        if let Err(error) = check_frames(class, frames, FRAME_BYTES_MAX, self.unwritten_bytes(class)) {
+            return Box::pin(async { Err(error) });
+        }
+        if self.over.is_none()
+            && let (Some(queue), Some(in_wire)) =
+                (self.waiting.get_mut(class as usize), self.in_wire_bytes.get_mut(class as usize))
+        {
+            let before = self.wire.len();
+            take(queue, &mut self.wire, frames);
+            *in_wire = in_wire.saturating_add(self.wire.len().saturating_sub(before));
+        }
+        Box::pin(std::future::poll_fn(move |cx| self.poll_send(cx, class)))
+    }
+
+    fn unwritten_bytes(&self, class: TrafficClass) -> usize {
+        let waiting = self.waiting.get(class as usize).map_or(0, FrameQueue::bytes);
+        waiting.saturating_add(self.in_wire_bytes.get(class as usize).copied().unwrap_or(0))
+    }
+
+    fn close<'a>(&'a mut self, code: CloseCode, reason: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            if self.over.is_none() {
+                // What does not get out in time is not waited for; the connection ends anyway.
+                let _ = timeout(CLOSE_FLUSH_TIMEOUT, self.say_goodbye(code, reason)).await;
+                self.over = Some(TransportError::LinkClosed);
+            }
+            self.connection.closing.store(true, Ordering::Release);
+            self.connection.reader.wake();
+        })
+    }
+}
+
+struct TcpReceiver {
+    connection: Arc<Connection>,
+    reader: FrameReader,
+    over: Option<TransportError>,
+}
+
+impl TcpReceiver {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, out: &mut Vec<Bytes>) -> Poll<Result<(), TransportError>> {
+        if let Some(over) = &self.over {
+            return Poll::Ready(Err(over.clone()));
+        }
+        self.connection.reader.register(cx.waker());
+        if self.connection.closing.load(Ordering::Acquire) {
+            return Poll::Ready(Err(self.over.insert(TransportError::LinkClosed).clone()));
+        }
+        let full = out.len().saturating_add(RECV_FRAMES_MAX);
+        let began = out.len();
+        let ended = loop {
+            if let Err(ended) = self.take_frames(out, full) {
+                break ended;
+            }
+            if out.len() >= full {
+                return Poll::Ready(Ok(()));
+            }
+            let Self { connection, reader, .. } = self;
+            let read = with_scratch(|scratch| {
+                connection.poll_read(cx, scratch).map_ok(|count| {
+                    reader.extend(scratch.get(..count).unwrap_or(&[]));
+                    count
+                })
+            });
+            match read {
+                Poll::Ready(Ok(0)) => break TransportError::lost("the peer let go of the connection"),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => break TransportError::lost(error),
+                Poll::Pending if out.len() > began => return Poll::Ready(Ok(())),
+                Poll::Pending => return Poll::Pending,
+            }
+        };
+        self.end(cx, &ended);
+        // Frames that came before the end are handed out first.
+        Poll::Ready(if out.len() > began { Ok(()) } else { Err(ended) })
+    }
+
+    fn take_frames(&mut self, out: &mut Vec<Bytes>, full: usize) -> Result<(), TransportError> {
+        while out.len() < full {
+            match self.reader.next()? {
+                Some(Item::Frame(frame)) => out.push(frame),
+                Some(Item::Close { code, reason }) => {
+                    return Err(TransportError::closed_by_peer(code, &reason));
+                }
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The link is over. Says so to the peer as far as one attempt goes: a peer that has closed
+    /// waits for the end of our side, one that broke the framing is told why.
+    fn end(&mut self, cx: &mut Context<'_>, ended: &TransportError) {
+        if ended.is_peer_fault() && !self.connection.mid_frame.load(Ordering::Relaxed) {
+            let mut record = BytesMut::new();
+            put_close(&mut record, CloseCode::PROTOCOL, &ended.to_string());
+            let _ = self.connection.poll_write(cx, &record);
+        }
+        let _ = self.connection.poll_shutdown(cx);
+        // Whichever came first is the link's end for the sender.
+        let _ = self.connection.peer_ended.set(ended.clone());
+        self.over = Some(ended.clone());
+    }
+}
+
+impl LinkReceiver for TcpReceiver {
+    fn recv<'a>(&'a mut self, out: &'a mut Vec<Bytes>) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(std::future::poll_fn(move |cx| self.poll_recv(cx, out)))
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip.is_ipv4() => SocketAddr::new(ip, address.port()),
+        _ => address,
+    }
+}
+
+fn handshake_error(url: &TransportAddr, error: &io::Error) -> TransportError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let detail = match (tls, error.kind()) {
+        (Some(tls), _) => tls.to_string(),
+        (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            "the other side hung up; it may speak another protocol".into()
+        }
+        _ => return TransportError::from_io(url, error),
+    };
+    TransportError::Handshake { url: url.clone(), detail }
 }

@@ -1,0 +1,93 @@
+//! The inbound side of a port: finished links on their way to `accept`, and what was counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::{Link, PortStats, TransportError};
+
+/// Finished links that wait for `accept`. Whoever lets more wait is overloaded.
+const WAITING_LINKS_MAX: usize = 256;
+
+/// Where finished links wait.
+pub(super) struct Inbox {
+    tx: mpsc::Sender<Link>,
+    rx: Mutex<mpsc::Receiver<Link>>,
+    closed: watch::Sender<bool>,
+    pub(super) counters: Counters,
+}
+
+/// [`PortStats`] while they are counted.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) accepted: AtomicU64,
+    pub(super) handshakes_failed: AtomicU64,
+    pub(super) handshakes_evicted: AtomicU64,
+    pub(super) accept_overflows: AtomicU64,
+    pub(super) listen_errors: AtomicU64,
+    pub(super) frames_lost: AtomicU64,
+}
+
+impl Inbox {
+    pub(super) fn new() -> Self {
+        let (tx, rx) = mpsc::channel(WAITING_LINKS_MAX);
+        Self { tx, rx: Mutex::new(rx), closed: watch::Sender::new(false), counters: Counters::default() }
+    }
+
+    /// Hands a link over; gives it back where too many wait or the port is closed.
+    pub(super) fn deliver(&self, link: Link) -> Result<(), Box<Link>> {
+        if self.is_closed() {
+            return Err(Box::new(link));
+        }
+        match self.tx.try_send(link) {
+            Ok(()) => {
+                count(&self.counters.accepted);
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(link) | mpsc::error::TrySendError::Closed(link)) => {
+                count(&self.counters.accept_overflows);
+                Err(Box::new(link))
+            }
+        }
+    }
+
+    /// The next link, or [`TransportError::PortClosed`]. Loses nothing when dropped.
+    pub(super) async fn accept(&self) -> Result<Link, TransportError> {
+        let mut closed = self.closed.subscribe();
+        let next = async { self.rx.lock().await.recv().await };
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Err(TransportError::PortClosed),
+            link = next => link.ok_or(TransportError::PortClosed),
+        }
+    }
+
+    /// Ends every `accept`. Links that wait are dropped.
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
+        if let Ok(mut rx) = self.rx.try_lock() {
+            while rx.try_recv().is_ok() {}
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    pub(super) fn stats(&self) -> PortStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PortStats {
+            accepted: read(&self.counters.accepted),
+            handshakes_failed: read(&self.counters.handshakes_failed),
+            handshakes_evicted: read(&self.counters.handshakes_evicted),
+            accept_overflows: read(&self.counters.accept_overflows),
+            listen_errors: read(&self.counters.listen_errors),
+            frames_lost: read(&self.counters.frames_lost),
+        }
+    }
+}
+
+/// Adds one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
