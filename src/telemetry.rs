@@ -68,7 +68,7 @@ macro_rules! metrics_table {
     };
 }
 
-const TRANSPORT: &[&str] = &["quic", "tcp", "mem"];
+const TRANSPORT: &[&str] = &["quic", "tcp", "mem", "other"];
 const DIRECTION: &[&str] = &["tx", "rx"];
 const DECODE: &[&str] = &["malformed", "not_canonical", "too_large", "unknown_frame"];
 const VERIFY: &[&str] = &[

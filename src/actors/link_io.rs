@@ -27,8 +27,11 @@ use crate::{
         verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome},
     },
     telemetry,
-    transport::{LinkReceiver, LinkSender, TransportError},
-    wire::{Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass},
+    transport::{CloseCode, LinkReceiver, LinkSender, TransportError},
+    wire::{
+        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass,
+        handshake::CloseReason,
+    },
 };
 
 /// Signatures checked before other tasks of the thread get their turn: about 0.3 ms.
@@ -53,7 +56,7 @@ const ANNOUNCES_PER_S: u64 = 200;
 pub struct SharedEgress {
     queues: Mutex<Egress>,
     wake: Notify,
-    closing: Mutex<Option<String>>,
+    closing: Mutex<Option<CloseReason>>,
 }
 
 impl SharedEgress {
@@ -76,8 +79,8 @@ impl SharedEgress {
     }
 
     /// Lets the writer finish what is queued, close the medium with `reason` and end.
-    pub fn close(&self, reason: &str) {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    pub fn close(&self, reason: CloseReason) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         self.wake.notify_one();
     }
 
@@ -85,8 +88,8 @@ impl SharedEgress {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(out)
     }
 
-    fn closing(&self) -> Option<String> {
-        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn closing(&self) -> Option<CloseReason> {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -196,14 +199,14 @@ impl Reader {
                 if !has_hello {
                     if early.len() > EARLY_FRAMES_MAX {
                         self.fault("data before hello");
-                        return TransportError::closed_by_peer("data before hello");
+                        return TransportError::LinkClosed;
                     }
                     established = Some(wait);
                     continue;
                 }
                 if wait.await.is_err() {
                     // The hello was refused; the actor is closing the link.
-                    return TransportError::closed_by_peer("hello refused");
+                    return TransportError::LinkClosed;
                 }
                 frames.append(&mut early);
             }
@@ -437,7 +440,8 @@ impl Writer {
         loop {
             let Some(class) = self.egress.take(&mut frames) else {
                 if let Some(reason) = self.egress.closing() {
-                    self.tx.close(&reason).await;
+                    let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
+                    self.tx.close(CloseCode(code), reason.name()).await;
                     return;
                 }
                 self.egress.wake.notified().await;

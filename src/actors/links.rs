@@ -25,7 +25,7 @@ use super::{
     child::{Child, ChildSpec},
     mailbox::{self, Outlet, Seat},
     supervisor::StartChild,
-    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor},
+    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor, label},
 };
 use crate::{
     clock,
@@ -242,13 +242,16 @@ impl LinksActor {
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
         let (peer, peer_key) = (entry.peer, entry.peer_key);
-        let scheme = entry.info.remote.scheme();
+        let scheme = label(entry.info.remote.scheme());
         let new_facts = facts(entry, message.hello.boot_epoch, now);
         let rivals: Vec<LinkId> = self
             .links
             .iter()
             .filter(|(id, e)| {
-                **id != message.link && e.up.is_some() && e.peer == peer && e.info.remote.scheme() == scheme
+                **id != message.link
+                    && e.up.is_some()
+                    && e.peer == peer
+                    && label(e.info.remote.scheme()) == scheme
             })
             .map(|(id, _)| *id)
             .collect();
@@ -346,7 +349,8 @@ impl LinksActor {
 
     fn count(&self) {
         for scheme in ["quic", "tcp", "mem"] {
-            let up = self.links.values().filter(|e| e.up.is_some() && e.info.remote.scheme() == scheme);
+            let up =
+                self.links.values().filter(|e| e.up.is_some() && label(e.info.remote.scheme()) == scheme);
             metrics::gauge!(telemetry::LINKS, "transport" => scheme).set(up.count() as f64);
         }
     }
@@ -468,7 +472,7 @@ impl Handler<ResendLinks> for LinksActor {
                 peer: entry.peer,
                 peer_key: entry.peer_key,
                 hello: up.hello.clone(),
-                transport: entry.info.remote.scheme(),
+                transport: label(entry.info.remote.scheme()),
                 outlet: up.outlet.clone(),
             });
         }
@@ -477,11 +481,11 @@ impl Handler<ResendLinks> for LinksActor {
 
 /// True for private, link-local and loopback addresses.
 fn is_near(remote: &TransportAddr) -> bool {
-    let Some((host, _)) = remote.host_and_port() else { return true };
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        Ok(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        Err(_) => false,
+    // Media without IP addresses reach whom they reach.
+    let Some(at) = remote.socket_addr() else { return true };
+    match at.ip().to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
     }
 }
 
@@ -539,7 +543,11 @@ impl Handler<AddPeer> for LinksActor {
         if self.draining {
             return Err(MeshError::Draining);
         }
-        self.parts.transports.check(&message.0)?;
+        let schemes = self.parts.transports.schemes();
+        if !schemes.contains(message.0.scheme()) {
+            let (url, scheme) = (message.0.clone(), message.0.scheme().clone());
+            return Err(TransportError::NoPort { url, scheme, have: schemes }.into());
+        }
         self.dial(message.0);
         Ok(())
     }

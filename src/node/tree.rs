@@ -47,7 +47,10 @@ use crate::{
         router::RouterConfig,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{MeshTransport, TransportAddr, TransportError, TransportManager, tls::TlsIdentity},
+    transport::{
+        MeshTransport, QuicOptions, QuicPort, Scheme, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
+        TransportError, TransportManager,
+    },
     wire::{Capabilities, NetworkId},
 };
 
@@ -533,32 +536,32 @@ async fn bind(
     let mut urls = Vec::new();
     for port in &listening {
         urls.push(port.info().local);
-        manager.add(port.clone());
+        manager.register(port.clone());
     }
-    for scheme in ["quic", "tcp"] {
-        if listening.iter().any(|port| port.info().scheme == scheme) {
-            continue;
-        }
-        let any = TransportAddr::host_port(scheme, "::", 0);
-        let any_v4 = TransportAddr::host_port(scheme, "0.0.0.0", 0);
-        let port = match open_port(&any, &tls).await {
-            Ok(port) => port,
-            Err(_) => open_port(&any_v4, &tls).await?,
-        };
-        port.close().await;
-        manager.add(port);
+    let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
+    #[cfg(feature = "quic")]
+    if !listens(Scheme::QUIC) {
+        manager.register(Arc::new(QuicPort::dial_only(&tls, QuicOptions::default())));
+    }
+    #[cfg(feature = "tcp")]
+    if !listens(Scheme::TCP) {
+        manager.register(Arc::new(TcpPort::dial_only(&tls, TcpOptions::default())));
     }
     Ok(Ports { manager: Arc::new(manager), listening, urls })
 }
 
 async fn open_port(at: &TransportAddr, tls: &TlsIdentity) -> Result<Arc<dyn MeshTransport>, TransportError> {
-    Ok(match at.scheme() {
+    match at.scheme() {
         #[cfg(feature = "quic")]
-        "quic" => Arc::new(crate::transport::quic::QuicTransport::bind(at, tls.clone()).await?),
+        scheme if *scheme == Scheme::QUIC => {
+            Ok(Arc::new(QuicPort::listen(tls, at, QuicOptions::default()).await?))
+        }
         #[cfg(feature = "tcp")]
-        "tcp" => Arc::new(crate::transport::tcp::TcpTransport::bind(at, tls.clone()).await?),
-        scheme => return Err(TransportError::NoPort { scheme: scheme.to_owned() }),
-    })
+        scheme if *scheme == Scheme::TCP => {
+            Ok(Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?))
+        }
+        scheme => Err(TransportError::NoPort { url: at.clone(), scheme: scheme.clone(), have: Vec::new() }),
+    }
 }
 
 fn bind_http(

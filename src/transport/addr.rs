@@ -145,6 +145,11 @@ impl TransportAddr {
         self.pin.as_ref()
     }
 
+    /// True where both lead to the same place, whoever is pinned.
+    pub fn same_place(&self, other: &Self) -> bool {
+        self.scheme() == other.scheme() && self.target() == other.target()
+    }
+
     /// The same place pinned to `pin`, or to nobody.
     pub fn with_pin(mut self, pin: Option<Address>) -> Self {
         self.pin = pin;

@@ -176,8 +176,8 @@ fn fits(wire: &BytesMut, frame: &FrameParts) -> bool {
 fn put_frame(wire: &mut BytesMut, frame: &FrameParts) {
     // `check_frames` has seen the length; it fits.
     wire.put_u16(u16::try_from(frame.len()).unwrap_or(0));
-    wire.extend_from_slice(frame.head.as_slice());
-    wire.extend_from_slice(&frame.tail);
+    wire.extend_from_slice(frame.head());
+    wire.extend_from_slice(frame.tail());
 }
 
 /// Writes a close record.

@@ -25,6 +25,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
+pub use crate::wire::FrameParts;
 use crate::wire::{Address, PublicKey, TrafficClass};
 
 pub mod addr;
@@ -287,103 +288,3 @@ pub const CLOSE_REASON_BYTES_MAX: usize = crate::wire::limits::GOODBYE_TEXT_BYTE
 
 /// How long [`LinkSender::close`] waits for what was taken to reach the peer.
 pub const CLOSE_FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// A frame to send: a fresh head of a few bytes and a tail that is shared.
-///
-/// An envelope that is passed on differs from what was received in a few leading bytes only; the
-/// tail is the received bytes themselves, copied for the first time when the medium coalesces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrameParts {
-    /// The first bytes.
-    pub head: SmallHead,
-    /// The rest.
-    pub tail: Bytes,
-}
-
-impl FrameParts {
-    /// A frame in one piece.
-    pub fn whole(frame: impl Into<Bytes>) -> Self {
-        Self { head: SmallHead::EMPTY, tail: frame.into() }
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.head.as_slice().len().saturating_add(self.tail.len())
-    }
-
-    /// True for a frame of no bytes, which no medium sends.
-    pub fn is_empty(&self) -> bool {
-        self.head.as_slice().is_empty() && self.tail.is_empty()
-    }
-
-    /// The frame in one piece; free where the head is empty.
-    pub fn to_bytes(&self) -> Bytes {
-        if self.head.as_slice().is_empty() {
-            return self.tail.clone();
-        }
-        let mut whole = Vec::with_capacity(self.len());
-        whole.extend_from_slice(self.head.as_slice());
-        whole.extend_from_slice(&self.tail);
-        whole.into()
-    }
-}
-
-impl From<Bytes> for FrameParts {
-    fn from(frame: Bytes) -> Self {
-        Self::whole(frame)
-    }
-}
-
-/// Up to [`SmallHead::CAPACITY`] bytes, inline.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SmallHead {
-    len: u8,
-    bytes: [u8; SmallHead::CAPACITY],
-}
-
-impl SmallHead {
-    /// Bytes it holds at most: array head, frame type, array head, hop count (2), byte string head.
-    pub const CAPACITY: usize = 8;
-
-    /// No bytes.
-    pub const EMPTY: SmallHead = SmallHead { len: 0, bytes: [0; Self::CAPACITY] };
-
-    /// Copies `head`; none if it is longer than [`SmallHead::CAPACITY`].
-    pub fn new(head: &[u8]) -> Option<Self> {
-        let mut bytes = [0; Self::CAPACITY];
-        bytes.get_mut(..head.len())?.copy_from_slice(head);
-        Some(Self { len: u8::try_from(head.len()).ok()?, bytes })
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
-    }
-}
-
-impl fmt::Debug for SmallHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SmallHead({})", crate::wire::ids::hex(self.as_slice()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_head_holds_eight_bytes_and_no_more() {
-        assert_eq!(SmallHead::new(b"12345678").map(|h| h.as_slice().to_vec()), Some(b"12345678".to_vec()));
-        assert_eq!(SmallHead::new(b"123456789"), None);
-        assert_eq!(SmallHead::new(b""), Some(SmallHead::EMPTY));
-    }
-
-    #[test]
-    fn parts_join_and_a_headless_frame_is_not_copied() {
-        let tail = Bytes::from_static(b"tail");
-        let whole = FrameParts::whole(tail.clone());
-        assert_eq!(whole.to_bytes().as_ptr(), tail.as_ptr());
-        let parts = FrameParts { head: SmallHead::new(b"he").unwrap_or(SmallHead::EMPTY), tail };
-        assert_eq!((parts.len(), parts.to_bytes()), (6, Bytes::from_static(b"hetail")));
-    }
-}

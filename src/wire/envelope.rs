@@ -500,7 +500,7 @@ impl Envelope {
         }
         head.extend_from_slice(&self.tail);
         put_ext(&mut head, &ext);
-        FrameParts::whole(head.into())
+        FrameParts::whole(head)
     }
 }
 

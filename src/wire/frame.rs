@@ -339,8 +339,8 @@ pub struct FrameParts {
 
 impl FrameParts {
     /// A frame whose bytes are all in one piece.
-    pub fn whole(frame: Bytes) -> Self {
-        Self { head: [0; HEAD_BYTES_MAX], head_len: 0, tail: frame }
+    pub fn whole(frame: impl Into<Bytes>) -> Self {
+        Self { head: [0; HEAD_BYTES_MAX], head_len: 0, tail: frame.into() }
     }
 
     /// A fresh head before shared bytes; where the head is longer than it may be, both are copied.
@@ -352,7 +352,7 @@ impl FrameParts {
                 parts.head_len = head.len() as u8;
                 parts
             }
-            None => Self::whole([head, &parts.tail].concat().into()),
+            None => Self::whole([head, &parts.tail].concat()),
         }
     }
 
