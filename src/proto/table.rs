@@ -22,7 +22,10 @@ use crate::{
     wire::{Address, Announce, Capabilities, Frame, LinkId, PublicKey},
 };
 
-use super::{fib::Hops, verify::{InboundAnnounce, Verified}};
+use super::{
+    fib::Hops,
+    verify::{InboundAnnounce, Verified},
+};
 
 use entry::{Entry, Route};
 
@@ -234,7 +237,7 @@ impl RoutingTable {
     pub fn announce_to_send(&mut self, origin: &Address) -> Option<Announce> {
         let entry = self.entries.get_mut(origin)?;
         let hops = entry.ways().next()?.hops;
-        let mut announce = held_announce(&entry.route.as_ref()?.announce)?;
+        let mut announce = held_announce(&entry.announce)?;
         if hops >= announce.content.max_hops {
             return None;
         }
@@ -246,6 +249,20 @@ impl RoutingTable {
         Some(announce)
     }
 
+    /// The newest announce of `origin` within the last day, routed or not: for the origin itself,
+    /// which learns its own order from it.
+    pub fn announce_held(&self, origin: &Address) -> Option<Announce> {
+        let entry = self.entries.get(origin)?;
+        let mut announce = held_announce(&entry.announce)?;
+        announce.hop_count = entry.ways().next().map_or(1, |hop| hop.hops);
+        Some(announce)
+    }
+
+    /// The links over which the newest announce of `origin` came.
+    pub fn links_of(&self, origin: &Address) -> Vec<LinkId> {
+        self.route(origin).map_or_else(Vec::new, |r| r.next_hops.iter().map(|hop| hop.link).collect())
+    }
+
     /// The order of the newest announce of `origin` within the last day.
     pub fn order(&self, origin: &Address) -> Option<Order> {
         self.entries.get(origin).map(|entry| entry.order)
@@ -253,7 +270,8 @@ impl RoutingTable {
 
     /// What a destination offers, while its route holds.
     pub fn capabilities(&self, destination: &Address) -> Option<Capabilities> {
-        self.route(destination).map(|route| route.capabilities)
+        let entry = self.entries.get(destination).filter(|entry| entry.route.is_some())?;
+        Some(entry.capabilities)
     }
 
     /// The public key of an origin that was heard within the last day.
@@ -274,7 +292,7 @@ impl RoutingTable {
                 destination: *destination,
                 next_hops: route.next_hops.clone(),
                 order: entry.order,
-                capabilities: route.capabilities,
+                capabilities: entry.capabilities,
                 expires_in: entry.announce_ends.saturating_duration_since(now),
             })
         })
@@ -326,7 +344,7 @@ impl RoutingTable {
                     }
                 }
                 None => {
-                    *route = Some(Route::new(&inbound.announce, hop));
+                    *route = Some(Route { next_hops: vec![hop] });
                     // A way that may lead back here is used for want of a better, and not praised.
                     update = if is_feasible { Update::Newer } else { Update::Alternative };
                 }
@@ -354,6 +372,8 @@ impl RoutingTable {
             public_key: content.public_key,
             announce_ends,
             remembered_until: announce_ends + ORDER_MEMORY,
+            announce: bare_frame(&inbound.announce),
+            capabilities: content.capabilities,
             claimed_hops: None,
             route: None,
             record: old.and_then(|old| old.record),
@@ -364,7 +384,7 @@ impl RoutingTable {
         self.memory_ends.insert((entry.remembered_until, origin));
         self.entries.insert(origin, entry);
         self.change_route(&origin, |route| {
-            *route = Some(Route::new(&inbound.announce, hop));
+            *route = Some(Route { next_hops: vec![hop] });
             true
         });
     }
@@ -413,6 +433,12 @@ impl RoutingTable {
             None => false,
         }
     }
+}
+
+/// An announce as a frame of its own, without its key record: bytes of this size and no larger
+/// buffer behind them.
+fn bare_frame(announce: &Announce) -> Bytes {
+    Frame::Announce(Announce { key_record: None, hop_count: 0, ..announce.clone() }).encode()
 }
 
 /// Reads an announce back from the bytes the table keeps.

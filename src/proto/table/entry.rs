@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     crypto::VerifiedKeyRecord,
-    wire::{Announce, Capabilities, Frame, PublicKey},
+    wire::{Capabilities, PublicKey},
 };
 
 use super::{NEXT_HOPS_MAX, NextHop, Order};
@@ -16,6 +16,9 @@ use super::{NEXT_HOPS_MAX, NextHop, Order};
 pub(super) struct Entry {
     pub(super) order: Order,
     pub(super) public_key: PublicKey,
+    /// The newest announce, as a frame without its key record.
+    pub(super) announce: Bytes,
+    pub(super) capabilities: Capabilities,
     /// When the announce of that order is too old to route by, counted from its first reception.
     pub(super) announce_ends: Instant,
     pub(super) remembered_until: Instant,
@@ -53,24 +56,11 @@ impl Entry {
 /// A live route.
 #[derive(Debug)]
 pub(super) struct Route {
-    /// The announce as a frame of its own, without its key record: bytes of this size and no
-    /// larger buffer behind them.
-    pub(super) announce: Bytes,
-    pub(super) capabilities: Capabilities,
-    /// The ways, in order of preference.
+    /// The ways, in order of preference; at least one.
     pub(super) next_hops: Vec<NextHop>,
 }
 
 impl Route {
-    pub(super) fn new(announce: &Announce, hop: NextHop) -> Self {
-        let bare = Announce { key_record: None, hop_count: 0, ..announce.clone() };
-        Self {
-            announce: Frame::Announce(bare).encode(),
-            capabilities: announce.content.capabilities,
-            next_hops: vec![hop],
-        }
-    }
-
     /// Adds a way, or replaces the one over the same link or through the same neighbour where the
     /// new one is better.
     pub(super) fn add(&mut self, hop: NextHop) {
