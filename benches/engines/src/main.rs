@@ -3,13 +3,16 @@
 //! `engines-bench DIR` prints commits a second and what opening costs; DIR must be on the disk in
 //! question and is left empty. `engines-bench opens DIR ROWS` prints the second table alone, for
 //! another size. `engines-bench nospace DIR` fills a small volume mounted at DIR and shows
-//! what is left of the commits that failed. The other commands are what it runs as children.
+//! what is left of the commits that failed. `engines-bench product DIR` (feature `product`) shows
+//! what our own store makes of the engine, all indexes, sealing and group commit included. The other commands are what it runs as children.
 //!
 //! Each message is a row of 300 bytes under (destination 16, sequence 8) and an index entry under
 //! a random 16-byte packet id: the smallest shape that can refuse duplicates. Each commit is
 //! durable before the next starts.
 
 mod engines;
+#[cfg(feature = "product")]
+mod product;
 
 use std::{
     error::Error,
@@ -37,6 +40,8 @@ fn main() -> Result<()> {
         ["open", engine, dir] => time_open(engine, Path::new(dir)),
         ["nospace", dir] => no_space(Path::new(dir)),
         ["opens", dir, rows] => opens(Path::new(dir), rows.parse()?),
+        #[cfg(feature = "product")]
+        ["product", dir] => product::run(Path::new(dir)),
         [dir] => {
             all_commits(Path::new(dir))?;
             opens(Path::new(dir), 100_000)
