@@ -22,7 +22,7 @@ use crate::{
         message,
     },
     proto::{
-        egress::{Egress, Outgoing},
+        egress::Egress,
         limit::TokenBucket,
         verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome},
     },
@@ -58,15 +58,15 @@ pub struct SharedEgress {
 
 impl SharedEgress {
     /// Queues a frame for the writer, or hands it back.
-    pub fn push(&self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(outgoing)?;
+    pub fn push(&self, class: TrafficClass, frame: FrameParts) -> Result<(), FrameParts> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(class, frame)?;
         self.wake.notify_one();
         Ok(())
     }
 
     /// Queues a control frame. A link whose control queue is full is past saving: false.
     pub fn push_control(&self, frame: &Frame) -> bool {
-        self.push(Outgoing { class: TrafficClass::Control, frame: frame.into(), sender: None }).is_ok()
+        self.push(TrafficClass::Control, frame.into()).is_ok()
     }
 
     /// Frames and bytes that wait.
@@ -218,9 +218,10 @@ impl Reader {
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         self.counters.rx_frames.fetch_add(frames.len() as u64, Relaxed);
         self.counters.rx_bytes.fetch_add(bytes as u64, Relaxed);
-        metrics::counter!(telemetry::FRAMES_RECEIVED, "transport" => self.transport)
+        metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "rx")
             .increment(frames.len() as u64);
-        metrics::counter!(telemetry::BYTES_RECEIVED, "transport" => self.transport).increment(bytes as u64);
+        metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "rx")
+            .increment(bytes as u64);
     }
 
     /// Passes the hello to the actor and takes it out; true where there was one.
@@ -279,8 +280,8 @@ impl Reader {
                     }
                 }
                 Ok(Frame::Announce(announce)) => {
-                    if !budget.announces.take(1, clock::now()) {
-                        metrics::counter!(telemetry::ANNOUNCES_REFUSED, "reason" => "budget").increment(1);
+                    if !budget.announces.try_take(clock::now(), 1) {
+                        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
                         continue;
                     }
                     match self.verifier.verify_announce(announce) {
@@ -316,8 +317,7 @@ impl Reader {
                 }
                 Ok(frame) => own.push(frame),
                 Err(error) => {
-                    metrics::counter!(telemetry::FRAMES_UNDECODABLE, "transport" => self.transport)
-                        .increment(1);
+                    metrics::counter!(telemetry::DECODE_ERRORS, "reason" => reason(&error)).increment(1);
                     undecodable.push(error);
                 }
             }
@@ -353,7 +353,7 @@ impl Reader {
     fn hold(&mut self, source: Address, envelope: Envelope, ext: FrameExt, held: &mut HeldForKey) {
         match held.hold(clock::now(), source, envelope, ext) {
             Hold::Ask => {
-                metrics::counter!(telemetry::KEYS_ASKED).increment(1);
+                metrics::counter!(telemetry::KEY_NEEDED).increment(1);
                 self.egress.push_control(&Frame::KeyNeeded(source));
             }
             Hold::Waits => {}
@@ -364,7 +364,7 @@ impl Reader {
     fn failed(&self, error: &VerifyError, budget: &mut Budget) -> bool {
         metrics::counter!(telemetry::VERIFY_FAILURES, "reason" => error.name()).increment(1);
         tracing::debug!(link = %self.link, %error, "a signature does not hold");
-        !error.peer_fault() || budget.faults.take(FAULT_COST, clock::now())
+        !error.peer_fault() || budget.faults.charge(clock::now(), FAULT_COST)
     }
 
     /// Waits for room rather than for the router: a link with too much in flight reads no more.
@@ -378,8 +378,18 @@ impl Reader {
         if let Err(back) = self.outlets.envelopes.offer(message) {
             // The origin keeps its copy and tries again.
             let lost = back.message.batch.len() as u64;
-            metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "router_busy").increment(lost);
+            metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(lost);
         }
+    }
+}
+
+/// Label of the counter of frames that do not decode.
+fn reason(error: &DecodeError) -> &'static str {
+    match error {
+        DecodeError::NotCanonical { .. } => "not_canonical",
+        DecodeError::TooLarge { .. } => "too_large",
+        DecodeError::UnknownFrame(_) => "unknown_frame",
+        _ => "malformed",
     }
 }
 
@@ -442,9 +452,10 @@ impl Writer {
             }
             self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
             self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
-            metrics::counter!(telemetry::FRAMES_SENT, "transport" => self.transport)
+            metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
                 .increment(frames.len() as u64);
-            metrics::counter!(telemetry::BYTES_SENT, "transport" => self.transport).increment(bytes as u64);
+            metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
+                .increment(bytes as u64);
             frames.clear();
         }
     }

@@ -10,7 +10,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +24,7 @@ use tokio::sync::oneshot;
 use super::{
     child::{Child, ChildSpec},
     mailbox::{self, Outlet, Seat},
-    supervisor::{StartChild, Supervisor},
+    supervisor::StartChild,
     transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor},
 };
 use crate::{
@@ -28,6 +32,7 @@ use crate::{
     crypto::{MeshIdentity, compute_address, random},
     error::MeshError,
     messages::{
+        health::ReportHealth,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         link::{CloseLink, ForwardBatch, LinkDown, LinkUp},
         message,
@@ -35,6 +40,7 @@ use crate::{
     proto::{
         backoff::{Backoff, BackoffPolicy},
         duplicate::{self, Verdict},
+        health::{REPORT_EVERY, SubsystemReport},
         link::{Direction as LinkDirection, LinkConfig, NetworkSecret},
     },
     telemetry,
@@ -43,16 +49,6 @@ use crate::{
         Address, LinkId, NetworkId, PublicKey,
         handshake::{CloseReason, Hello},
     },
-};
-
-/// Links of one node at most; each costs file descriptors and buffers.
-const LINKS_MAX: usize = 4096;
-
-/// Wait before the first redial, and the longest.
-const REDIAL: BackoffPolicy = BackoffPolicy {
-    first: Duration::from_millis(500),
-    max: Duration::from_secs(60),
-    stable_after: Duration::from_secs(30),
 };
 
 /// Bytes of each class that a peer may send before more credit.
@@ -73,8 +69,8 @@ pub struct LinksParts {
     pub transports: Arc<TransportManager>,
     /// What each link needs.
     pub link: LinkParts,
-    /// Keeps links, listeners and diallers.
-    pub supervisor: Addr<Supervisor>,
+    /// To the supervisor that keeps links, listeners and diallers.
+    pub supervisor: Seat<StartChild>,
     /// Own seat, for diallers and listeners.
     pub new_link: Seat<NewLink>,
     /// To the router.
@@ -85,6 +81,14 @@ pub struct LinksParts {
     pub peers: Vec<TransportAddr>,
     /// Keepalive interval.
     pub keepalive: Duration,
+    /// To health.
+    pub health: Seat<ReportHealth>,
+    /// Numbers of links; outlive the actor.
+    pub link_ids: Arc<AtomicU64>,
+    /// Links of the node at most.
+    pub links_max: usize,
+    /// Accept links from anywhere; else from private, link-local and loopback addresses only.
+    pub accept_any: bool,
 }
 
 /// Listener or dialler to registry: a connection stands. `ended` is told when its link is over.
@@ -137,13 +141,12 @@ struct Entry {
     info: LinkInfo,
     peer_key: PublicKey,
     peer: Address,
-    started_at: Instant,
     up: Option<Up>,
     ended: Option<oneshot::Sender<CloseReason>>,
 }
 
 struct Up {
-    boot_epoch: u32,
+    hello: Hello,
     since: Instant,
     outlet: Recipient<ForwardBatch>,
     close: Recipient<CloseLink>,
@@ -155,7 +158,8 @@ pub struct LinksActor {
     parts: LinksParts,
     link_up: Outlet<LinkUp>,
     link_down: Outlet<LinkDown>,
-    next_link: u64,
+    supervisor: Outlet<StartChild>,
+    health: Outlet<ReportHealth>,
     links: BTreeMap<LinkId, Entry>,
     diallers: BTreeMap<String, oneshot::Sender<()>>,
     draining: bool,
@@ -168,7 +172,8 @@ impl LinksActor {
         Self {
             link_up: parts.link_up.outlet(),
             link_down: parts.link_down.outlet(),
-            next_link: 1,
+            supervisor: parts.supervisor.outlet(),
+            health: parts.health.outlet(),
             links: BTreeMap::new(),
             diallers: BTreeMap::new(),
             draining: false,
@@ -183,12 +188,19 @@ impl LinksActor {
             return;
         };
         let peer = compute_address(&peer_key);
-        if self.draining || self.links.len() >= LINKS_MAX {
+        if self.draining || self.links.len() >= self.parts.links_max {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "too_many").increment(1);
             return;
         }
-        let id = LinkId(self.next_link);
-        self.next_link = self.next_link.saturating_add(1);
+        if new.link.info.direction == Direction::In
+            && !self.parts.accept_any
+            && !is_near(&new.link.info.remote)
+        {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_lan").increment(1);
+            tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
+            return;
+        }
+        let id = LinkId(self.parts.link_ids.fetch_add(1, Ordering::Relaxed).saturating_add(1));
         let info = new.link.info.clone();
         let direction = match info.direction {
             Direction::In => LinkDirection::In,
@@ -221,14 +233,11 @@ impl LinksActor {
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote));
-        self.links.insert(
-            id,
-            Entry { info, peer_key, peer, started_at: clock::now(), up: None, ended: new.ended },
-        );
-        self.parts.supervisor.do_send(StartChild(spec));
+        self.links.insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended });
+        self.supervisor.do_send(StartChild(spec));
     }
 
-    fn established(&mut self, message: LinkEstablished) {
+    fn established(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
         let now = clock::now();
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
@@ -246,7 +255,7 @@ impl LinksActor {
         for rival in rivals {
             let Some(old) = self.links.get(&rival) else { continue };
             let Some(up) = &old.up else { continue };
-            let old_facts = facts(old, up.boot_epoch, up.since);
+            let old_facts = facts(old, up.hello.boot_epoch, up.since);
             let duplicate = |text: &str| CloseLink { reason: CloseReason::Duplicate, text: text.into() };
             match duplicate::judge(&own, &peer, &old_facts, &new_facts, now) {
                 Verdict::KeepOld => {
@@ -254,12 +263,14 @@ impl LinksActor {
                     message.close.do_send(duplicate("an older link to this node is kept"));
                     return;
                 }
-                // A peer that dials again has usually lost the old link; it proves itself by its
-                // keepalive or is dropped.
-                Verdict::KeepNew | Verdict::PingOld { .. } => {
+                Verdict::KeepNew => {
                     tracing::debug!(link = %rival, kept = %message.link, "double link: the new one stays");
                     up.close.do_send(duplicate("a newer link to this node is kept"));
                     self.withdraw(rival);
+                }
+                Verdict::ProbeOld { until } => {
+                    self.probe(rival, message, until, ctx);
+                    return;
                 }
             }
         }
@@ -274,7 +285,7 @@ impl LinksActor {
         if let Some(entry) = self.links.get_mut(&message.link) {
             tracing::info!(link = %message.link, peer = %peer.short(), remote = %entry.info.remote, "link up");
             entry.up = Some(Up {
-                boot_epoch: message.hello.boot_epoch,
+                hello: message.hello,
                 since: now,
                 outlet: message.outlet,
                 close: message.close,
@@ -283,6 +294,27 @@ impl LinksActor {
         }
         self.link_up.do_send(up);
         self.count();
+    }
+
+    /// Asks the old link for a sign of life; without one until then it gives way to the new one.
+    fn probe(&mut self, old: LinkId, new: LinkEstablished, until: Instant, ctx: &mut Context<Self>) {
+        let Some(up) = self.links.get(&old).and_then(|e| e.up.as_ref()) else { return };
+        let (stats, close) = (up.stats.clone(), up.close.clone());
+        let asked = async move {
+            let before = stats.send(GetLinkStats { nudge: true }).await.unwrap_or_default().rx_frames;
+            tokio::time::sleep_until(tokio::time::Instant::from_std(until)).await;
+            stats.send(GetLinkStats { nudge: false }).await.is_ok_and(|after| after.rx_frames > before)
+        };
+        ctx.spawn(asked.into_actor(self).map(move |lives, actor, ctx| {
+            let duplicate = |text: &str| CloseLink { reason: CloseReason::Duplicate, text: text.into() };
+            if lives {
+                new.close.do_send(duplicate("an older link to this node lives"));
+            } else {
+                close.do_send(duplicate("a newer link to this node is kept"));
+                actor.withdraw(old);
+                actor.established(new, ctx);
+            }
+        }));
     }
 
     /// Tells the router that a link is no longer to be used.
@@ -296,7 +328,10 @@ impl LinksActor {
 
     fn ended(&mut self, message: LinkEnded) {
         self.withdraw(message.link);
-        let Some(entry) = self.links.remove(&message.link) else { return };
+        let Some(entry) = self.links.remove(&message.link) else {
+            // A link of an earlier incarnation: the router may know it still.
+            return self.link_down.do_send(LinkDown(message.link));
+        };
         tracing::info!(
             link = %message.link, peer = %entry.peer.short(), remote = %entry.info.remote,
             reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
@@ -323,11 +358,8 @@ impl LinksActor {
         }
         let (removed, stop) = oneshot::channel();
         self.diallers.insert(name.clone(), removed);
-        let dialler = Dialler {
-            to,
-            transports: self.parts.transports.clone(),
-            new_link: self.parts.new_link.clone(),
-        };
+        let dialler =
+            Dialler { to, transports: self.parts.transports.clone(), new_link: self.parts.new_link.clone() };
         let mut once = Some((dialler, stop));
         let spec = ChildSpec::temporary("dialler", move |guard| {
             let (dialler, removed) = once.take().ok_or("a dialler is not started twice")?;
@@ -335,20 +367,20 @@ impl LinksActor {
                 tokio::select! {
                     () = dialler.run() => {}
                     _ = removed => {}
-                    _ = stop.requested() => {}
+                    _ = stop.wanted() => {}
                 }
                 Ok::<(), TransportError>(())
             }))
         })
         .named(format!("dialler {name}"));
-        self.parts.supervisor.do_send(StartChild(spec));
+        self.supervisor.do_send(StartChild(spec));
     }
 }
 
 fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts {
     duplicate::LinkFacts {
-        boot_epoch,
-        established: since,
+        peer_boot_epoch: boot_epoch,
+        established_at: since,
         direction: match entry.info.direction {
             Direction::In => LinkDirection::In,
             Direction::Out => LinkDirection::Out,
@@ -366,21 +398,25 @@ struct Dialler {
 impl Dialler {
     async fn run(self) {
         let mut rng = random::os_rng();
-        let mut backoff = Backoff::new(REDIAL);
+        let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
         let mut new_link = self.new_link.outlet();
         loop {
             match self.transports.dial(&self.to).await {
                 Ok(link) => {
                     let (ended, over) = oneshot::channel();
                     new_link.do_send(NewLink { link, ended: Some(ended) });
-                    let stood_since = clock::now();
+                    backoff.started(clock::now());
                     match over.await {
                         // The other link to this node stands; look again in a while.
-                        Ok(CloseReason::Duplicate) => tokio::time::sleep(REDIAL.max).await,
-                        Ok(CloseReason::NetworkMismatch | CloseReason::VersionMismatch | CloseReason::NotAllowed) => {
-                            tokio::time::sleep(REDIAL.max).await;
+                        Ok(CloseReason::Duplicate) => tokio::time::sleep(BackoffPolicy::REDIAL.cap).await,
+                        Ok(
+                            CloseReason::NetworkMismatch
+                            | CloseReason::VersionMismatch
+                            | CloseReason::NotAllowed,
+                        ) => {
+                            tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
                         }
-                        Ok(_) | Err(_) => backoff.stood(clock::now().saturating_duration_since(stood_since)),
+                        Ok(_) | Err(_) => {}
                     }
                 }
                 Err(error) => {
@@ -388,7 +424,7 @@ impl Dialler {
                     tracing::info!(peer = %self.to, %error, "dial failed");
                 }
             }
-            tokio::time::sleep(backoff.next(&mut rng)).await;
+            tokio::time::sleep(backoff.next_delay(clock::now(), &mut rng)).await;
         }
     }
 }
@@ -405,7 +441,7 @@ pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: S
                     link = transport.accept() => {
                         new_link.do_send(NewLink { link: link?, ended: None });
                     }
-                    _ = stop.requested() => {
+                    _ = stop.wanted() => {
                         transport.close().await;
                         return Ok::<(), TransportError>(());
                     }
@@ -416,10 +452,56 @@ pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: S
     .named(name)
 }
 
+/// Router's supervisor to registry: a fresh router wants to hear of every link again.
+#[derive(Debug, Clone, Copy)]
+pub struct ResendLinks;
+message!(ResendLinks => ());
+
+impl Handler<ResendLinks> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ResendLinks, _: &mut Context<Self>) {
+        for (link, entry) in &self.links {
+            let Some(up) = &entry.up else { continue };
+            self.link_up.do_send(LinkUp {
+                link: *link,
+                peer: entry.peer,
+                peer_key: entry.peer_key,
+                hello: up.hello.clone(),
+                transport: entry.info.remote.scheme(),
+                outlet: up.outlet.clone(),
+            });
+        }
+    }
+}
+
+/// True for private, link-local and loopback addresses.
+fn is_near(remote: &TransportAddr) -> bool {
+    let Some((host, _)) = remote.host_and_port() else { return true };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        Ok(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        Err(_) => false,
+    }
+}
+
+impl LinksActor {
+    /// Every two seconds: how are the links?
+    fn report(&mut self, ctx: &mut Context<Self>) {
+        let up = self.links.values().filter(|e| e.up.is_some()).count();
+        let detail = format!("{up} links up, {} peers dialled", self.diallers.len());
+        let report =
+            SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
+        self.health.offer_gossip("health", ReportHealth(report));
+        ctx.run_later(REPORT_EVERY, Self::report);
+    }
+}
+
 impl Actor for LinksActor {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Context<Self>) {
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.report(ctx);
         for peer in self.parts.peers.clone() {
             self.dial(peer);
         }
@@ -437,8 +519,8 @@ impl Handler<NewLink> for LinksActor {
 impl Handler<LinkEstablished> for LinksActor {
     type Result = ();
 
-    fn handle(&mut self, message: LinkEstablished, _: &mut Context<Self>) {
-        self.established(message);
+    fn handle(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
+        self.established(message, ctx);
     }
 }
 
@@ -485,9 +567,10 @@ impl Handler<RemovePeer> for LinksActor {
             removed.push(url.clone());
         }
         removed.retain(|url| {
-            let name = self.diallers.keys().find(|name| {
-                name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url))
-            });
+            let name = self
+                .diallers
+                .keys()
+                .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
             match name.cloned() {
                 // Dropping the sender ends the dialler.
                 Some(name) => self.diallers.remove(&name).is_some(),
@@ -514,7 +597,7 @@ impl Handler<ListPeers> for LinksActor {
                     since: now.saturating_duration_since(up.since),
                     stats: LinkStats::default(),
                 };
-                Some((line, up.stats.send(GetLinkStats)))
+                Some((line, up.stats.send(GetLinkStats { nudge: false })))
             })
             .collect();
         Box::pin(async move {

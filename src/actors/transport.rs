@@ -29,14 +29,13 @@ use crate::{
         message,
     },
     proto::{
-        egress::Outgoing,
         link::{self, Link as Session, LinkConfig, Output},
         verify::Verifier,
     },
     telemetry,
     transport::{Link, LinkInfo},
     wire::{
-        Address, Frame, LinkId, NetworkId, PublicKey,
+        Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
     },
 };
@@ -97,11 +96,14 @@ message!(LinkEnded => ());
 
 /// Registry to link: how is it?
 #[derive(Debug, Clone, Copy)]
-pub struct GetLinkStats;
+pub struct GetLinkStats {
+    /// Ask the peer for a sign of life as well.
+    pub nudge: bool,
+}
 message!(GetLinkStats => LinkStats);
 
 /// The answer to [`GetLinkStats`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, actix::MessageResponse)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LinkStats {
     /// Smoothed round trip.
     pub rtt: Option<Duration>,
@@ -117,6 +119,30 @@ pub struct LinkStats {
     pub queued_frames: u64,
 }
 
+/// What has to happen when a link is over, orderly or by a panic. A drop rather than
+/// `Actor::stopped`, which actix calls on a half-changed value while it unwinds.
+struct Ending {
+    link: LinkId,
+    said: Option<LinkEnded>,
+    to: Outlet<LinkEnded>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let end = self.said.take().unwrap_or(LinkEnded {
+            link: self.link,
+            reason: CloseReason::Unresponsive,
+            text: "the link ended".into(),
+            by_peer: false,
+        });
+        self.to.do_send(end);
+    }
+}
+
 /// See the module.
 pub struct TransportActor {
     id: LinkId,
@@ -130,10 +156,8 @@ pub struct TransportActor {
     parts: LinkParts,
     egress_full: Outlet<EgressFull>,
     established: Outlet<LinkEstablished>,
-    ended: Outlet<LinkEnded>,
     rtt: Option<Duration>,
-    end: Option<LinkEnded>,
-    tasks: Vec<AbortHandle>,
+    end: Ending,
     timer: Option<(Instant, SpawnHandle)>,
     guard: ExitGuard,
 }
@@ -159,11 +183,9 @@ impl TransportActor {
             go: None,
             egress_full: parts.egress_full.outlet(),
             established: parts.established.outlet(),
-            ended: parts.ended.outlet(),
+            end: Ending { link: id, said: None, to: parts.ended.outlet(), tasks: Vec::new() },
             parts,
             rtt: None,
-            end: None,
-            tasks: Vec::new(),
             timer: None,
             guard,
         }
@@ -200,8 +222,7 @@ impl TransportActor {
                 });
             }
             Output::Rtt(rtt) => {
-                metrics::histogram!(telemetry::LINK_RTT_SECONDS, "transport" => self.transport)
-                    .record(rtt.as_secs_f64());
+                metrics::histogram!(telemetry::LINK_RTT).record(rtt.as_secs_f64());
                 self.rtt = Some(rtt);
             }
             // Queues are bounded on our side; credit is honoured when the egress learns of it.
@@ -212,14 +233,19 @@ impl TransportActor {
 
     /// The session is over: write what is queued, close the medium, end.
     fn finish(&mut self, reason: CloseReason, text: String, by_peer: bool, ctx: &mut Context<Self>) {
-        if self.end.is_some() {
+        if self.end.said.is_some() {
             return;
         }
-        self.end = Some(LinkEnded { link: self.id, reason, text, by_peer });
+        self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.go = None;
         self.egress.close(reason.name());
         // Stops when the writer has closed the medium (`WriterDone`), or here.
-        ctx.run_later(CLOSE_WITHIN, |_, ctx| ctx.stop());
+        ctx.run_later(CLOSE_WITHIN, Self::stop);
+    }
+
+    fn stop(&mut self, ctx: &mut Context<Self>) {
+        self.guard.stopped();
+        ctx.stop();
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
@@ -273,31 +299,17 @@ impl Actor for TransportActor {
             counters: self.counters.clone(),
             closed: weak(&address),
         };
-        self.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
+        self.end.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
         let written = actix_rt::spawn(writer.run());
-        self.tasks.push(written.abort_handle());
+        self.end.tasks.push(written.abort_handle());
         ctx.spawn(written.into_actor(self).map(|_, actor, ctx| {
             // Its end is the end of the link, orderly or not.
-            if actor.end.is_none() {
+            if actor.end.said.is_none() {
                 actor.step(link::Input::Close(CloseReason::Unresponsive, "the medium closed".into()), ctx);
             }
-            ctx.stop();
+            actor.stop(ctx);
         }));
         self.step(link::Input::Start, ctx);
-    }
-
-    fn stopped(&mut self, _: &mut Context<Self>) {
-        for task in self.tasks.drain(..) {
-            task.abort();
-        }
-        let end = self.end.take().unwrap_or(LinkEnded {
-            link: self.id,
-            reason: CloseReason::Unresponsive,
-            text: "the link ended".into(),
-            by_peer: false,
-        });
-        self.ended.do_send(end);
-        self.guard.stopped();
     }
 }
 
@@ -327,38 +339,37 @@ impl Handler<MediumClosed> for TransportActor {
     type Result = ();
 
     fn handle(&mut self, message: MediumClosed, ctx: &mut Context<Self>) {
-        if self.end.is_none() {
+        if self.end.said.is_none() {
             let text = message.0.to_string();
             tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            self.end = Some(LinkEnded {
-                link: self.id,
-                reason: CloseReason::Unresponsive,
-                text,
-                by_peer: true,
-            });
+            self.end.said =
+                Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
         }
-        ctx.stop();
+        self.stop(ctx);
     }
 }
 
 impl Handler<ForwardBatch> for TransportActor {
     type Result = ();
 
-    fn handle(&mut self, batch: ForwardBatch, ctx: &mut Context<Self>) {
-        let mut refused = Vec::new();
-        for outgoing in batch.0 {
-            if let Err(Outgoing { sender, .. }) = self.egress.push(outgoing) {
-                match sender {
-                    Some(sender) => refused.push((sender.packet_id, sender.ingress)),
-                    None => metrics::counter!(telemetry::CONTROL_DROPPED).increment(1),
-                }
+    fn handle(&mut self, batch: ForwardBatch, _: &mut Context<Self>) {
+        for frame in &batch.control {
+            if !self.egress.push_control(frame) {
+                metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
             }
         }
-        if !refused.is_empty() {
-            let full = EgressFull { link: self.id, packets: refused };
-            self.egress_full.offer_gossip("router", full);
+        let mut unsent = Vec::new();
+        for verified in batch.envelopes {
+            let class = verified.envelope.header().class();
+            if self.egress.push(class, verified.envelope.to_frame(verified.ext)).is_err() {
+                unsent.push(verified);
+            }
         }
-        let _ = ctx;
+        if !unsent.is_empty() {
+            // Router and link never wait for each other: a full router drops what a full link
+            // hands back, and the origin tries again.
+            self.egress_full.offer_gossip("router", EgressFull { link: self.id, envelopes: unsent });
+        }
     }
 }
 
@@ -371,17 +382,20 @@ impl Handler<CloseLink> for TransportActor {
 }
 
 impl Handler<GetLinkStats> for TransportActor {
-    type Result = LinkStats;
+    type Result = MessageResult<GetLinkStats>;
 
-    fn handle(&mut self, _: GetLinkStats, _: &mut Context<Self>) -> LinkStats {
-        LinkStats {
+    fn handle(&mut self, ask: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
+        if ask.nudge {
+            self.egress.push_control(&Frame::Ping(0));
+        }
+        MessageResult(LinkStats {
             rtt: self.rtt,
             tx_frames: self.counters.tx_frames.load(Relaxed),
             rx_frames: self.counters.rx_frames.load(Relaxed),
             tx_bytes: self.counters.tx_bytes.load(Relaxed),
             rx_bytes: self.counters.rx_bytes.load(Relaxed),
             queued_frames: self.egress.depth().0 as u64,
-        }
+        })
     }
 }
 
@@ -400,23 +414,4 @@ impl Handler<Drain> for TransportActor {
             }
         }
     }
-}
-
-/// What the registry knows of a link before its hello.
-#[derive(Debug, Clone)]
-pub struct LinkFacts {
-    /// The neighbour's key.
-    pub peer_key: PublicKey,
-    /// Its address.
-    pub peer: Address,
-    /// The medium's word.
-    pub info: LinkInfo,
-}
-
-/// A frame that only the link itself may handle never reaches the router.
-pub fn is_about_link(frame: &Frame) -> bool {
-    matches!(
-        frame,
-        Frame::Hello(_) | Frame::Goodbye(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Credit(_)
-    )
 }

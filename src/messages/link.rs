@@ -5,11 +5,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::message;
 use crate::{
-    proto::{
-        egress::Outgoing,
-        verify::{InboundAnnounce, InboundEnvelope, Verified},
+    proto::verify::{InboundAnnounce, InboundEnvelope, Verified},
+    wire::{
+        Address, Frame, LinkId, PublicKey,
+        handshake::{CloseReason, Hello},
     },
-    wire::{Address, Frame, LinkId, PacketId, PublicKey, handshake::{CloseReason, Hello}},
 };
 
 /// Link to router: envelopes that were decoded and verified. Whoever ends the batch drops the
@@ -68,9 +68,14 @@ message!(LinkUp => ());
 pub struct LinkDown(pub LinkId);
 message!(LinkDown => ());
 
-/// Router to link: send these.
-#[derive(Debug)]
-pub struct ForwardBatch(pub Vec<Outgoing>);
+/// Router to link: send these. Hop counts and extensions are set.
+#[derive(Debug, Default)]
+pub struct ForwardBatch {
+    /// Frames that go ahead of data.
+    pub control: Vec<Frame>,
+    /// Envelopes, each in its own class.
+    pub envelopes: Vec<Verified<InboundEnvelope>>,
+}
 message!(ForwardBatch => ());
 
 /// Link to router: these did not fit the link's queues.
@@ -78,8 +83,8 @@ message!(ForwardBatch => ());
 pub struct EgressFull {
     /// The link.
     pub link: LinkId,
-    /// What did not fit; envelopes only.
-    pub packets: Vec<(PacketId, Option<LinkId>)>,
+    /// What did not fit.
+    pub envelopes: Vec<Verified<InboundEnvelope>>,
 }
 message!(EgressFull => ());
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::wire::{FrameParts, LinkId, PacketId, TrafficClass};
+use crate::wire::{FrameParts, TrafficClass};
 
 /// Bytes of one class that may wait for a link. At 10 MB/s a full queue is a tenth of a second.
 pub const CLASS_BYTES_MAX: usize = 1024 * 1024;
@@ -14,26 +14,6 @@ pub const CLASS_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes handed to the medium at once: enough to fill its buffers, little enough that a control
 /// frame never waits long.
 pub const WRITE_BYTES: usize = 64 * 1024;
-
-/// Where an envelope came from, so that it can be refused there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sender {
-    /// Its id.
-    pub packet_id: PacketId,
-    /// The link it came over; none for this node's own and for what was held in custody.
-    pub ingress: Option<LinkId>,
-}
-
-/// One frame on its way to a link.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// Which queue.
-    pub class: TrafficClass,
-    /// The frame.
-    pub frame: FrameParts,
-    /// Whose envelope it is; none for control frames.
-    pub sender: Option<Sender>,
-}
 
 /// The queues of one link.
 #[derive(Debug, Default)]
@@ -52,17 +32,18 @@ impl Egress {
     ///
     /// # Errors
     /// Hands it back where its class is full. A class always takes one frame, whatever its size.
-    pub fn push(&mut self, outgoing: Outgoing) -> Result<(), Outgoing> {
-        let class = outgoing.class as usize;
-        let len = outgoing.frame.len();
-        let (Some(queue), Some(bytes)) = (self.queues.get_mut(class), self.bytes.get_mut(class)) else {
-            return Err(outgoing);
+    pub fn push(&mut self, class: TrafficClass, frame: FrameParts) -> Result<(), FrameParts> {
+        let len = frame.len();
+        let (Some(queue), Some(bytes)) =
+            (self.queues.get_mut(class as usize), self.bytes.get_mut(class as usize))
+        else {
+            return Err(frame);
         };
         if *bytes > 0 && bytes.saturating_add(len) > CLASS_BYTES_MAX {
-            return Err(outgoing);
+            return Err(frame);
         }
         *bytes = bytes.saturating_add(len);
-        queue.push_back(outgoing.frame);
+        queue.push_back(frame);
         Ok(())
     }
 
@@ -110,16 +91,16 @@ mod tests {
 
     use super::*;
 
-    fn frame(class: TrafficClass, len: usize) -> Outgoing {
-        Outgoing { class, frame: FrameParts::whole(Bytes::from(vec![0; len])), sender: None }
+    fn frame(len: usize) -> FrameParts {
+        FrameParts::whole(Bytes::from(vec![0; len]))
     }
 
     #[test]
     fn urgent_classes_go_first() {
         let mut egress = Egress::new();
-        egress.push(frame(TrafficClass::Bulk, 10)).unwrap();
-        egress.push(frame(TrafficClass::Interactive, 20)).unwrap();
-        egress.push(frame(TrafficClass::Control, 30)).unwrap();
+        egress.push(TrafficClass::Bulk, frame(10)).unwrap();
+        egress.push(TrafficClass::Interactive, frame(20)).unwrap();
+        egress.push(TrafficClass::Control, frame(30)).unwrap();
         let mut order = vec![];
         let mut out = vec![];
         while let Some(class) = egress.take(&mut out) {
@@ -133,17 +114,17 @@ mod tests {
     #[test]
     fn a_full_class_hands_back_and_leaves_the_others_alone() {
         let mut egress = Egress::new();
-        while egress.push(frame(TrafficClass::Bulk, 16_000)).is_ok() {}
+        while egress.push(TrafficClass::Bulk, frame(16_000)).is_ok() {}
         assert!(egress.bytes() <= CLASS_BYTES_MAX);
-        egress.push(frame(TrafficClass::Interactive, 100)).unwrap();
-        egress.push(frame(TrafficClass::Control, 100)).unwrap();
+        egress.push(TrafficClass::Interactive, frame(100)).unwrap();
+        egress.push(TrafficClass::Control, frame(100)).unwrap();
     }
 
     #[test]
     fn writes_are_bounded() {
         let mut egress = Egress::new();
         for _ in 0..100 {
-            egress.push(frame(TrafficClass::Bulk, 10_000)).unwrap();
+            egress.push(TrafficClass::Bulk, frame(10_000)).unwrap();
         }
         let mut out = vec![];
         egress.take(&mut out);
