@@ -48,6 +48,9 @@ use links::Links;
 /// Keys of sources that are remembered, 110 bytes each.
 const SOURCE_KEYS_MAX: usize = 4096;
 
+/// When a packet that a full queue did not take may be tried again: queues drain within that.
+const UNSENT_RETRY_S: u16 = 1;
+
 /// Table entries looked at for one announce to a new neighbour, where it has brought most itself.
 const PAGE_ENTRIES_MAX: usize = 64;
 
@@ -121,8 +124,11 @@ pub enum Input {
     CustodyTaken(Vec<PacketId>),
     /// This one was not.
     CustodyRefused(PacketId, RefuseReason),
-    /// A link's queue had no room for these, which [`Output::Forward`] gave it.
+    /// A link's queue had no room for these, which [`Output::Forward`] gave it. Into custody where
+    /// this node stores, else back.
     Unsent(LinkId, Vec<Verified<InboundEnvelope>>, RefuseReason),
+    /// The same where the envelopes themselves are gone: back to where they came from.
+    UnsentIds(LinkId, Vec<PacketId>, RefuseReason),
     /// An announce came over a link.
     Announce(LinkId, Box<Verified<InboundAnnounce>>),
     /// This node's own announce, signed as [`Output::AnnounceDue`] asked.
@@ -177,6 +183,17 @@ pub enum Output {
     /// Somebody holds an announce of this very node with a higher order than its own: it was
     /// restored from a backup, or its key is in use twice. Jump above it.
     OwnOrderSeen(Order),
+}
+
+/// Why the router wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wake {
+    /// This node's own announce is due then.
+    OwnAnnounce,
+    /// A route ends, or an origin is forgotten, then.
+    RouteEnds,
+    /// The announce budget lets the next one go on then.
+    AnnounceBudget,
 }
 
 /// The router. See the module's documentation for how it is driven.
@@ -234,6 +251,13 @@ impl Router {
                 self.send_back(Refuse { packet_id, reason, retry_after_s: 0 });
             }
             Input::Unsent(link, batch, reason) => self.on_unsent(link, batch, reason),
+            Input::UnsentIds(link, packet_ids, reason) => {
+                for packet_id in packet_ids {
+                    if self.take_back(link, &packet_id) {
+                        self.send_back(Refuse { packet_id, reason, retry_after_s: UNSENT_RETRY_S });
+                    }
+                }
+            }
             Input::Announce(link, inbound) => self.on_announce(now, link, &inbound),
             Input::OwnAnnounce(announce) => self.on_own_announce(*announce),
             Input::KeyRecord(record) => self.on_key_record(now, &record),
@@ -249,10 +273,14 @@ impl Router {
         self.outputs.pop_front()
     }
 
-    /// When to call with [`Input::Timeout`].
-    pub fn next_wake(&self) -> Instant {
-        let wakes = [Some(self.schedule.next_wake()), self.table.next_wake(), self.floods.next_wake()];
-        wakes.into_iter().flatten().min().unwrap_or(self.schedule.next_wake())
+    /// When to call with [`Input::Timeout`], and what for. There is always something: the next
+    /// announce of this node's own.
+    pub fn next_wake(&self) -> (Instant, Wake) {
+        let own = Some((self.schedule.next_wake(), Wake::OwnAnnounce));
+        let ends = self.table.next_wake().map(|at| (at, Wake::RouteEnds));
+        let budget = self.floods.next_wake().map(|at| (at, Wake::AnnounceBudget));
+        let first = [own, ends, budget].into_iter().flatten().min();
+        first.unwrap_or((self.schedule.next_wake(), Wake::OwnAnnounce))
     }
 
     /// This node's address.

@@ -200,7 +200,7 @@ impl Sim {
         let end = self.now + by;
         self.run();
         loop {
-            let wakes = (0..self.nodes.len()).map(|n| (self.nodes[n].router.next_wake(), n));
+            let wakes = (0..self.nodes.len()).map(|n| (self.nodes[n].router.next_wake().0, n));
             let Some((at, n)) = wakes.min().filter(|(at, _)| *at <= end) else { break };
             self.now = self.now.max(at);
             self.handle(n, Input::Timeout);

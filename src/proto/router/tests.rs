@@ -248,6 +248,42 @@ fn what_a_full_queue_returns_goes_back_to_the_origin() {
     let Some(Output::Control(link, Frame::Refuse(refuse))) = router.poll() else { panic!() };
     assert_eq!((link, refuse.packet_id, refuse.reason), (ingress, packet_id, RefuseReason::Congested));
     assert_eq!(refuse.retry_after_s, 1);
+    // By its number alone, and not a second time.
+    router.handle(now, wall, Input::UnsentIds(egress, vec![packet_id], RefuseReason::Congested));
+    assert!(router.poll().is_none());
+}
+
+#[test]
+fn a_node_s_own_packet_that_found_no_room_is_told_to_its_delivery() {
+    let mut sim = Sim::line(2);
+    sim.settle();
+    let to = sim.address(1);
+    let packet_id = sim.send(0, to, MESSAGE);
+    let egress = sim.link_between(0, 1).unwrap();
+    sim.handle(0, Input::UnsentIds(egress, vec![packet_id], RefuseReason::Congested));
+    assert_eq!(sim.nodes[0].reasons(), [RefuseReason::Congested]);
+    assert_eq!(sim.nodes[0].refused[0].packet_id, packet_id);
+}
+
+#[test]
+fn a_node_that_stores_keeps_what_a_full_queue_returns() {
+    let mut sim = Sim::new(3);
+    sim.restart(1, |config| config.store = true);
+    sim.connect(0, 1);
+    sim.connect(1, 2);
+    sim.settle();
+    let to = sim.address(2);
+    let (packet_id, envelope) = sim.nodes[0].signer.envelope(to, MESSAGE);
+    let packet = sim.nodes[0].signer.inbound(envelope, FrameExt::default());
+    let (ingress, egress) = (sim.link_between(1, 0).unwrap(), sim.link_between(1, 2).unwrap());
+    let (now, wall) = (sim.now, sim.wall);
+    let router = &mut sim.nodes[1].router;
+    router.handle(now, wall, Input::Envelopes(ingress, vec![packet]));
+    let Some(Output::Forward(_, batch)) = router.poll() else { panic!() };
+    router.handle(now, wall, Input::Unsent(egress, batch, RefuseReason::Congested));
+    let Some(Output::Custody(link, kept)) = router.poll() else { panic!() };
+    assert_eq!((link, kept.len(), kept[0].packet_id), (ingress, 1, packet_id));
+    assert!(router.poll().is_none());
 }
 
 #[test]
@@ -513,7 +549,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The simulation checks each frame: none goes back over its ingress, hop counts grow, no
     /// packet is forwarded twice but as a resend. Here also: whatever happened before, once the

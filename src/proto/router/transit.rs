@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-use super::{Output, Router, WallClock, counters::bump};
+use super::{Output, Router, UNSENT_RETRY_S, WallClock, counters::bump};
 
 /// A packet is dropped by the wall clock only so long after its signed end, since clocks differ.
 const EXPIRY_SLACK_S: u64 = 600;
@@ -279,7 +279,7 @@ impl Router {
         batches: &mut Batches,
     ) {
         bump(&mut self.counters.no_route);
-        if self.config.store && packet.envelope.header().kind.is_stored_for_others() {
+        if self.is_kept(&packet) {
             bump(&mut self.counters.to_custody);
             self.dedup.forwarded(&packet.packet_id, None);
             batches.custody.push(packet);
@@ -295,41 +295,50 @@ impl Router {
         batch: Vec<Verified<InboundEnvelope>>,
         reason: RefuseReason,
     ) {
-        let mut batches: BTreeMap<LinkId, Batches> = BTreeMap::new();
+        let mut custody: BTreeMap<LinkId, Vec<Verified<InboundEnvelope>>> = BTreeMap::new();
         for packet in batch {
-            bump(&mut self.counters.unsent);
-            let record = self.dedup.record(&packet.packet_id);
-            let went_there = record.is_some_and(|record| record.egress == Some(link));
-            if !went_there {
+            if !self.take_back(link, &packet.packet_id) {
                 continue;
             }
-            self.dedup.returned(&packet.packet_id);
+            let record = self.dedup.record(&packet.packet_id);
             match record.and_then(|record| record.ingress.link()) {
-                Some(ingress)
-                    if self.config.store && packet.envelope.header().kind.is_stored_for_others() =>
-                {
-                    self.dedup.forwarded(&packet.packet_id, None);
+                Some(ingress) if self.is_kept(&packet) => {
                     bump(&mut self.counters.to_custody);
-                    batches.entry(ingress).or_default().custody.push(packet);
+                    self.dedup.forwarded(&packet.packet_id, None);
+                    custody.entry(ingress).or_default().push(packet);
                 }
-                Some(ingress) => self.refuse(ingress, &packet, reason),
-                None => {
-                    let refuse = Refuse { packet_id: packet.packet_id, reason, retry_after_s: 1 };
-                    self.outputs.push_back(Output::Refused(refuse));
+                _ => {
+                    let packet_id = packet.packet_id;
+                    self.send_back(Refuse { packet_id, reason, retry_after_s: UNSENT_RETRY_S });
                 }
             }
         }
-        for (ingress, batches) in batches {
-            self.flush(Ingress::Link(ingress), batches);
+        for (ingress, custody) in custody {
+            self.flush(Ingress::Link(ingress), Batches { custody, ..Batches::default() });
         }
+    }
+
+    /// Notes that `link` did not take a packet; false where it was not given to that link.
+    pub(super) fn take_back(&mut self, link: LinkId, packet_id: &PacketId) -> bool {
+        let record = self.dedup.record(packet_id);
+        let was_given = record.is_some_and(|record| record.egress == Some(link));
+        if was_given {
+            bump(&mut self.counters.unsent);
+            self.dedup.returned(packet_id);
+        }
+        was_given
+    }
+
+    /// True for what goes into custody here.
+    fn is_kept(&self, packet: &InboundEnvelope) -> bool {
+        self.config.store && packet.envelope.header().kind.is_stored_for_others()
     }
 
     /// Says back over a link that a packet went no further. Only what its origin keeps is worth a
     /// refusal; an answer to an answer is not.
     fn refuse(&mut self, link: LinkId, packet: &Verified<InboundEnvelope>, reason: RefuseReason) {
         if packet.envelope.header().kind.is_stored_for_others() {
-            let retry_after_s = if reason == RefuseReason::Congested { 1 } else { 0 };
-            let refuse = Refuse { packet_id: packet.packet_id, reason, retry_after_s };
+            let refuse = Refuse { packet_id: packet.packet_id, reason, retry_after_s: 0 };
             self.outputs.push_back(Output::Control(link, Frame::Refuse(refuse)));
         }
     }
