@@ -288,6 +288,7 @@ fn link(
         closing: AtomicBool::new(false),
         mid_frame: AtomicBool::new(false),
         reader: AtomicWaker::new(),
+        writer: AtomicWaker::new(),
         peer_ended: OnceLock::new(),
     });
     Ok(Link {
@@ -319,6 +320,8 @@ struct Connection {
     mid_frame: AtomicBool,
     /// Wakes the receiver to see `closing`.
     reader: AtomicWaker,
+    /// Wakes a sender that waits for a peer who will read no more to see `peer_ended`.
+    writer: AtomicWaker,
     /// How the peer ended the link, for the sender.
     peer_ended: OnceLock<TransportError>,
 }
@@ -373,6 +376,7 @@ struct TcpSender {
 impl TcpSender {
     /// Writes, control first, until nothing of `class` is left.
     fn poll_send(&mut self, cx: &mut Context<'_>, class: TrafficClass) -> Poll<Result<(), TransportError>> {
+        self.connection.writer.register(cx.waker());
         loop {
             if let Some(over) = self.over.as_ref().or(self.connection.peer_ended.get()) {
                 return Poll::Ready(Err(over.clone()));
@@ -539,6 +543,7 @@ impl TcpReceiver {
         let _ = self.connection.poll_shutdown(cx);
         // Whichever came first is the link's end for the sender.
         let _ = self.connection.peer_ended.set(ended.clone());
+        self.connection.writer.wake();
         self.over = Some(ended.clone());
     }
 }
