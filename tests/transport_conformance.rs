@@ -2,6 +2,8 @@
 //! promise on each medium: QUIC and TCP over IPv4 and IPv6 loopback, memory, and the shared medium
 //! for what applies to it. What strangers do to listening sockets stands in `transport_hostile.rs`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{collections::BTreeSet, future::Future, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use bytes::Bytes;
@@ -665,4 +667,32 @@ async fn the_manager_dials_by_scheme(world: World) {
     let other = TransportAddr::named(Scheme::custom("pigeon").unwrap(), "loft").unwrap();
     let error = manager.dial(&other).await.expect_err("no such port");
     assert!(error.to_string().contains("pigeon"), "{error}");
+}
+
+/// A port on all addresses is reached over both families and by name, and a port on one address
+/// reaches the other family.
+#[tokio::test]
+async fn address_families_mix() {
+    for medium in [Medium::Quic("[::]"), Medium::Tcp("[::]")] {
+        let world = World::new(medium);
+        let everywhere = world.port(1).await;
+        let port = everywhere.info().local.socket_addr().unwrap().port();
+        let scheme = everywhere.info().scheme;
+        for (seed, (from, to)) in (2..).zip([
+            ("127.0.0.1", "[::1]"),
+            ("[::1]", "127.0.0.1"),
+            ("[::]", "127.0.0.1"),
+            ("[::1]", "localhost"),
+        ]) {
+            let dialler =
+                world.port_at(seed, &format!("{scheme}://{from}:0").parse().unwrap()).await.unwrap();
+            let url: TransportAddr = format!("{scheme}://{to}:{port}").parse().unwrap();
+            let (here, there) = within(async { tokio::join!(dialler.dial(&url), everywhere.accept()) }).await;
+            let (here, there) = (here.expect("a link"), there.expect("its other end"));
+            assert_eq!(there.peer, LinkPeer::Authenticated(key(seed)));
+            let seen = [here.info.remote, there.info.remote].map(|url| url.socket_addr().unwrap());
+            assert_eq!(seen[0].port(), port);
+            assert!(seen.iter().all(|at| at.ip().is_loopback()), "an IPv4 peer is shown as one: {seen:?}");
+        }
+    }
 }

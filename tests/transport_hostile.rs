@@ -1,6 +1,8 @@
 //! What strangers do to listening sockets: other protocols, garbage, silence, floods, and peers that
 //! prove a key and then break the framing. Each is refused by name, and honest peers notice nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use quicprochat_mesh::{

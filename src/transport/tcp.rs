@@ -4,8 +4,8 @@
 //! the network is full a bulk frame ahead delays what comes behind it. The link layer's credit
 //! keeps the share of bulk small here; QUIC has streams for it.
 //!
-//! Writes are coalesced: one buffer of up to 64 KiB, one write a batch. A close carries a code and a
-//! reason in a record of its own ([`super::framing`]), since TCP has none.
+//! An idle link holds about 10 KiB. Writes are coalesced: one buffer of up to 64 KiB, one write a batch. A close carries a code and a
+//! reason in a record of its own (mark `0xffff`, code, reason), since TCP has none.
 
 use std::{
     fmt, io,
@@ -54,7 +54,7 @@ pub struct TcpOptions {
     /// Longest handshake, in and out, connecting included.
     pub handshake_timeout: Duration,
     /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
-    /// most of them is dropped. Each costs about 20 KiB.
+    /// most of them is dropped.
     pub handshakes_max: usize,
 }
 
@@ -507,6 +507,9 @@ impl TcpReceiver {
                 })
             });
             match read {
+                Poll::Ready(Ok(0)) if self.reader.is_torn() => {
+                    break TransportError::lost("the connection ended within a frame");
+                }
                 Poll::Ready(Ok(0)) => break TransportError::lost("the peer let go of the connection"),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => break TransportError::lost(error),
