@@ -14,12 +14,14 @@ pub enum TransportError {
     Addr(#[from] AddrError),
 
     /// No port of this node speaks the URL's scheme.
-    #[error("no {scheme} port to reach {url} from; this node has {}; add `--listen {scheme}://…`", OrNone(.have))]
+    #[error(
+        "no port to reach {url} from; this node has {}; add `--listen {}://…`",
+        OrNone(.have),
+        .url.scheme()
+    )]
     NoPort {
         /// What was to be dialled.
         url: TransportAddr,
-        /// Its scheme.
-        scheme: Scheme,
         /// Schemes of the ports there are.
         have: Vec<Scheme>,
     },

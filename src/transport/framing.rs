@@ -8,10 +8,11 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::limits::FRAME_BYTES_MAX;
+use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
 
-use super::{BACKLOG_BYTES_MAX, CloseCode, FrameParts, TransportError, error::cut_reason};
-use crate::wire::TrafficClass;
+#[cfg(feature = "tcp")]
+use super::error::cut_reason;
+use super::{BACKLOG_BYTES_MAX, CloseCode, FrameParts, TransportError};
 
 /// Bytes of a length.
 const PREFIX_BYTES: usize = 2;

@@ -74,6 +74,7 @@ impl Gate {
     }
 
     /// Handshakes under way.
+    #[cfg(any(test, feature = "quic"))]
     pub(super) fn len(&self) -> usize {
         self.lock().handshakes.len()
     }

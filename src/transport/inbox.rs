@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::{Link, PortStats, TransportError};
 
 /// Finished links that wait for `accept`. Whoever lets more wait is overloaded.
-const WAITING_LINKS_MAX: usize = 256;
+pub(super) const WAITING_LINKS_MAX: usize = 256;
 
 /// Where finished links wait.
 pub(super) struct Inbox {
@@ -55,16 +55,25 @@ impl Inbox {
     pub(super) async fn accept(&self) -> Result<Link, TransportError> {
         let mut closed = self.closed.subscribe();
         let next = async { self.rx.lock().await.recv().await };
-        tokio::select! {
+        let link = tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => Err(TransportError::PortClosed),
-            link = next => link.ok_or(TransportError::PortClosed),
-        }
+            _ = closed.wait_for(|closed| *closed) => None,
+            link = next => link,
+        };
+        link.ok_or_else(|| {
+            // Where `close` found the queue locked by us, what waits in it is still there.
+            self.drop_waiting();
+            TransportError::PortClosed
+        })
     }
 
     /// Ends every `accept`. Links that wait are dropped.
     pub(super) fn close(&self) {
         self.closed.send_replace(true);
+        self.drop_waiting();
+    }
+
+    fn drop_waiting(&self) {
         if let Ok(mut rx) = self.rx.try_lock() {
             while rx.try_recv().is_ok() {}
         }

@@ -50,8 +50,7 @@ impl TransportManager {
     /// [`TransportError::NoPort`] if none has the scheme, else that of the last port tried; a port
     /// is passed over only where the fault is its own ([`TransportError::is_local`]).
     pub async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
-        let mut failed =
-            TransportError::NoPort { url: to.clone(), scheme: to.scheme().clone(), have: self.schemes() };
+        let mut failed = TransportError::NoPort { url: to.clone(), have: self.schemes() };
         for port in self.ports.iter().filter(|port| port.info().scheme == *to.scheme()) {
             match port.dial(to).await {
                 Err(error) if error.is_local() => failed = error,
@@ -69,7 +68,7 @@ impl TransportManager {
     }
 
     /// The link for a frame of `frame_bytes` to the neighbour `destination`. Of the links to it,
-    /// [`select_for_size`].
+    /// [`TransportManager::select_for_size`].
     pub fn select<'a>(
         links: &'a [LinkFacts],
         destination: &Address,

@@ -433,6 +433,7 @@ impl LinkReceiver for MemReceiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::inbox::WAITING_LINKS_MAX;
 
     fn key(byte: u8) -> PublicKey {
         PublicKey([byte; 32])
@@ -491,5 +492,23 @@ mod tests {
         assert!(matches!(network.listen("a", key(2)), Err(TransportError::PortInUse { .. })));
         drop(first);
         assert!(network.listen("a", key(2)).is_ok());
+    }
+
+    #[tokio::test]
+    async fn links_that_nobody_accepts_are_refused_in_the_end() {
+        let network = MemNetwork::new();
+        let (a, b) = (network.listen("a", key(1)).unwrap(), network.listen("b", key(2)).unwrap());
+        let url = TransportAddr::mem("b").unwrap();
+        let mut held = Vec::new();
+        for _ in 0..WAITING_LINKS_MAX {
+            held.push(a.dial(&url).await.unwrap());
+        }
+        let error = a.dial(&url).await.expect_err("the queue is full");
+        assert!(matches!(error, TransportError::Closed { code: CloseCode::BUSY, .. }));
+        assert_eq!(b.stats().accept_overflows, 1);
+        // The links that wait end with their port.
+        b.close().await;
+        let mut first = held.swap_remove(0);
+        assert!(matches!(first.rx.recv(&mut Vec::new()).await, Err(TransportError::Lost { .. })));
     }
 }

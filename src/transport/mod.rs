@@ -21,6 +21,11 @@
 //! Deliberately absent: keepalive, redial, credit, ban lists, anything that reads a frame. Those
 //! are decisions, and decisions live in `proto`.
 
+#![cfg_attr(
+    not(any(feature = "quic", feature = "tcp")),
+    allow(dead_code, reason = "TLS, framing and listener errors serve the socket media only")
+)]
+
 use std::{fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;

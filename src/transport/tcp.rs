@@ -4,8 +4,8 @@
 //! the network is full a bulk frame ahead delays what comes behind it. The link layer's credit
 //! keeps the share of bulk small here; QUIC has streams for it.
 //!
-//! Writes are coalesced: one buffer of up to 64 KiB, one write a batch. A close carries a code and a
-//! reason in a record of its own ([`super::framing`]), since TCP has none.
+//! An idle link holds about 10 KiB. Writes are coalesced: one buffer of up to 64 KiB, one write a batch. A close carries a code and a
+//! reason in a record of its own (mark `0xffff`, code, reason), since TCP has none.
 
 use std::{
     fmt, io,
@@ -54,7 +54,7 @@ pub struct TcpOptions {
     /// Longest handshake, in and out, connecting included.
     pub handshake_timeout: Duration,
     /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
-    /// most of them is dropped. Each costs about 20 KiB.
+    /// most of them is dropped.
     pub handshakes_max: usize,
 }
 
@@ -288,6 +288,7 @@ fn link(
         closing: AtomicBool::new(false),
         mid_frame: AtomicBool::new(false),
         reader: AtomicWaker::new(),
+        writer: AtomicWaker::new(),
         peer_ended: OnceLock::new(),
     });
     Ok(Link {
@@ -319,6 +320,8 @@ struct Connection {
     mid_frame: AtomicBool,
     /// Wakes the receiver to see `closing`.
     reader: AtomicWaker,
+    /// Wakes a sender that waits for a peer who will read no more to see `peer_ended`.
+    writer: AtomicWaker,
     /// How the peer ended the link, for the sender.
     peer_ended: OnceLock<TransportError>,
 }
@@ -373,6 +376,7 @@ struct TcpSender {
 impl TcpSender {
     /// Writes, control first, until nothing of `class` is left.
     fn poll_send(&mut self, cx: &mut Context<'_>, class: TrafficClass) -> Poll<Result<(), TransportError>> {
+        self.connection.writer.register(cx.waker());
         loop {
             if let Some(over) = self.over.as_ref().or(self.connection.peer_ended.get()) {
                 return Poll::Ready(Err(over.clone()));
@@ -503,6 +507,9 @@ impl TcpReceiver {
                 })
             });
             match read {
+                Poll::Ready(Ok(0)) if self.reader.is_torn() => {
+                    break TransportError::lost("the connection ended within a frame");
+                }
                 Poll::Ready(Ok(0)) => break TransportError::lost("the peer let go of the connection"),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => break TransportError::lost(error),
@@ -539,6 +546,7 @@ impl TcpReceiver {
         let _ = self.connection.poll_shutdown(cx);
         // Whichever came first is the link's end for the sender.
         let _ = self.connection.peer_ended.set(ended.clone());
+        self.connection.writer.wake();
         self.over = Some(ended.clone());
     }
 }
