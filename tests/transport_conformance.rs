@@ -12,7 +12,7 @@ use quicprochat_mesh::{
     transport::{
         CloseCode, Direction, FrameParts, Link, LinkPeer, LinkReceiver, LinkSender, MemNetwork,
         MeshTransport, QuicOptions, QuicPort, RECV_FRAMES_MAX, Scheme, SharedMedium, SharedMediumOptions,
-        SmallHead, TcpOptions, TcpPort, TlsIdentity, TransportAddr, TransportError, TransportManager,
+        TcpOptions, TcpPort, TlsIdentity, TransportAddr, TransportError, TransportManager,
     },
     wire::{Address, PublicKey, TrafficClass, limits::FRAME_BYTES_MAX},
 };
@@ -113,7 +113,7 @@ fn frame(class: TrafficClass, number: u32, bytes: usize) -> FrameParts {
     whole[0] = class as u8;
     whole[1..5].copy_from_slice(&number.to_be_bytes());
     let (head, tail) = whole.split_at(number as usize % 6);
-    FrameParts { head: SmallHead::new(head).unwrap(), tail: Bytes::copy_from_slice(tail) }
+    FrameParts::with_head(head, Bytes::copy_from_slice(tail))
 }
 
 /// Lengths that look random, most of them a message's.

@@ -545,8 +545,7 @@ impl Handler<AddPeer> for LinksActor {
         }
         let schemes = self.parts.transports.schemes();
         if !schemes.contains(message.0.scheme()) {
-            let (url, scheme) = (message.0.clone(), message.0.scheme().clone());
-            return Err(TransportError::NoPort { url, scheme, have: schemes }.into());
+            return Err(TransportError::NoPort { url: message.0, have: schemes }.into());
         }
         self.dial(message.0);
         Ok(())

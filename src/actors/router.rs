@@ -325,7 +325,7 @@ impl RouterActor {
     }
 
     fn rearm(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let wake = self.core.next_wake();
+        let (wake, _) = self.core.next_wake();
         if self.timer.as_ref().is_some_and(|(at, _)| *at == wake) {
             return;
         }

@@ -560,7 +560,7 @@ async fn open_port(at: &TransportAddr, tls: &TlsIdentity) -> Result<Arc<dyn Mesh
         scheme if *scheme == Scheme::TCP => {
             Ok(Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?))
         }
-        scheme => Err(TransportError::NoPort { url: at.clone(), scheme: scheme.clone(), have: Vec::new() }),
+        _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
     }
 }
 

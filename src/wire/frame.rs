@@ -344,7 +344,7 @@ impl FrameParts {
     }
 
     /// A fresh head before shared bytes; where the head is longer than it may be, both are copied.
-    pub(super) fn with_head(head: &[u8], tail: Bytes) -> Self {
+    pub fn with_head(head: &[u8], tail: Bytes) -> Self {
         let mut parts = Self::whole(tail);
         match parts.head.get_mut(..head.len()) {
             Some(slot) => {

@@ -65,7 +65,7 @@ impl Node {
     pub(in crate::proto) fn key_record(&mut self, order: u32) -> VerifiedKeyRecord {
         let key = ReceiverKey { rk_id: order, suite: 1, x25519: [9; 32] };
         let record = KeyRecord { public_key: self.key(), order, not_after: u32::MAX, keys: vec![key] };
-        key_record::sign(&self.identity, &mut self.input, &record)
+        key_record::sign(&self.identity, &mut self.input, &record).expect("the record is well-formed")
     }
 
     pub(in crate::proto) fn announce_with_record(
