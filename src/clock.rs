@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// The day this code was released, in seconds since 1970: no machine that runs it has a right clock
+/// before then. Raised with each release.
+pub const BUILT_UNIX_S: u64 = 1_793_491_200;
+
 /// Monotonic time. Reads tokio's clock, so that a paused runtime moves the cores too.
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()

@@ -15,6 +15,9 @@ pub enum MeshError {
     /// A link or a listener.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// A URL of a link.
+    #[error(transparent)]
+    Addr(#[from] crate::transport::AddrError),
     /// Routing.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -71,9 +74,6 @@ pub trait ErrorContext<T> {
 
 impl<T, E: Into<MeshError>> ErrorContext<T> for Result<T, E> {
     fn context(self, context: impl Display) -> Result<T, MeshError> {
-        self.map_err(|e| MeshError::Context {
-            context: context.to_string(),
-            source: Box::new(e.into()),
-        })
+        self.map_err(|e| MeshError::Context { context: context.to_string(), source: Box::new(e.into()) })
     }
 }

@@ -8,6 +8,7 @@ pub mod config;
 pub mod control;
 pub mod crypto;
 pub mod error;
+pub mod http;
 pub mod messages;
 pub mod node;
 pub mod proto;

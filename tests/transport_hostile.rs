@@ -11,7 +11,7 @@ use quicprochat_mesh::{
         Link, MeshTransport, QuicOptions, QuicPort, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
         TransportError, tls::ALPN,
     },
-    wire::{TrafficClass, limits::FRAME_BYTES_MAX},
+    wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX},
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, NamedGroup, SignatureScheme,
@@ -60,7 +60,7 @@ fn socket_of(port: &dyn MeshTransport) -> SocketAddr {
 
 /// An honest peer links up and is heard, in spite of whatever goes on.
 async fn honest_peers_are_served(port: &dyn MeshTransport) {
-    let honest: Box<dyn MeshTransport> = match port.info().scheme.as_str() {
+    let honest: Box<dyn MeshTransport> = match port.info().scheme {
         "quic" => Box::new(QuicPort::dial_only(&tls(9), QuicOptions::default())),
         _ => Box::new(TcpPort::dial_only(&tls(9), TcpOptions::default())),
     };
@@ -73,8 +73,8 @@ async fn honest_peers_are_served(port: &dyn MeshTransport) {
     assert_eq!(got, ["hello"]);
 }
 
-fn frame(bytes: Vec<u8>) -> quicprochat_mesh::transport::FrameParts {
-    quicprochat_mesh::transport::FrameParts::whole(bytes)
+fn frame(bytes: Vec<u8>) -> FrameParts {
+    FrameParts::whole(bytes.into())
 }
 
 /// Waits until the port has refused `count` handshakes.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 
 use actix::prelude::{Actor, Addr, Context, Handler};
+use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -97,7 +98,7 @@ impl fmt::Debug for ChildSpec {
 
 /// A started child, as its supervisor holds it.
 pub struct Child {
-    drain: Box<dyn Fn(Drain) + Send>,
+    drain: DrainFn,
     abort: Option<AbortHandle>,
 }
 
@@ -118,27 +119,27 @@ impl Child {
     where
         F: FnOnce(StopSignal) -> Fut,
         Fut: Future<Output = Result<(), E>> + 'static,
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
-        let report = guard.reporter();
-        let (stop, stopping) = watch::channel(None);
-        let body = body(StopSignal(stopping.clone()));
-        let task = actix_rt::spawn(async move {
-            let mut guard = guard;
-            match body.await {
-                Ok(()) if stopping.borrow().is_some() => guard.drained(),
-                Ok(()) => guard.stopped(),
-                Err(error) => guard.failed(error),
-            }
+        let (drain, signal) = drain_of_task(&guard, stop_in);
+        let task = actix_rt::spawn(supervised(guard, signal.clone(), body(signal)));
+        Self { drain, abort: Some(task.abort_handle()) }
+    }
+
+    /// As [`task`](Self::task), on another arbiter: the body is made and runs there. It cannot be
+    /// aborted from here, so a late one is left behind.
+    pub fn task_on<F, Fut, E>(arbiter: &ArbiterHandle, guard: ExitGuard, stop_in: DrainPhase, body: F) -> Self
+    where
+        F: FnOnce(StopSignal) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: fmt::Display + 'static,
+    {
+        let (drain, signal) = drain_of_task(&guard, stop_in);
+        // When the arbiter is gone the closure is dropped, and the guard in it reports that.
+        arbiter.spawn_fn(move || {
+            actix_rt::spawn(supervised(guard, signal.clone(), body(signal)));
         });
-        let drain = move |message: Drain| {
-            if message.phase < stop_in {
-                report(message.phase);
-            } else {
-                stop.send_replace(Some(message));
-            }
-        };
-        Self { drain: Box::new(drain), abort: Some(task.abort_handle()) }
+        Self { drain, abort: None }
     }
 
     pub(crate) fn ask(&self, message: Drain) {
@@ -150,6 +151,33 @@ impl Child {
         if let Some(task) = &self.abort {
             task.abort();
         }
+    }
+}
+
+type DrainFn = Box<dyn Fn(Drain) + Send>;
+
+fn drain_of_task(guard: &ExitGuard, stop_in: DrainPhase) -> (DrainFn, StopSignal) {
+    let report = guard.reporter();
+    let (stop, stopping) = watch::channel(None);
+    let drain = move |message: Drain| {
+        if message.phase < stop_in {
+            report(message.phase);
+        } else {
+            stop.send_replace(Some(message));
+        }
+    };
+    (Box::new(drain), StopSignal(stopping))
+}
+
+async fn supervised<E: fmt::Display>(
+    mut guard: ExitGuard,
+    signal: StopSignal,
+    body: impl Future<Output = Result<(), E>>,
+) {
+    match body.await {
+        Ok(()) if signal.0.borrow().is_some() => guard.drained(),
+        Ok(()) => guard.stopped(),
+        Err(error) => guard.failed(error),
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
     messages::{
         delivery::*,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        message,
     },
     proto::{
         delivery::{
@@ -42,17 +43,17 @@ use crate::{
             transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
         limit::TokenBucket,
-        verify::{InboundEnvelope, Verified},
+        verify::InboundEnvelope,
     },
     storage::{
-        InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow, PageLimit, PartialRow, Seen,
-        blob::BlobDir,
+        BlobDir, BlobKind, BlobName, InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow,
+        PageLimit, PartialRow, Seen, StoreError,
     },
     telemetry,
     wire::{
         Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
         TransferTag,
-        content::{Chunk, Content, Manifest, Sealed, chunk_count},
+        content::{Chunk, Content, Sealed, chunk_count},
         limits::{
             CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX,
             RECEIPT_BITMAPS_MAX, RECEIPT_IDS_MAX,
@@ -80,6 +81,9 @@ const PROBE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Longest a broadcast may live.
 const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
+
+/// Record size of an outgoing blob: a sealed chunk.
+const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
 /// receiver's may be set back an hour by hand.
@@ -129,7 +133,6 @@ struct ProbeState {
 
 struct ChunkWrite {
     key: TransferKey,
-    uid: MessageUid,
     index: u32,
     bytes: Bytes,
 }
@@ -213,7 +216,7 @@ impl DeliveryActor {
             let more = due.len() >= TRANSMIT_BATCH;
             let (chunks, whole): (Vec<_>, Vec<_>) =
                 due.into_iter().partition(|t| matches!(t.part, Part::Chunk(_)));
-            let made: Vec<_> = whole.iter().filter_map(|t| self.make_whole(now, t)).collect();
+            let made: Vec<_> = whole.iter().filter_map(|t| self.make_whole(now, t, ctx)).collect();
             self.send_on(now, made);
             if !chunks.is_empty() {
                 self.read_chunks(chunks, ctx);
@@ -223,7 +226,7 @@ impl DeliveryActor {
             }
         }
         self.rearm(ctx);
-        metrics::gauge!(telemetry::OUTBOX_MESSAGES).set(self.outbox.len() as f64);
+        metrics::gauge!(telemetry::OUTBOX).set(self.outbox.len() as f64);
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
@@ -244,10 +247,15 @@ impl DeliveryActor {
         }
     }
 
-    fn make_whole(&mut self, now: Instant, t: &Transmit) -> Option<(Transmit, Composed)> {
+    fn make_whole(
+        &mut self,
+        now: Instant,
+        t: &Transmit,
+        ctx: &mut Context<Self>,
+    ) -> Option<(Transmit, Composed)> {
         let Some(key) = self.key_of(&t.destination) else {
             self.outbox.hold_back(now, &t.uid, Hold::NoKey);
-            self.ask_for_key(t.destination);
+            self.ask_for_key(t.destination, ctx);
             return None;
         };
         let record = self.outbox.record(&t.uid)?;
@@ -300,19 +308,13 @@ impl DeliveryActor {
             let Some(record) = self.outbox.record(&t.uid) else { continue };
             let Body::File(file) = &record.body else { continue };
             let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
-            jobs.push(ChunkRead {
-                transmit: t,
-                index,
-                total: chunk_count(file.length),
-                len: sealed_chunk_len(index, file.length),
-                tag,
-            });
+            jobs.push(ChunkRead { transmit: t, index, total: chunk_count(file.length), tag });
         }
         let blobs = self.parts.blobs.clone();
         let read = tokio::task::spawn_blocking(move || {
             jobs.into_iter()
                 .map(|job| {
-                    let bytes = blobs.read_outgoing(&job.transmit.uid, chunk_offset(job.index), job.len);
+                    let bytes = read_chunk(&blobs, &job);
                     (job, bytes)
                 })
                 .collect::<Vec<_>>()
@@ -356,10 +358,10 @@ impl DeliveryActor {
                 "delivered"
             }
             End::Expired => "expired",
-            End::Rejected => "rejected",
+            End::Rejected => "failed",
             End::Cancelled => "cancelled",
         };
-        metrics::counter!(telemetry::OUTBOX_ENDED, "end" => status).increment(1);
+        metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
         for waiter in self.waiters.remove(&finished.uid).unwrap_or_default() {
             // Nobody waits any more: fine.
             let _ = waiter.send(finished);
@@ -367,7 +369,7 @@ impl DeliveryActor {
         self.submit(vec![(LocalOp::OutboxRemove(finished.uid), Committing::Nothing)], None);
         if finished.has_blob {
             let (blobs, uid) = (self.parts.blobs.clone(), finished.uid);
-            tokio::task::spawn_blocking(move || blobs.remove_outgoing(&uid));
+            remove_blob(blobs, BlobKind::Outgoing, BlobName::outgoing(&uid));
         }
     }
 
@@ -376,9 +378,24 @@ impl DeliveryActor {
         self.key_cache.get(address).filter(|record| record.is_current(now)).cloned()
     }
 
-    fn ask_for_key(&mut self, address: Address) {
-        // An unanswered question is asked again by the outbox's own timer.
-        let _ = self.find_key.offer(FindKeyRecord(address));
+    /// Asks the router, and the store for a record of an earlier time. What nobody answers is asked
+    /// again by the outbox's own timer.
+    fn ask_for_key(&mut self, address: Address, ctx: &mut Context<Self>) {
+        self.find_key.offer_gossip("router", FindKeyRecord(address));
+        let store = self.parts.store.clone();
+        let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: address.0.to_vec() };
+        let ask = async move { ask_one(&*store, get).await };
+        ctx.spawn(ask.into_actor(self).map(move |value, actor, ctx| {
+            let Ok(LocalOutcome::Value(Some(bytes))) = value else { return };
+            let Ok(record) = SignedKeyRecord::decode(&bytes) else { return };
+            let Ok(record) = key_record::verify(&mut actor.scratch, &record) else { return };
+            let known = actor.key_cache.get(&address).is_some_and(|held| !record.supersedes(held));
+            if !known && record.address() == address && record.is_current(clock::unix_s()) {
+                actor.key_cache.insert(address, record);
+                actor.outbox.route_up(&address);
+                actor.pump(ctx);
+            }
+        }));
     }
 
     fn learn_key(&mut self, record: VerifiedKeyRecord) {
@@ -407,7 +424,7 @@ impl DeliveryActor {
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
             let until = dedup_until(&inbound);
-            match inbound::arrived(&self.parts.identity, &keys.secrets, &mut self.scratch, &inbound) {
+            match inbound::arrived(&keys.secrets, &mut self.scratch, &inbound) {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
                     let commit = inbox_commit(&inbound, content, false, hops, until);
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: Some(from) }));
@@ -487,9 +504,8 @@ impl DeliveryActor {
 
     fn receive_chunk(&mut self, from: Address, chunk: Chunk, receipts: &mut Receipts) {
         match self.incoming.chunk(from, &chunk) {
-            OnChunk::Write { uid, .. } => self.writes.push(ChunkWrite {
+            OnChunk::Write => self.writes.push(ChunkWrite {
                 key: (from, chunk.tag),
-                uid,
                 index: chunk.index,
                 bytes: chunk.ciphertext,
             }),
@@ -507,16 +523,26 @@ impl DeliveryActor {
         self.writing = true;
         let writes = std::mem::take(&mut self.writes);
         let blobs = self.parts.blobs.clone();
+        let lengths: BTreeMap<TransferKey, u64> =
+            writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
         let job = tokio::task::spawn_blocking(move || {
-            let mut written: BTreeMap<TransferKey, (MessageUid, Vec<u32>)> = BTreeMap::new();
+            let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
+            let mut open = BTreeMap::new();
             for w in &writes {
-                blobs.write_incoming(&w.uid, chunk_offset(w.index), &w.bytes)?;
-                written.entry(w.key).or_insert((w.uid, Vec::new())).1.push(w.index);
+                let Some(len) = lengths.get(&w.key) else { continue };
+                if !open.contains_key(&w.key) {
+                    let name = BlobName::incoming(&w.key.0, &w.key.1);
+                    open.insert(w.key, blobs.open_incoming(&name, *len)?);
+                }
+                if let Some(blob) = open.get(&w.key) {
+                    blob.write_at(chunk_offset(w.index), &w.bytes)?;
+                    written.entry(w.key).or_default().push(w.index);
+                }
             }
-            for (uid, _) in written.values() {
-                blobs.sync_incoming(uid)?;
+            for blob in open.values() {
+                blob.sync()?;
             }
-            Ok::<_, crate::storage::StoreError>(written)
+            Ok::<_, StoreError>(written)
         });
         ctx.spawn(job.into_actor(self).map(|written, actor, ctx| {
             actor.writing = false;
@@ -529,13 +555,9 @@ impl DeliveryActor {
         }));
     }
 
-    fn chunks_written(
-        &mut self,
-        written: BTreeMap<TransferKey, (MessageUid, Vec<u32>)>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn chunks_written(&mut self, written: BTreeMap<TransferKey, Vec<u32>>, ctx: &mut Context<Self>) {
         let mut ops = Vec::new();
-        for (key, (_, indices)) in written {
+        for (key, indices) in written {
             let Some(progress) = self.incoming.durable(key, &indices) else { continue };
             let put = LocalOp::PartialPut(partial_row(&progress.record));
             ops.push((put, Committing::Progress { receipt: progress.receipt, key, whole: progress.whole }));
@@ -550,11 +572,8 @@ impl DeliveryActor {
         let Some(record) = self.incoming.whole(&key).cloned() else { return };
         let blobs = self.parts.blobs.clone();
         let job = tokio::task::spawn_blocking(move || {
-            let sound = file_is_sound(&blobs, &record);
-            if sound {
-                blobs.finish_incoming(&record.uid)?;
-            }
-            Ok::<_, crate::storage::StoreError>((record, sound))
+            let sound = file_is_sound(&blobs, &key, &record)?;
+            Ok::<_, StoreError>((record, sound))
         });
         ctx.spawn(job.into_actor(self).map(move |checked, actor, ctx| match checked {
             Ok(Ok((record, true))) => {
@@ -583,17 +602,23 @@ impl DeliveryActor {
                 tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
                 actor.incoming.close(&key);
                 let mut receipts = Receipts::default();
-                receipts.chunk(record.from, ChunkReceipt {
-                    tag: key.1,
-                    state: TransferState::Rejected,
-                    total: chunk_count(record.file.length),
-                    bitmap: Vec::new(),
-                });
+                receipts.chunk(
+                    record.from,
+                    ChunkReceipt {
+                        tag: key.1,
+                        state: TransferState::Rejected,
+                        total: chunk_count(record.file.length),
+                        bitmap: Vec::new(),
+                    },
+                );
                 actor.send_receipts(receipts);
                 let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
                 actor.submit(vec![(remove, Committing::Nothing)], None);
-                let (blobs, uid) = (actor.parts.blobs.clone(), record.uid);
-                tokio::task::spawn_blocking(move || blobs.remove_incoming(&uid));
+                remove_blob(
+                    actor.parts.blobs.clone(),
+                    BlobKind::Incoming,
+                    BlobName::incoming(&key.0, &key.1),
+                );
             }
             Ok(Err(error)) => tracing::error!(%error, "cannot finish a file"),
             Err(error) => tracing::error!(%error, "a file check ended early"),
@@ -661,7 +686,7 @@ impl DeliveryActor {
             }
         }
         if grown > 0 {
-            metrics::counter!(telemetry::INBOX_STORED).increment(grown);
+            metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
         self.send_receipts(receipts);
@@ -694,7 +719,7 @@ impl DeliveryActor {
     }
 
     fn answer_probe(&mut self, kind: EnvelopeKind, to: Address, payload: &[u8]) {
-        if !self.probe_answers.take(1, clock::now()) {
+        if !self.probe_answers.try_take(clock::now(), 1) {
             count_refused("probe_budget");
             return;
         }
@@ -772,9 +797,17 @@ impl DeliveryActor {
                 Err(error) => tracing::error!(%error, "a partial file was set aside"),
             }
         }
-        let live_out = self.outbox.list(now).into_iter().map(|line| line.uid).collect::<Vec<_>>();
-        let live_in = self.incoming.uids().collect::<Vec<_>>();
-        tracing::debug!(outbox = live_out.len(), partial_files = live_in.len(), "delivery state restored");
+        let live: std::collections::BTreeSet<_> =
+            self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
+        tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
+        let blobs = self.parts.blobs.clone();
+        tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
+            Ok(swept) if swept.files > 0 => {
+                tracing::info!(files = swept.files, "removed contents without rows")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
+        });
         for key in self.incoming.all_whole() {
             self.check_whole(key, ctx);
         }
@@ -802,7 +835,6 @@ struct ChunkRead {
     transmit: Transmit,
     index: u32,
     total: u32,
-    len: usize,
     tag: TransferTag,
 }
 
@@ -896,34 +928,43 @@ fn inbox_commit(
 }
 
 /// Decrypts every chunk in order and compares the whole with the manifest's hash.
-fn file_is_sound(blobs: &BlobDir, record: &PartialRecord) -> bool {
+fn file_is_sound(blobs: &BlobDir, key: &TransferKey, record: &PartialRecord) -> Result<bool, StoreError> {
     use sha2::Digest as _;
-    let key = FileKey::from_bytes(record.file.file_key.0);
+    let blob = blobs.open_received(&BlobName::incoming(&key.0, &key.1))?;
+    let file_key = FileKey::from_bytes(record.file.file_key.0);
     let total = chunk_count(record.file.length);
     let mut hash = sha2::Sha256::new();
     for index in 0..total {
-        let len = sealed_chunk_len(index, record.file.length);
-        let Ok(sealed) = blobs.read_incoming(&record.uid, chunk_offset(index), len) else { return false };
-        let Ok(plain) = key.open_chunk(&record.uid, index, total, &sealed) else { return false };
+        let sealed = blob.read_at(chunk_offset(index), sealed_chunk_len(index, record.file.length))?;
+        let Ok(plain) = file_key.open_chunk(&record.uid, index, total, &sealed) else { return Ok(false) };
         hash.update(&plain);
     }
-    hash.finalize().as_slice() == record.file.sha256.0
+    Ok(hash.finalize().as_slice() == record.file.sha256.0)
 }
 
 /// Seals a large content into a blob; gives what the outbox row needs.
 fn seal_file(blobs: &BlobDir, uid: &MessageUid, bytes: &[u8]) -> Result<FileRecord, MeshError> {
     let key = FileKey::generate(&mut random::os_rng());
     let total = chunk_count(bytes.len() as u64);
-    let chunks = bytes.chunks(CHUNK_BYTES).enumerate().map(|(index, chunk)| {
-        key.seal_chunk(uid, index as u32, total, chunk)
+    let mut blob = blobs.create_outgoing(&BlobName::outgoing(uid), SEALED_CHUNK_BYTES)?;
+    for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+        blob.append(&key.seal_chunk(uid, index as u32, total, chunk)?)?;
+    }
+    blob.finish()?;
+    Ok(FileRecord { length: bytes.len() as u64, sha256: sha256(&[bytes]), file_key: Digest(*key.as_bytes()) })
+}
+
+fn read_chunk(blobs: &BlobDir, job: &ChunkRead) -> Result<Bytes, StoreError> {
+    let blob = blobs.open_outgoing(&BlobName::outgoing(&job.transmit.uid))?;
+    Ok(blob.read(u64::from(job.index))?.unwrap_or_default().into())
+}
+
+fn remove_blob(blobs: Arc<BlobDir>, kind: BlobKind, name: BlobName) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = blobs.remove(kind, &name) {
+            tracing::warn!(%name, %error, "cannot remove a content that is no longer needed");
+        }
     });
-    let sealed = chunks.collect::<Result<Vec<_>, _>>()?;
-    blobs.write_outgoing(uid, &sealed)?;
-    Ok(FileRecord {
-        length: bytes.len() as u64,
-        sha256: sha256(&[bytes]),
-        file_key: Digest(*key.as_bytes()),
-    })
 }
 
 impl Actor for DeliveryActor {
@@ -935,9 +976,8 @@ impl Actor for DeliveryActor {
 }
 
 /// To itself: go on sending.
-#[derive(Message)]
-#[rtype(result = "()")]
 struct Pump;
+message!(Pump => ());
 
 impl Handler<Pump> for DeliveryActor {
     type Result = ();
@@ -948,12 +988,11 @@ impl Handler<Pump> for DeliveryActor {
 }
 
 /// From the store's thread: a submission is durable.
-#[derive(Message)]
-#[rtype(result = "()")]
 struct Committed {
     then: Vec<Committing>,
     outcomes: Vec<LocalOutcome>,
 }
+message!(Committed => ());
 
 impl Handler<Committed> for DeliveryActor {
     type Result = ();
@@ -1015,7 +1054,7 @@ impl Handler<SendContent> for DeliveryActor {
         Box::pin(work.into_actor(self).map(move |record, actor, ctx| {
             let record: Result<OutboxRecord, MeshError> = record;
             let record = record?;
-            metrics::counter!(telemetry::OUTBOX_ACCEPTED).increment(1);
+            metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
             actor.accept(clock::now(), clock::unix_s(), record);
             actor.pump(ctx);
             Ok(uid)
@@ -1031,8 +1070,7 @@ impl Handler<SendBroadcast> for DeliveryActor {
             return Err(MeshError::Draining);
         }
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
-        let content =
-            Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
+        let content = Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
         let payload = content.encode();
         if payload.len() > PAYLOAD_BYTES_MAX {
             let over = payload.len().saturating_sub(PAYLOAD_BYTES_MAX);
@@ -1167,29 +1205,12 @@ impl Handler<KeyRecordFound> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, message: KeyRecordFound, ctx: &mut Context<Self>) {
-        match message.record {
-            Some(record) => {
-                self.learn_key(*record);
-                self.outbox.route_up(&message.address);
-                self.pump(ctx);
-            }
-            None => {
-                // Nobody around knows: the store may, from an earlier time.
-                let store = self.parts.store.clone();
-                let address = message.address;
-                let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: address.0.to_vec() };
-                let ask = async move { ask_one(&*store, get).await };
-                ctx.spawn(ask.into_actor(self).map(move |value, actor, ctx| {
-                    let Ok(LocalOutcome::Value(Some(bytes))) = value else { return };
-                    let Ok(record) = SignedKeyRecord::decode(&Bytes::from(bytes)) else { return };
-                    let Ok(record) = key_record::verify(&mut actor.scratch, &record) else { return };
-                    if record.address() == address && record.is_current(clock::unix_s()) {
-                        actor.key_cache.insert(address, record);
-                        actor.outbox.route_up(&address);
-                        actor.pump(ctx);
-                    }
-                }));
-            }
+        let address = message.0.address();
+        // Announces bring records of the whole mesh; those nobody writes to are the router's.
+        if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
+            self.learn_key(*message.0);
+            self.outbox.route_up(&address);
+            self.pump(ctx);
         }
     }
 }
@@ -1204,8 +1225,7 @@ impl Handler<Drain> for DeliveryActor {
                 self.guard.report(drain.phase, DrainCounts::default());
             }
             DrainPhase::Persisting => {
-                let counts =
-                    DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
+                let counts = DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
                 self.guard.report(drain.phase, counts);
             }
             DrainPhase::Cleanup => {

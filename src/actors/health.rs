@@ -124,3 +124,52 @@ impl Handler<Drain> for HealthActor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::messages::lifecycle::{ChildExited, ChildId, DrainReport, ExitReason, Incarnation};
+    use crate::proto::health::HealthStatus;
+    use crate::testing::{Probe, expect_within, with_virtual_time};
+
+    #[test]
+    fn it_folds_reports_notices_silence_and_leaves_a_drain_last() {
+        with_virtual_time(|| async {
+            let (exits, mut exited) = Probe::<ChildExited>::start();
+            let (reports, mut reported) = Probe::<DrainReport>::start();
+            let guard = ExitGuard::new(ChildId(1), Incarnation(1), exits.downgrade(), reports.downgrade());
+            let actor = HealthActor::start(HealthHandle::new(["store"]), guard);
+            let state = async || actor.send(GetHealth).await.expect("it lives").status;
+            assert_eq!(state().await, HealthStatus::Degraded);
+            let report = SubsystemReport::healthy("store", clock::now());
+            actor.try_send(ReportHealth(report)).expect("room");
+            assert_eq!(state().await, HealthStatus::Healthy);
+            tokio::time::sleep(Duration::from_secs(11)).await;
+            assert_eq!(state().await, HealthStatus::Unhealthy, "nobody reports any more");
+
+            for phase in DrainPhase::ALL {
+                actor.do_send(Drain { phase, deadline: clock::now() });
+            }
+            for phase in [DrainPhase::Draining, DrainPhase::Persisting] {
+                assert_eq!(expect_within(&mut reported, Duration::from_secs(1)).await.phase, phase);
+            }
+            let exit = expect_within(&mut exited, Duration::from_secs(1)).await;
+            assert_eq!(exit.reason, ExitReason::Drained);
+        });
+    }
+
+    #[test]
+    fn a_burst_beyond_its_mailbox_is_refused_and_not_queued_without_end() {
+        with_virtual_time(|| async {
+            let (exits, _exited) = Probe::<ChildExited>::start();
+            let guard = ExitGuard::for_task(ChildId(1), &exits);
+            let reports = HealthActor::start(HealthHandle::new([]), guard).recipient();
+            let report = || ReportHealth(SubsystemReport::healthy("store", clock::now()));
+            // Nothing else runs until the next await, so the mailbox only fills.
+            let taken = (0..1_000).filter(|_| reports.try_send(report()).is_ok()).count();
+            assert!((mailbox::HEALTH..=mailbox::HEALTH + 1).contains(&taken), "{taken}");
+        });
+    }
+}

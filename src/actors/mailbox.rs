@@ -41,6 +41,9 @@ pub const ROUTER: usize = 1024;
 /// The store: requests of one commit interval from router, outbox and control socket.
 pub const STORE: usize = 1024;
 
+/// Delivery: batches from the router, commits from the store, requests of handles.
+pub const DELIVERY: usize = 1024;
+
 /// The rate limiter: lease requests, a few a second from each link.
 pub const RATE_LIMITER: usize = 256;
 

@@ -23,14 +23,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use actix::prelude::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult, SpawnHandle};
-use getrandom::SysRng;
-use rand_core::UnwrapErr;
 use tokio::sync::watch;
 
 use super::child::{Child, ChildSpec, Factory};
 use super::health::HealthHandle;
 use super::mailbox;
 use crate::clock;
+use crate::crypto::random::{OsRng, os_rng};
 use crate::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainPhase, DrainPlan, DrainReport, DrainSummary, ExitGuard,
     ExitReason, Incarnation, PhaseTime, SkipAhead,
@@ -124,7 +123,6 @@ impl Tree {
 #[derive(Debug)]
 pub struct Supervisor {
     name: String,
-    role: Role,
     children: BTreeMap<ChildId, Kept>,
     next_child: u64,
     /// Given at construction, started in `started`.
@@ -135,7 +133,9 @@ pub struct Supervisor {
     /// Names of children that fell between two phases of a nested drain.
     fell: Vec<String>,
     wake: Option<(Instant, SpawnHandle)>,
-    rng: UnwrapErr<SysRng>,
+    rng: OsRng,
+    /// Last, for the guard in it.
+    role: Role,
 }
 
 #[derive(Debug)]
@@ -182,6 +182,8 @@ enum State {
     Waiting {
         restart_at: Instant,
     },
+    /// Ended while everything ends; kept for its name.
+    Gone,
 }
 
 impl Supervisor {
@@ -213,7 +215,7 @@ impl Supervisor {
                 walk: None,
                 fell: Vec::new(),
                 wake: None,
-                rng: UnwrapErr(SysRng),
+                rng: os_rng(),
             }
         })
     }
@@ -394,31 +396,23 @@ impl Supervisor {
                     undelivered_kept: outcome.counts.undelivered_kept,
                     gave_up,
                 }));
-                self.leave_behind(ctx);
+                ctx.stop();
             }
             (Errand::Phase(phase), Role::Nested { guard }) => {
                 guard.report_with(phase, outcome.counts, missed);
                 if phase == DrainPhase::Cleanup {
                     guard.drained();
-                    self.leave_behind(ctx);
+                    ctx.stop();
                 }
             }
             (Errand::Collapse { why }, Role::Nested { guard }) => {
                 guard.failed(why);
-                self.leave_behind(ctx);
+                ctx.stop();
             }
             // A root has no parent to ask it for a phase and a nested one drains no tree.
             (Errand::Tree { .. }, Role::Nested { .. })
             | (Errand::Phase(_) | Errand::Collapse { .. }, Role::Root { .. }) => {}
         }
-    }
-
-    /// Ends this supervisor; tasks that are late end with it.
-    fn leave_behind(&mut self, ctx: &mut Context<Self>) {
-        for child in self.children.values().filter_map(Kept::child) {
-            child.abort();
-        }
-        ctx.stop();
     }
 
     fn on_wake(&mut self, ctx: &mut Context<Self>) {
@@ -492,12 +486,23 @@ impl Kept {
     fn child(&self) -> Option<&Child> {
         match &self.state {
             State::Running(child) | State::Stopping { child, .. } => Some(child),
-            State::Waiting { .. } => None,
+            State::Waiting { .. } | State::Gone => None,
         }
     }
 
     fn is_due(&self, now: Instant) -> bool {
         matches!(self.state, State::Waiting { restart_at } if restart_at <= now)
+    }
+}
+
+impl Drop for Supervisor {
+    /// Nobody is left to answer for children that still run, so they are told to end: the late
+    /// ones of a drain, and all of them if the supervisor itself crashed.
+    fn drop(&mut self) {
+        for child in self.children.values().filter_map(Kept::child) {
+            child.ask(Drain { phase: DrainPhase::Cleanup, deadline: clock::now() });
+            child.abort();
+        }
     }
 }
 
@@ -574,14 +579,13 @@ impl Handler<ChildExited> for Supervisor {
             self.rearm(ctx);
             return;
         }
+        kept.state = State::Gone;
         let clean = !exit.reason.is_fault();
         if self.walk.is_some() {
             self.feed(DrainInput::Exited { child: exit.child, clean }, ctx);
         } else if !clean {
             self.fell.push(kept.name.clone());
         }
-        // After the walk has heard of it: its name may be needed for the report.
-        self.children.remove(&exit.child);
     }
 }
 

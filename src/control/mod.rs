@@ -4,21 +4,30 @@
 //! a connection:
 //!
 //! ```text
-//! client  {"v":1,"request":{"command":"send",…},"payload_len":5}\n
-//! node    {"reply":{…},"payload_len":0}\n                     any number, each followed by its payload
-//! node    {"reply":{…},"payload_len":3,"ack":7}\n  abc        wants an acknowledgement before it goes on
+//! client  {"v":1,"request":{"command":"send",…},"payload_len":5}\n  then 5 bytes
+//! node    {"reply":{…},"payload_len":0,"ack":null}\n            any number, each followed by its payload
+//! node    {"reply":{…},"payload_len":3,"ack":7}\n  then 3 bytes; wants an answer before it goes on:
 //! client  {"ack":7}\n
 //! node    {"end":{}}\n   or   {"error":{"class":"failed","message":"…"}}\n
 //! ```
 //!
 //! A client that goes away cancels its request: the future that serves it is dropped. The protocol
-//! is no public interface; it changes with its version, and node and client of different versions
+//! is no public interface; it changes with [`VERSION`], and node and client of different versions
 //! refuse each other by name.
 //!
 //! Deliberately absent: authentication beyond the user id, remote access, and any knowledge of what
 //! a node is. [`Service`] is the seam: the node implements it, tests put a fake behind it.
 
-// client, location, protocol and server follow.
+pub mod client;
+mod connection;
+pub mod error;
+pub mod location;
+pub mod protocol;
+pub mod server;
 pub mod service;
 
+pub use client::{Client, ReplyFrame};
+pub use error::ControlError;
+pub use protocol::VERSION;
+pub use server::{ControlServer, ServerHandle};
 pub use service::{ClientGone, Outgoing, ReplyRx, ReplyTx, Service, reply_channel};

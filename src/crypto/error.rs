@@ -82,6 +82,12 @@ pub enum CryptoError {
     /// Stored receiver keys that cannot be read back.
     #[error("the stored receiver keys are damaged: {0}")]
     ReceiverState(#[source] DecodeError),
+    /// A text without an Ed25519 private key.
+    #[error("no Ed25519 private key in PKCS#8 PEM: {detail}")]
+    PrivateKey {
+        /// What the decoder said; never any part of the text.
+        detail: String,
+    },
     /// The operating system gives no random bytes.
     #[error("the operating system gives no random bytes: {0}")]
     Randomness(getrandom::Error),
@@ -104,6 +110,7 @@ impl CryptoError {
             | Self::SessionSpent
             | Self::LeafCount { .. }
             | Self::ReceiverState(_)
+            | Self::PrivateKey { .. }
             | Self::Randomness(_) => false,
         }
     }
@@ -161,12 +168,12 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// A file without an Ed25519 private key.
-    #[error("{path} holds no Ed25519 private key in PKCS#8 PEM ({detail}); restore it from a backup")]
+    #[error("{path}: {source}; restore it from a backup")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What the reader said; never any part of the content.
-        detail: String,
+        /// What is wrong with it.
+        source: CryptoError,
     },
     /// The file system refused.
     #[error("cannot {action} {path}: {source}")]

@@ -114,3 +114,72 @@ fn check_range(index: u32, total: u32) -> Result<(), CryptoError> {
 fn associated_data(uid: &MessageUid, index: u32, total: u32) -> Vec<u8> {
     [uid.as_ref(), &index.to_be_bytes(), &total.to_be_bytes()].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{crypto::random::SeededRng, wire::limits::PAYLOAD_BYTES_MAX};
+
+    const UID: MessageUid = MessageUid([1; 16]);
+
+    fn key(seed: u64) -> FileKey {
+        FileKey::generate(&mut SeededRng::new(seed))
+    }
+
+    #[test]
+    fn chunks_round_trip_at_every_size() {
+        let key = key(1);
+        for len in [0, 1, 1000, CHUNK_BYTES] {
+            let plaintext = vec![7; len];
+            let sealed = key.seal_chunk(&UID, 0, 1, &plaintext).unwrap();
+            assert_eq!(sealed.len(), len + TAG_BYTES);
+            assert!(sealed.len() <= PAYLOAD_BYTES_MAX - 15);
+            assert_eq!(key.open_chunk(&UID, 0, 1, &sealed), Ok(plaintext));
+        }
+    }
+
+    #[test]
+    fn a_resent_chunk_is_byte_for_byte_the_same() {
+        let restored = FileKey::from_bytes(*key(2).as_bytes());
+        let chunk = |key: &FileKey| key.seal_chunk(&UID, 3, 4, b"chunk").unwrap();
+        assert_eq!(chunk(&key(2)), chunk(&restored));
+        assert_ne!(chunk(&key(2)), chunk(&key(3)));
+    }
+
+    #[test]
+    fn a_chunk_opens_in_its_own_place_only() {
+        let key = key(4);
+        let sealed = key.seal_chunk(&UID, 1, 3, b"chunk").unwrap();
+        for (uid, index, total) in [(MessageUid([2; 16]), 1, 3), (UID, 2, 3), (UID, 1, 4)] {
+            assert_eq!(key.open_chunk(&uid, index, total, &sealed), Err(CryptoError::Aead));
+        }
+        assert_eq!(self::key(5).open_chunk(&UID, 1, 3, &sealed), Err(CryptoError::Aead));
+        for bit in 0..sealed.len() * 8 {
+            let mut wrong = sealed.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(key.open_chunk(&UID, 1, 3, &wrong), Err(CryptoError::Aead));
+        }
+        for end in 0..sealed.len() {
+            assert_eq!(key.open_chunk(&UID, 1, 3, &sealed[..end]), Err(CryptoError::Aead));
+        }
+    }
+
+    #[test]
+    fn places_outside_a_file_and_chunks_too_large_are_refused() {
+        let key = key(6);
+        for (index, total) in [(0, 0), (1, 1), (0, CHUNKS_MAX + 1), (u32::MAX, u32::MAX)] {
+            let refused = Err(CryptoError::ChunkOutOfRange { index, total });
+            assert_eq!(key.seal_chunk(&UID, index, total, b""), refused);
+            assert_eq!(key.open_chunk(&UID, index, total, &[0; 20]), refused);
+        }
+        assert!(key.seal_chunk(&UID, CHUNKS_MAX - 1, CHUNKS_MAX, b"").is_ok());
+        assert!(key.seal_chunk(&UID, 0, 1, &vec![0; CHUNK_BYTES + 1]).is_err());
+    }
+
+    #[test]
+    fn the_transfer_tag_follows_from_the_key_alone() {
+        assert_eq!(key(7).transfer_tag(), key(7).transfer_tag());
+        assert_ne!(key(7).transfer_tag(), key(8).transfer_tag());
+        assert_eq!(format!("{:?}", key(7)), "FileKey(..)");
+    }
+}

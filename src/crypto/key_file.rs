@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::wire::ids::hex;
 
 use super::{
-    error::IdentityError,
+    error::{CryptoError, IdentityError},
     identity::MeshIdentity,
     random::{check_os_rng, os_rng, random_bytes},
 };
@@ -87,11 +87,11 @@ impl MeshIdentity {
 
         // Room from the start, since a string that grows leaves copies of its content behind.
         let mut pem = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
-        let malformed = |detail: String| IdentityError::Malformed { path: path.into(), detail };
+        let malformed = |source| IdentityError::Malformed { path: path.into(), source };
         let read = (&file).take(FILE_BYTES_MAX).read_to_string(&mut pem);
         match read {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(malformed("it is not text".into()));
+                return Err(malformed(CryptoError::PrivateKey { detail: "it is not text".into() }));
             }
             read => read.map_err(failed("read", path))?,
         };
@@ -176,4 +176,202 @@ fn directory_of(path: &Path) -> PathBuf {
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
     let path = path.into();
     move |source| IdentityError::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::fs::symlink,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+    use crate::crypto::sign::untagged;
+
+    fn identity() -> MeshIdentity {
+        MeshIdentity::from_seed([5; 32])
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn saved() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(IDENTITY_FILE);
+        identity().save_new(&path).unwrap();
+        (dir, path)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("a").join("b");
+        let made = MeshIdentity::load_or_create(&data).unwrap();
+        let found = MeshIdentity::load_or_create(&data).unwrap();
+        assert_eq!(found.public_key(), made.public_key());
+        assert_eq!(names(&data), [IDENTITY_FILE], "nothing else is left behind");
+        assert_eq!((mode(&data), mode(&data.join(IDENTITY_FILE))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let (dir, path) = saved();
+        let stranger = MeshIdentity::from_seed([6; 32]);
+        assert!(matches!(stranger.save_new(&path), Err(IdentityError::Exists { .. })));
+        assert_eq!(MeshIdentity::load(&path).unwrap().address(), identity().address());
+        assert_eq!(names(dir.path()), [IDENTITY_FILE]);
+
+        fs::remove_file(&path).unwrap();
+        symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(matches!(stranger.save_new(&path), Err(IdentityError::Exists { .. })));
+        assert_eq!(names(dir.path()), [IDENTITY_FILE], "nothing was written through the link");
+    }
+
+    #[test]
+    fn of_many_that_create_at_once_all_get_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let addresses: Vec<_> = std::thread::scope(|scope| {
+            let create = || MeshIdentity::load_or_create(&data).unwrap().address();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(create)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(addresses.iter().all(|address| *address == addresses[0]), "{addresses:?}");
+        assert_eq!(names(&data), [IDENTITY_FILE]);
+    }
+
+    /// Runs itself under each umask, since a process has only one.
+    #[test]
+    fn modes_do_not_depend_on_the_umask() {
+        const CHILD: &str = "QPC_TEST_UMASK_CHILD";
+        if let Some(data) = std::env::var_os(CHILD) {
+            identity().save_new(&Path::new(&data).join(IDENTITY_FILE)).unwrap();
+            return;
+        }
+        for umask in ["000", "022", "077", "777"] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data");
+            let status = Command::new("sh")
+                .args(["-c", "umask \"$0\"; exec \"$@\"", umask])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", "crypto::key_file::tests::modes_do_not_depend_on_the_umask"])
+                .env(CHILD, &data)
+                .stdout(Stdio::null())
+                .status()
+                .unwrap();
+            assert!(status.success(), "umask {umask}");
+            let path = data.join(IDENTITY_FILE);
+            assert_eq!((mode(&data), mode(&path)), (0o700, 0o600), "umask {umask}");
+            assert_eq!(MeshIdentity::load(&path).unwrap().address(), identity().address());
+        }
+    }
+
+    #[test]
+    fn a_file_others_may_access_is_refused_with_the_way_out() {
+        let (_dir, path) = saved();
+        for open in [0o640, 0o604, 0o660, 0o644, 0o601, 0o666] {
+            set_mode(&path, open);
+            let refused = MeshIdentity::load(&path).unwrap_err().to_string();
+            assert!(refused.contains(&format!("chmod 600 {}", path.display())), "{refused}");
+            assert!(refused.contains(&format!("{open:04o}")), "{refused}");
+        }
+        for closed in [0o600, 0o400] {
+            set_mode(&path, closed);
+            assert!(MeshIdentity::load(&path).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_directory_others_may_write_to_is_refused() {
+        let (dir, path) = saved();
+        set_mode(dir.path(), 0o775);
+        let refused = MeshIdentity::load(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("chmod 700 {}", dir.path().display())), "{refused}");
+        let other = dir.path().join("other.pem");
+        assert!(matches!(identity().save_new(&other), Err(IdentityError::TooOpen { .. })));
+        set_mode(dir.path(), 0o755);
+        assert!(MeshIdentity::load(&path).is_ok());
+    }
+
+    #[test]
+    fn an_empty_directory_is_taken_over_and_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o777);
+        identity().save_new(&dir.path().join(IDENTITY_FILE)).unwrap();
+        assert_eq!(mode(dir.path()), 0o700);
+    }
+
+    #[test]
+    fn links_and_other_things_are_refused() {
+        let (dir, path) = saved();
+        let link = dir.path().join("link.pem");
+        symlink(&path, &link).unwrap();
+        assert!(matches!(MeshIdentity::load(&link), Err(IdentityError::Symlink { .. })));
+        assert!(matches!(MeshIdentity::load(dir.path()), Err(IdentityError::NotAFile { .. })));
+        let none = MeshIdentity::load(&dir.path().join("none.pem")).unwrap_err();
+        assert!(none.to_string().contains("qpc init"), "{none}");
+    }
+
+    #[test]
+    fn other_content_is_refused_and_not_repeated() {
+        let (_dir, path) = saved();
+        let long = "A".repeat(100_000);
+        for content in ["", "opensesame", "-----BEGIN PRIVATE KEY-----\nopensesame\n", &long] {
+            fs::write(&path, content).unwrap();
+            let refused = MeshIdentity::load(&path).unwrap_err();
+            assert!(matches!(refused, IdentityError::Malformed { .. }), "{refused:?}");
+            assert!(!format!("{refused} {refused:?}").contains("opensesame"));
+        }
+        fs::write(&path, [0xff; 40]).unwrap();
+        assert!(matches!(MeshIdentity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
+
+    fn openssl(args: &[&str]) -> Vec<u8> {
+        let done = Command::new("openssl").args(args).output().expect("openssl is installed");
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+        done.stdout
+    }
+
+    #[test]
+    fn openssl_reads_our_file() {
+        let (dir, path) = saved();
+        let pem = path.to_str().unwrap();
+        let public = openssl(&["pkey", "-in", pem, "-pubout", "-outform", "DER"]);
+        assert!(public.ends_with(identity().public_key().as_bytes()));
+        assert_eq!(openssl(&["pkey", "-in", pem]), fs::read(&path).unwrap());
+        assert_eq!(openssl(&["pkey", "-in", pem, "-outform", "DER"]), *identity().to_pkcs8_der());
+
+        // And signs with it what we sign.
+        let message = dir.path().join("message");
+        fs::write(&message, b"message").unwrap();
+        let message = message.to_str().unwrap();
+        let signature = openssl(&["pkeyutl", "-sign", "-inkey", pem, "-rawin", "-in", message]);
+        assert_eq!(signature, untagged::sign(&[5; 32], b"message").1.as_bytes());
+    }
+
+    #[test]
+    fn we_read_the_file_of_openssl() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(IDENTITY_FILE);
+        let pem = path.to_str().unwrap();
+        openssl(&["genpkey", "-algorithm", "ed25519", "-out", pem]);
+        set_mode(&path, 0o600);
+        let public = openssl(&["pkey", "-in", pem, "-pubout", "-outform", "DER"]);
+        let identity = MeshIdentity::load(&path).unwrap();
+        assert!(public.ends_with(identity.public_key().as_bytes()));
+
+        openssl(&["genpkey", "-algorithm", "x25519", "-out", pem]);
+        set_mode(&path, 0o600);
+        assert!(matches!(MeshIdentity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
 }

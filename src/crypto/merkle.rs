@@ -86,3 +86,105 @@ pub fn root_from_path(leaf: Digest, index: u32, path: &[Digest]) -> Option<Diges
     });
     Some(root)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        crypto::{MeshIdentity, SignatureInput, SignedType, VerifyKey, network_id},
+        wire::Signature,
+    };
+
+    fn leaves(count: usize) -> Vec<Digest> {
+        (0..count).map(|i| leaf(&i.to_be_bytes())).collect()
+    }
+
+    #[test]
+    fn every_leaf_of_every_size_proves_itself() {
+        for count in (1..=33).chain([64, 65, 255, 256]) {
+            let tree = MerkleTree::new(leaves(count)).unwrap();
+            for (index, leaf) in leaves(count).into_iter().enumerate() {
+                let path = tree.path(index).unwrap();
+                assert_eq!(1 << path.len(), count.next_power_of_two());
+                assert_eq!(root_from_path(leaf, index as u32, &path), Some(tree.root()), "{index}/{count}");
+            }
+            assert_eq!(tree.path(count), None);
+        }
+    }
+
+    #[test]
+    fn the_tree_is_exactly_what_the_specification_says() {
+        let [a, b, c] = [b"a", b"b", b"c"].map(|input| leaf(input));
+        let zero = Digest([0; 32]);
+        let left = sha256(&[&[1], a.as_bytes(), b.as_bytes()]);
+        let right = sha256(&[&[1], c.as_bytes(), zero.as_bytes()]);
+        let tree = MerkleTree::new(vec![a, b, c]).unwrap();
+        assert_eq!(tree.root(), sha256(&[&[1], left.as_bytes(), right.as_bytes()]));
+        assert_eq!(tree.path(2), Some(vec![zero, left]));
+        assert_eq!(MerkleTree::new(vec![a]).unwrap().root(), a);
+    }
+
+    #[test]
+    fn a_proof_has_one_spelling() {
+        let tree = MerkleTree::new(leaves(8)).unwrap();
+        let path = tree.path(5).unwrap();
+        let leaf = leaves(8)[5];
+        for index in (0..8u32).filter(|index| *index != 5) {
+            assert_ne!(root_from_path(leaf, index, &path), Some(tree.root()), "{index}");
+        }
+        // Index 13 walks the same turns as 5 and lies outside the tree.
+        assert_eq!(root_from_path(leaf, 13, &path), None);
+        assert_eq!(root_from_path(leaf, u32::MAX, &path), None);
+        assert_eq!(root_from_path(leaf, 1, &[]), None);
+        assert_eq!(root_from_path(leaf, 5, &[Digest([0; 32]); MERKLE_LEVELS_MAX + 1]), None);
+        for at in 0..path.len() {
+            let mut wrong = path.clone();
+            wrong[at].0[0] ^= 1;
+            assert_ne!(root_from_path(leaf, 5, &wrong), Some(tree.root()));
+            assert_ne!(root_from_path(leaf, 1, &path[..at]), Some(tree.root()));
+        }
+    }
+
+    #[test]
+    fn a_node_does_not_pass_for_a_leaf() {
+        let tree = MerkleTree::new(leaves(4)).unwrap();
+        let [a, b, _, _] = leaves(4)[..] else { unreachable!() };
+        let upper = tree.path(0).unwrap()[1];
+        // An input that spells the two children; its leaf is not their node.
+        let posing = leaf(&[&[1], a.as_bytes().as_slice(), b.as_bytes()].concat());
+        assert_ne!(root_from_path(posing, 0, &[upper]), Some(tree.root()));
+    }
+
+    #[test]
+    fn none_and_too_many_leaves_are_refused() {
+        for got in [0, LEAVES_MAX + 1] {
+            let refused = MerkleTree::new(leaves(got)).unwrap_err();
+            assert_eq!(refused, CryptoError::LeafCount { got, limit: LEAVES_MAX });
+        }
+    }
+
+    #[test]
+    fn one_signature_proves_many_envelopes() {
+        let identity = MeshIdentity::from_seed([1; 32]);
+        let key = VerifyKey::new(&identity.public_key()).unwrap();
+        let mut scratch = SignatureInput::new(network_id("public"));
+        let envelopes: Vec<[u8; 3]> = (0..100).map(|i| [i, 2, 3]).collect();
+        let leaves = envelopes.iter().map(|e| scratch.of(SignedType::EnvelopeV2, e).leaf()).collect();
+        let tree = MerkleTree::new(leaves).unwrap();
+        let root = tree.root();
+        let signature = identity.sign(scratch.of(SignedType::MerkleRoot, root.as_bytes()));
+
+        let proves = |scratch: &mut SignatureInput, kind, envelope: &[u8], signature: &Signature| {
+            let path = tree.path(42).unwrap();
+            let root = root_from_path(scratch.of(kind, envelope).leaf(), 42, &path).unwrap();
+            scratch.of(SignedType::MerkleRoot, root.as_bytes()).verify(&key, signature)
+        };
+        let good = envelopes[42];
+        assert_eq!(proves(&mut scratch, SignedType::EnvelopeV2, &good, &signature), Ok(()));
+        assert!(proves(&mut scratch, SignedType::EnvelopeV2, &envelopes[43], &signature).is_err());
+        assert!(proves(&mut scratch, SignedType::EnvelopeV1, &good, &signature).is_err());
+        // A plain signature over the root's bytes in another context does not stand in for it.
+        let wrong = identity.sign(scratch.of(SignedType::EnvelopeV2, root.as_bytes()));
+        assert!(proves(&mut scratch, SignedType::EnvelopeV2, &good, &wrong).is_err());
+    }
+}

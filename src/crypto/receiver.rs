@@ -14,7 +14,7 @@
 //!
 //! `order` is the last order plus one, raised to the clock: a node that comes back from a backup,
 //! which holds no receiver secrets, is above its older self at once. Where its clock stood wrong
-//! it hears its older record and calls [`ReceiverKeys::outgrow`].
+//! it hears its older record and outgrows it ([`ReceiverKeys::outgrow`]).
 //!
 //! Pure: the wall clock is an argument, in unix seconds, and should be a trusted one.
 
@@ -22,7 +22,7 @@ use std::fmt;
 
 use rand_core::CryptoRng;
 use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::wire::{
     DecodeError, Digest, KeyRecord, PublicKey, ReceiverKey,
@@ -30,7 +30,11 @@ use crate::wire::{
     key_record::SUITE_X25519_CHACHA20,
 };
 
-use super::{agree::public_of, error::CryptoError, key_record};
+use super::{
+    agree::public_of,
+    error::CryptoError,
+    key_record::{self, VerifiedKeyRecord},
+};
 
 const DAY_S: u64 = 86_400;
 
@@ -97,6 +101,9 @@ impl ReceiverSecret {
     }
 }
 
+/// The one secret field wipes itself.
+impl ZeroizeOnDrop for ReceiverSecret {}
+
 impl fmt::Debug for ReceiverSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReceiverSecret")
@@ -130,6 +137,8 @@ pub struct ReceiverKeys {
     public_key: PublicKey,
     /// No record of this node had a higher order, as far as is known.
     order_floor: u32,
+    /// Another record of this identity counts for more than the current one.
+    outgrown: bool,
     current: ReceiverSecret,
     /// Youngest first.
     older: Vec<ReceiverSecret>,
@@ -139,7 +148,8 @@ impl ReceiverKeys {
     /// The first secret of a node.
     pub fn new(public_key: PublicKey, now_unix_s: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
         let current = issue(public_key, 0, now_unix_s, rng, |_| false);
-        Self { public_key, order_floor: current.record.order, current, older: Vec::new() }
+        let order_floor = current.record.order;
+        Self { public_key, order_floor, outgrown: false, current, older: Vec::new() }
     }
 
     /// Makes a new current secret where it is time, and destroys those that are due.
@@ -147,8 +157,9 @@ impl ReceiverKeys {
         // Whichever way the clock moved since: a key made under a clock that ran ahead is not
         // kept until the world catches up.
         let aged = now_unix_s.abs_diff(self.current.created_s) >= ROTATE_AFTER_S;
-        let issued = aged || self.order_floor > self.current.record.order;
+        let issued = aged || self.outgrown;
         if issued {
+            self.outgrown = false;
             let taken = |rk_id| self.lookup(rk_id).is_some();
             let fresh = issue(self.public_key, self.order_floor, now_unix_s, rng, taken);
             self.order_floor = fresh.record.order;
@@ -164,13 +175,20 @@ impl ReceiverKeys {
         Rotation { issued, destroyed: before.saturating_sub(self.older.len()) }
     }
 
-    /// Takes note of a validly signed record of this identity that this state did not make: the
-    /// node was restored, or its identity runs twice. The next rotation issues one above it.
-    pub fn outgrow(&mut self, order: u32) {
-        self.order_floor = self.order_floor.max(order.saturating_add(u32::from(
-            // An equal order of other content has to be outgrown as well.
-            order == self.current.record.order,
-        )));
+    /// Takes note of a record of this identity that came from the mesh. True where this state did
+    /// not make it and the current record does not supersede it: the node came back from a backup,
+    /// or its identity runs twice. The next rotation then issues a record above it. Two clones
+    /// would chase each other, so whoever calls this counts how often it is true.
+    pub fn outgrow(&mut self, heard: &VerifiedKeyRecord) -> bool {
+        let order = heard.record().order;
+        let ours = std::iter::once(&self.current).chain(&self.older).any(|s| s.digest == *heard.digest());
+        if *heard.public_key() != self.public_key || ours || order < self.current.record.order {
+            return false;
+        }
+        self.order_floor = self.order_floor.max(order);
+        // An equal order is outgrown as well: whose digest is greater would decide between them.
+        self.outgrown = true;
+        true
     }
 
     /// The record to sign and announce; offers the current key.
@@ -188,9 +206,9 @@ impl ReceiverKeys {
         std::iter::once(&self.current).chain(&self.older).find(|secret| secret.key.rk_id == rk_id)
     }
 
-    /// When [`ReceiverKeys::rotate`] has something to do next, in unix seconds.
+    /// When [`ReceiverKeys::rotate`] has something to do next, in unix seconds; 0 is at once.
     pub fn next_change_unix_s(&self) -> u64 {
-        if self.order_floor > self.current.record.order {
+        if self.outgrown {
             return 0;
         }
         let rotation = self.current.created_s.saturating_add(ROTATE_AFTER_S);
@@ -201,9 +219,10 @@ impl ReceiverKeys {
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         // Room from the start: a vector that grows leaves copies of its content behind.
         let mut out = Zeroizing::new(Vec::with_capacity(16 + SECRETS_MAX * 72));
-        cbor::put_array(&mut out, 3);
+        cbor::put_array(&mut out, 4);
         cbor::put_uint(&mut out, STATE_VERSION);
         cbor::put_uint(&mut out, u64::from(self.order_floor));
+        cbor::put_uint(&mut out, u64::from(self.outgrown));
         cbor::put_array(&mut out, self.older.len().saturating_add(1) as u64);
         for entry in std::iter::once(&self.current).chain(&self.older) {
             cbor::put_array(&mut out, 6);
@@ -228,20 +247,21 @@ impl ReceiverKeys {
 
     fn read(public_key: PublicKey, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        reader.array(3, 3, "receiver keys")?;
+        reader.array(4, 4, "receiver keys")?;
         let offset = reader.offset();
         let version = reader.uint(u64::MAX, "receiver keys version")?;
         if version != STATE_VERSION {
             return Err(DecodeError::OutOfRange { field: "receiver keys version", offset, got: version });
         }
         let order_floor = reader.u32("receiver keys order")?;
+        let outgrown = reader.u8(1, "receiver keys outgrown")? == 1;
         let count = reader.array(1, SECRETS_MAX as u64, "receiver keys")?;
         let current = ReceiverSecret::new(public_key, Stored::read(&mut reader)?);
         let older = (1..count)
             .map(|_| Stored::read(&mut reader).map(|stored| ReceiverSecret::new(public_key, stored)))
             .collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(Self { public_key, order_floor, current, older })
+        Ok(Self { public_key, order_floor, outgrown, current, older })
     }
 }
 
@@ -292,4 +312,212 @@ fn issue(
             secret: StaticSecret::random_from_rng(rng),
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{MeshIdentity, SignatureInput, network_id, random::SeededRng};
+
+    const START: u64 = 1_800_000_000;
+
+    fn identity() -> MeshIdentity {
+        MeshIdentity::from_seed([1; 32])
+    }
+
+    fn keys(seed: u64, now_unix_s: u64) -> (ReceiverKeys, SeededRng) {
+        let mut rng = SeededRng::new(seed);
+        (ReceiverKeys::new(identity().public_key(), now_unix_s, &mut rng), rng)
+    }
+
+    fn signed(record: &KeyRecord) -> VerifiedKeyRecord {
+        let mut scratch = SignatureInput::new(network_id("public"));
+        key_record::sign(&identity(), &mut scratch, record).unwrap()
+    }
+
+    fn rk_id(keys: &ReceiverKeys) -> u32 {
+        keys.record().keys[0].rk_id
+    }
+
+    #[test]
+    fn a_secret_is_offered_seven_days_sealable_twenty_one_and_opens_thirty_five() {
+        let (mut keys, mut rng) = keys(1, START);
+        let first = rk_id(&keys);
+        assert_eq!(u64::from(keys.record().not_after), START + 21 * DAY_S);
+        assert_eq!(keys.next_change_unix_s(), START + 7 * DAY_S);
+
+        assert_eq!(keys.rotate(START + 7 * DAY_S - 1, &mut rng), Rotation::default());
+        assert_eq!(rk_id(&keys), first);
+        assert_eq!(keys.rotate(START + 7 * DAY_S, &mut rng), Rotation { issued: true, destroyed: 0 });
+        assert_ne!(rk_id(&keys), first);
+        assert!(keys.lookup(first).is_some());
+
+        let end = START + 35 * DAY_S;
+        keys.rotate(end - 1, &mut rng);
+        assert!(keys.lookup(first).is_some());
+        assert_eq!(keys.rotate(end, &mut rng).destroyed, 1);
+        assert!(keys.lookup(first).is_none());
+    }
+
+    #[test]
+    fn a_year_of_rotations_at_the_times_asked_for_keeps_five_secrets_and_a_rising_order() {
+        let (mut keys, mut rng) = keys(2, START);
+        let mut now = START;
+        let mut order = keys.record().order;
+        while now < START + 365 * DAY_S {
+            now = keys.next_change_unix_s();
+            let rotation = keys.rotate(now, &mut rng);
+            assert!(rotation.issued || rotation.destroyed > 0, "woken for nothing at {now}");
+            assert_eq!(keys.record().order > order, rotation.issued);
+            order = keys.record().order;
+            assert!(keys.older.len() < 5, "{} secrets", keys.older.len() + 1);
+            assert!(u64::from(keys.record().not_after) >= now + 14 * DAY_S);
+        }
+    }
+
+    #[test]
+    fn one_rk_id_names_one_key_and_one_record() {
+        let (mut keys, mut rng) = keys(3, START);
+        let mut records = vec![keys.record().clone()];
+        for week in 1..=4 {
+            keys.rotate(START + week * ROTATE_AFTER_S, &mut rng);
+            records.push(keys.record().clone());
+        }
+        for record in &records {
+            assert_eq!(record.keys.len(), 1);
+            let secret = keys.lookup(record.keys[0].rk_id).unwrap();
+            assert_eq!(*secret.key(), record.keys[0]);
+            assert_eq!(*secret.digest(), key_record::digest(record));
+            assert_eq!(*secret.digest(), *signed(record).digest());
+        }
+    }
+
+    #[test]
+    fn a_restart_keeps_every_secret_and_the_record_byte_for_byte() {
+        let (mut before, mut rng) = keys(4, START);
+        for week in 1..=6 {
+            before.rotate(START + week * ROTATE_AFTER_S, &mut rng);
+        }
+        let bytes = before.to_bytes();
+        let mut after = ReceiverKeys::from_bytes(*before.public_key(), &bytes).unwrap();
+        assert_eq!(*after.to_bytes(), *bytes);
+        assert_eq!(after.record().encode_signed(), before.record().encode_signed());
+        assert_eq!(after.next_change_unix_s(), before.next_change_unix_s());
+        for secret in std::iter::once(&before.current).chain(&before.older) {
+            let restored = after.lookup(secret.key.rk_id).unwrap();
+            assert_eq!(restored.secret.as_bytes(), secret.secret.as_bytes());
+            assert_eq!(restored.digest, secret.digest);
+        }
+        let now = after.next_change_unix_s();
+        let order = after.record().order;
+        assert!(after.rotate(now, &mut rng).issued);
+        assert!(after.record().order > order);
+    }
+
+    #[test]
+    fn the_fullest_state_needs_no_second_allocation() {
+        let (mut keys, mut rng) = keys(5, u64::from(CLOCK_ORDER_MAX));
+        for _ in 0..SECRETS_MAX + 4 {
+            keys.outgrown = true;
+            keys.rotate(u64::from(CLOCK_ORDER_MAX), &mut rng);
+        }
+        assert_eq!(keys.older.len() + 1, SECRETS_MAX);
+        let bytes = keys.to_bytes();
+        assert!(bytes.len() <= 16 + SECRETS_MAX * 72, "{}", bytes.len());
+        assert!(ReceiverKeys::from_bytes(*keys.public_key(), &bytes).is_ok());
+    }
+
+    #[test]
+    fn damaged_state_is_refused() {
+        let (keys, _) = keys(6, START);
+        let bytes = keys.to_bytes();
+        for end in 0..bytes.len() {
+            let cut = ReceiverKeys::from_bytes(*keys.public_key(), &bytes[..end]);
+            assert!(matches!(cut, Err(CryptoError::ReceiverState(_))), "prefix of {end}");
+        }
+        let mut newer = bytes.to_vec();
+        newer[1] = 2;
+        assert!(ReceiverKeys::from_bytes(*keys.public_key(), &newer).is_err());
+    }
+
+    #[test]
+    fn a_node_that_lost_its_state_is_above_its_older_self() {
+        let (mut old, mut rng) = keys(7, START);
+        old.rotate(START + 8 * DAY_S, &mut rng);
+        // The clock alone does it where it is right.
+        let (new, _) = keys(8, START + 9 * DAY_S);
+        assert!(signed(new.record()).supersedes(&signed(old.record())));
+        assert!(!new.older.iter().any(|s| s.key.rk_id == rk_id(&old)));
+
+        // Where it stood wrong, the older record is heard and outgrown.
+        let (mut new, mut rng) = keys(9, 1000);
+        assert!(!signed(new.record()).supersedes(&signed(old.record())));
+        assert!(new.outgrow(&signed(old.record())));
+        assert_eq!(new.next_change_unix_s(), 0);
+        // The note survives a restart in between.
+        let bytes = new.to_bytes();
+        let mut new = ReceiverKeys::from_bytes(*new.public_key(), &bytes).unwrap();
+        assert!(new.rotate(1000, &mut rng).issued);
+        assert!(signed(new.record()).supersedes(&signed(old.record())));
+        assert!(!new.rotate(1001, &mut rng).issued);
+    }
+
+    #[test]
+    fn own_older_and_foreign_records_are_not_outgrown() {
+        let (mut keys, mut rng) = keys(10, START);
+        let first = keys.record().clone();
+        keys.rotate(START + ROTATE_AFTER_S, &mut rng);
+        assert!(!keys.outgrow(&signed(&first)));
+        let current = signed(keys.record());
+        assert!(!keys.outgrow(&current));
+
+        let stranger = MeshIdentity::from_seed([2; 32]);
+        let theirs = KeyRecord { public_key: stranger.public_key(), order: u32::MAX, ..first.clone() };
+        let mut scratch = SignatureInput::new(network_id("public"));
+        assert!(!keys.outgrow(&key_record::sign(&stranger, &mut scratch, &theirs).unwrap()));
+
+        let twin = KeyRecord { not_after: 1, ..keys.record().clone() };
+        assert!(keys.outgrow(&signed(&twin)), "equal order, other content");
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_neither_stops_rotation_nor_keeps_secrets() {
+        let ahead = START + 1000 * DAY_S;
+        let (mut keys, mut rng) = keys(11, ahead);
+        let first = rk_id(&keys);
+        let order = keys.record().order;
+        assert!(keys.rotate(START, &mut rng).issued);
+        assert!(keys.record().order > order);
+        assert_eq!(u64::from(keys.record().not_after), START + SEALABLE_S);
+        keys.rotate(START + SEALABLE_S + KEPT_AFTER_S, &mut rng);
+        assert!(keys.lookup(first).is_none());
+    }
+
+    #[test]
+    fn extreme_clocks_overflow_nothing() {
+        for now in [0, u64::from(u32::MAX), u64::MAX] {
+            let (mut keys, mut rng) = keys(12, now);
+            let order = keys.record().order;
+            keys.rotate(u64::MAX - now, &mut rng);
+            assert!(keys.record().order >= order);
+            assert!(ReceiverKeys::from_bytes(*keys.public_key(), &keys.to_bytes()).is_ok());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret_and_secrets_wipe_themselves() {
+        fn wipes_itself<T: ZeroizeOnDrop>() {}
+        wipes_itself::<StaticSecret>();
+        wipes_itself::<ReceiverSecret>();
+        let (mut keys, mut rng) = keys(13, START);
+        keys.rotate(START + ROTATE_AFTER_S, &mut rng);
+        let shown = format!("{keys:?}");
+        assert!(shown.contains(&rk_id(&keys).to_string()), "{shown}");
+        for secret in std::iter::once(&keys.current).chain(&keys.older) {
+            assert!(
+                !shown.contains(&format!("{:?}", &secret.secret.as_bytes()[..4]).replace(['[', ']'], ""))
+            );
+            assert!(!shown.contains(&crate::wire::ids::hex(&secret.secret.as_bytes()[..4])));
+        }
+    }
 }

@@ -179,7 +179,7 @@ impl SealSession {
         out.extend_from_slice(plaintext);
         out.push(END_MARK);
         out.resize(start.saturating_add(padded), 0);
-        let content = out.get_mut(start..).unwrap_or_default();
+        let (_, content) = out.split_at_mut(start);
         let tag = aead::encrypt(&self.key, &counter_nonce(counter), aad, content)?;
         out.extend_from_slice(&tag);
         Ok(out)
@@ -380,3 +380,7 @@ impl Transcript<'_> {
         Ok(key)
     }
 }
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;

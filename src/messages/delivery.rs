@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use actix::Message;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::message;
 use crate::{
     crypto::VerifiedKeyRecord,
     error::MeshError,
@@ -14,14 +14,12 @@ use crate::{
         verify::{InboundEnvelope, Verified},
     },
     wire::{
-        Address, Envelope, LinkId, MessageUid, PacketId, Priority, control::RefuseReason,
-        service::TraceReply,
+        Address, Envelope, LinkId, MessageUid, PacketId, Priority, control::RefuseReason, service::TraceReply,
     },
 };
 
 /// Handle to delivery: send this. Answered when the row is on disk.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<MessageUid, MeshError>")]
+#[derive(Debug)]
 pub struct SendContent {
     /// Who it is for.
     pub destination: Address,
@@ -34,10 +32,10 @@ pub struct SendContent {
     /// Its class.
     pub priority: Priority,
 }
+message!(SendContent => Result<MessageUid, MeshError>);
 
 /// Handle to delivery: tell everyone. Answered when it was handed to the router.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<MessageUid, MeshError>")]
+#[derive(Debug)]
 pub struct SendBroadcast {
     /// File name, empty where there is none.
     pub name: String,
@@ -48,32 +46,33 @@ pub struct SendBroadcast {
     /// Links it may cross.
     pub max_hops: u8,
 }
+message!(SendBroadcast => Result<MessageUid, MeshError>);
 
 /// Handle to delivery: tell when this message has ended. A message that is not in the outbox
 /// drops the sender.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub struct AwaitEnd {
     /// Which message.
     pub uid: MessageUid,
     /// Where to tell.
     pub tell: oneshot::Sender<Finished>,
 }
+message!(AwaitEnd => ());
 
 /// Handle to delivery: the outbox as people see it.
-#[derive(Debug, Message)]
-#[rtype(result = "Vec<OutboxLine>")]
+#[derive(Debug)]
 pub struct ListOutbox;
+message!(ListOutbox => Vec<OutboxLine>);
 
 /// Handle to delivery: why a message is not under way.
-#[derive(Debug, Message)]
-#[rtype(result = "Option<Hold>")]
+#[derive(Debug)]
 pub struct GetHold(pub MessageUid);
+message!(GetHold => Option<Hold>);
 
 /// Handle to delivery: take a message back. True where it was there.
-#[derive(Debug, Message)]
-#[rtype(result = "bool")]
+#[derive(Debug)]
 pub struct CancelMessage(pub MessageUid);
+message!(CancelMessage => bool);
 
 /// What came back to a ping or a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,8 +98,7 @@ pub enum ProbeAnswer {
 }
 
 /// Handle to delivery: ping or trace a destination; answers come until the receiver is dropped.
-#[derive(Debug, Message)]
-#[rtype(result = "Result<(), MeshError>")]
+#[derive(Debug)]
 pub struct Probe {
     /// Who.
     pub destination: Address,
@@ -109,28 +107,28 @@ pub struct Probe {
     /// Where answers go.
     pub answers: mpsc::Sender<ProbeAnswer>,
 }
+message!(Probe => Result<(), MeshError>);
 
 /// Router to delivery: envelopes that are for this node, or (traces) that it forwarded and may
 /// answer. `via` names the link's transport for trace replies.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub struct DeliverLocal {
-    /// The link they came over.
-    pub link: LinkId,
+    /// The link they came over; none for this node's own.
+    pub link: Option<LinkId>,
     /// That link's transport.
     pub via: &'static str,
     /// The envelopes.
     pub envelopes: Vec<Verified<InboundEnvelope>>,
 }
+message!(DeliverLocal => ());
 
 /// Router to delivery: this destination can be reached now.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub struct DestinationUp(pub Address);
+message!(DestinationUp => ());
 
 /// Router to delivery: what became of packets this node sent.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub enum PacketFate {
     /// Not taken, here or on the way.
     Refused {
@@ -144,23 +142,20 @@ pub enum PacketFate {
     /// Durably held on the way.
     InCustody(Vec<PacketId>),
 }
+message!(PacketFate => ());
 
 /// Delivery to router: send these. Each is this node's own.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+#[derive(Debug)]
 pub struct Originate(pub Vec<(PacketId, Envelope)>);
+message!(Originate => ());
 
-/// Delivery to router: what key record is known of this address? Answered by [`KeyRecordFound`].
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
+/// Delivery to router: what key record is known of this address? [`KeyRecordFound`] follows if it
+/// is or becomes known.
+#[derive(Debug)]
 pub struct FindKeyRecord(pub Address);
+message!(FindKeyRecord => ());
 
-/// Router to delivery: the newest key record known of an address.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct KeyRecordFound {
-    /// Whose.
-    pub address: Address,
-    /// The record, where one is known.
-    pub record: Option<Box<VerifiedKeyRecord>>,
-}
+/// Router to delivery: a key record that is newer than what was known, or that was asked for.
+#[derive(Debug)]
+pub struct KeyRecordFound(pub Box<VerifiedKeyRecord>);
+message!(KeyRecordFound => ());

@@ -1,8 +1,12 @@
 //! Plain typed messages between actors, one file per conversation. A message is only data: it
 //! knows no actor and no socket.
 
+pub mod delivery;
 pub mod health;
 pub mod lifecycle;
+pub mod link;
+pub mod route;
+pub mod store;
 
 /// `message!(Type => Answer)`: what an actor answers to a message of this type.
 macro_rules! message {

@@ -139,7 +139,11 @@ mod tests {
     #[test]
     fn the_rule() {
         let check = |unix_s, jump, neighbours: &[u64], want| {
-            assert_eq!(judge(unix_s, BUILD, jump, neighbours.to_vec()), want, "{unix_s} {jump:?} {neighbours:?}");
+            assert_eq!(
+                judge(unix_s, BUILD, jump, neighbours.to_vec()),
+                want,
+                "{unix_s} {jump:?} {neighbours:?}"
+            );
         };
         check(T, None, &[], Ok(()));
         check(BUILD, None, &[], Ok(()));

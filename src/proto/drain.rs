@@ -377,3 +377,170 @@ impl<K: Copy + Ord> Walk<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use DrainPhase::{Cleanup, Draining, Persisting};
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    const PLAN: DrainPlan = DrainPlan {
+        notice: Duration::from_millis(200),
+        draining: Duration::from_millis(1_000),
+        persisting: Duration::from_millis(800),
+        cleanup: Duration::from_millis(400),
+    };
+
+    /// A machine with its clock; outputs as short words.
+    struct Bench {
+        machine: DrainMachine<u32>,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn begin(plan: DrainPlan, children: &[u32]) -> Self {
+            let start = Instant::now();
+            Self { machine: DrainMachine::begin(start, plan, children.to_vec()), start }
+        }
+
+        fn at(&mut self, at_ms: u64, input: DrainInput<u32>) -> Vec<String> {
+            self.machine.handle(self.start + ms(at_ms), input);
+            self.said()
+        }
+
+        fn said(&mut self) -> Vec<String> {
+            let word = |output| match output {
+                DrainOutput::Enter(phase) => format!("enter {}", phase.name()),
+                DrainOutput::Ask { child, .. } => format!("ask {child}"),
+                DrainOutput::Complete(outcome) => format!("complete {}", outcome.is_complete()),
+            };
+            std::iter::from_fn(|| self.machine.poll()).map(word).collect()
+        }
+
+        fn wake_ms(&self) -> Option<u128> {
+            self.machine.next_wake().map(|at| (at - self.start).as_millis())
+        }
+    }
+
+    fn reported(child: u32, phase: DrainPhase) -> DrainInput<u32> {
+        DrainInput::Reported { child, phase, counts: DrainCounts { frames_dropped: 1, undelivered_kept: 2 } }
+    }
+
+    fn ended(child: u32) -> DrainInput<u32> {
+        DrainInput::Exited { child, clean: true }
+    }
+
+    #[test]
+    fn a_polite_tree_goes_through_all_phases_backwards() {
+        let mut bench = Bench::begin(PLAN, &[1, 2]);
+        assert_eq!(bench.said(), ["enter draining"]);
+        assert_eq!(bench.wake_ms(), Some(200));
+        assert!(bench.at(199, DrainInput::Timeout).is_empty(), "the notice is kept");
+        assert_eq!(bench.at(200, DrainInput::Timeout), ["ask 2", "ask 1"]);
+        assert_eq!(bench.wake_ms(), Some(1_000), "nobody is left to ask");
+        assert!(bench.at(210, reported(1, Draining)).is_empty());
+        assert_eq!(bench.at(220, reported(2, Draining)), ["enter persisting", "ask 2"]);
+        assert_eq!(bench.at(230, reported(2, Persisting)), ["ask 1"]);
+        assert_eq!(bench.at(240, reported(1, Persisting)), ["enter cleanup", "ask 2"]);
+        assert!(bench.at(245, reported(2, Cleanup)).is_empty(), "only the end counts in Cleanup");
+        assert_eq!(bench.at(250, ended(2)), ["ask 1"]);
+        bench.machine.handle(bench.start + ms(260), ended(1));
+        let Some(DrainOutput::Complete(outcome)) = bench.machine.poll() else { panic!("not complete") };
+        assert_eq!(outcome.phases, [(Draining, ms(220)), (Persisting, ms(20)), (Cleanup, ms(20))]);
+        assert_eq!(outcome.counts, DrainCounts { frames_dropped: 5, undelivered_kept: 10 });
+        assert!(outcome.is_complete());
+        assert_eq!((bench.wake_ms(), bench.machine.phase()), (None, None));
+    }
+
+    #[test]
+    fn who_is_late_costs_half_of_what_is_left_and_is_named() {
+        let mut bench = Bench::begin(DrainPlan { notice: ms(0), ..PLAN }, &[1, 2, 3]);
+        for child in [1, 2, 3] {
+            bench.at(0, reported(child, Draining));
+        }
+        assert_eq!(bench.said(), Vec::<String>::new());
+        assert_eq!(bench.wake_ms(), Some(400), "of 800 ms of Persisting child 3 gets half");
+        assert_eq!(bench.at(400, DrainInput::Timeout), ["ask 2"]);
+        assert_eq!(bench.wake_ms(), Some(600));
+        assert_eq!(bench.at(600, DrainInput::Timeout), ["ask 1"]);
+        assert!(bench.at(650, reported(1, Persisting)).is_empty());
+        assert!(
+            bench.at(700, reported(3, Persisting)).is_empty(),
+            "late for the others, in time for the phase"
+        );
+        assert_eq!(bench.wake_ms(), Some(800));
+        assert_eq!(bench.at(800, DrainInput::Timeout), ["enter cleanup", "ask 3"]);
+        for child in [3, 2] {
+            bench.at(810, ended(child));
+        }
+        bench.machine.handle(bench.start + ms(820), ended(1));
+        let Some(DrainOutput::Complete(outcome)) = bench.machine.poll() else { panic!("not complete") };
+        assert_eq!(outcome.missed, BTreeSet::from([(Persisting, 2)]));
+    }
+
+    #[test]
+    fn the_second_signal_goes_to_cleanup_and_the_third_ends_it() {
+        let mut bench = Bench::begin(PLAN, &[1]);
+        bench.said();
+        assert_eq!(bench.at(50, DrainInput::SkipAhead), ["enter cleanup", "ask 1"]);
+        bench.machine.handle(bench.start + ms(60), DrainInput::SkipAhead);
+        let Some(DrainOutput::Complete(outcome)) = bench.machine.poll() else { panic!("not complete") };
+        assert!(outcome.skipped && !outcome.is_complete());
+        assert_eq!(outcome.missed, BTreeSet::from([(Draining, 1), (Cleanup, 1)]));
+        assert_eq!(outcome.phases, [(Draining, ms(50)), (Cleanup, ms(10))]);
+        assert!(bench.at(70, DrainInput::SkipAhead).is_empty(), "after the end nothing counts");
+    }
+
+    #[test]
+    fn a_child_that_ends_early_is_not_asked_again_and_a_crash_is_named() {
+        let mut bench = Bench::begin(DrainPlan { notice: ms(0), ..PLAN }, &[1, 2]);
+        assert_eq!(bench.said(), ["enter draining", "ask 2", "ask 1"]);
+        assert!(bench.at(1, ended(2)).is_empty());
+        assert_eq!(
+            bench.at(2, DrainInput::Exited { child: 1, clean: false }),
+            ["enter persisting", "enter cleanup", "complete false"]
+        );
+    }
+
+    #[test]
+    fn without_children_only_the_notice_takes_time() {
+        let mut bench = Bench::begin(PLAN, &[]);
+        assert_eq!(bench.said(), ["enter draining"]);
+        assert_eq!(bench.wake_ms(), Some(200));
+        assert_eq!(
+            bench.at(200, DrainInput::Timeout),
+            ["enter persisting", "enter cleanup", "complete true"]
+        );
+    }
+
+    #[test]
+    fn a_notice_longer_than_the_phase_still_asks() {
+        let plan = DrainPlan { notice: ms(5_000), ..PLAN };
+        let mut bench = Bench::begin(plan, &[1]);
+        bench.said();
+        assert_eq!(bench.wake_ms(), Some(1_000));
+        assert_eq!(bench.at(1_000, DrainInput::Timeout), ["enter persisting", "ask 1"]);
+    }
+
+    #[test]
+    fn a_subtree_answers_before_its_parents_deadline() {
+        let start = Instant::now();
+        let machine = DrainMachine::one_phase(start, Persisting, start + ms(1_000), vec![1]);
+        let mut bench = Bench { machine, start };
+        assert_eq!(bench.said(), ["enter persisting", "ask 1"]);
+        assert_eq!(bench.wake_ms(), Some(900));
+        assert_eq!(bench.at(900, DrainInput::Timeout), ["complete false"]);
+    }
+
+    #[test]
+    fn a_plan_stays_within_its_total() {
+        for total_ms in [0, 1, 999, 28_000, 600_000] {
+            let plan = DrainPlan::within(ms(total_ms));
+            assert!(plan.draining + plan.persisting + plan.cleanup <= ms(total_ms));
+            assert!(plan.notice <= plan.draining && plan.notice <= ms(2_000));
+        }
+    }
+}

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -118,7 +119,26 @@ pub struct NodeHealth {
     pub uptime_s: u64,
     /// Why the node takes no new work; none when it does. Shown by `/readyz`.
     #[serde(skip)]
-    pub not_ready: Option<String>,
+    pub not_ready: Option<NotReady>,
+}
+
+/// Why the node takes no new work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotReady {
+    /// In few words, without anything that names a peer or a path.
+    pub reason: String,
+    /// What the subsystem says about it, for the operator only.
+    pub detail: Option<String>,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        match &self.detail {
+            Some(detail) => write!(f, ": {detail}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl NodeHealth {
@@ -203,25 +223,22 @@ impl HealthFold {
         }
     }
 
-    fn not_ready(&self, subsystems: &BTreeMap<Cow<'static, str>, SubsystemHealth>) -> Option<String> {
+    fn not_ready(&self, subsystems: &BTreeMap<Cow<'static, str>, SubsystemHealth>) -> Option<NotReady> {
+        let because = |reason: String, detail: Option<String>| Some(NotReady { reason, detail });
         if let Some(why) = &self.gave_up {
-            return Some(format!("gave up: {why}"));
+            return because("gave up".to_owned(), Some(why.clone()));
         }
         if let Some(phase) = self.draining {
-            return Some(format!("draining: {}", phase.name()));
+            return because(format!("draining ({})", phase.name()), None);
         }
         if !self.serving {
-            return Some("starting".to_owned());
+            return because("starting".to_owned(), None);
         }
-        let reason = |name: &str, detail: &Option<String>| match detail {
-            Some(detail) => format!("{name}: {detail}"),
-            None => format!("{name}: takes no new work"),
+        let refuses = |name: &str, shown: &SubsystemHealth| {
+            !shown.status.is_serving() || !self.subsystems.get(name).is_none_or(Known::takes_work)
         };
-        let refusing = subsystems.iter().find(|(name, shown)| {
-            let takes_work = self.subsystems.get(*name).is_some_and(Known::takes_work);
-            !shown.status.is_serving() || !takes_work
-        });
-        refusing.map(|(name, shown)| reason(name, &shown.detail))
+        let (name, shown) = subsystems.iter().find(|(name, shown)| refuses(name, shown))?;
+        because(format!("{name} takes no new work"), shown.detail.clone())
     }
 }
 
@@ -241,5 +258,117 @@ impl Known {
             Some(report) => SubsystemHealth { status: report.status, detail: report.detail.clone() },
             None => SubsystemHealth { status: HealthStatus::Degraded, detail: Some("starting".to_owned()) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A serving node with a store and a transport that have both just reported well.
+    fn node(now: Instant) -> HealthFold {
+        let mut fold = HealthFold::new(now, ["store", "transport"]);
+        fold.report(SubsystemReport::healthy("store", now));
+        fold.report(SubsystemReport::healthy("transport", now));
+        fold.set_serving();
+        fold
+    }
+
+    #[test]
+    fn the_node_is_as_its_worst_part() {
+        let now = Instant::now();
+        let check = |store: SubsystemReport, status, ready| {
+            let mut fold = node(now);
+            fold.report(store);
+            let health = fold.fold(now);
+            assert_eq!((health.status, health.is_ready()), (status, ready), "{health:?}");
+        };
+        check(SubsystemReport::healthy("store", now), HealthStatus::Healthy, true);
+        check(SubsystemReport::degraded("store", "slow disk", now), HealthStatus::Degraded, true);
+        check(SubsystemReport::degraded("store", "full", now).refusing_work(), HealthStatus::Degraded, false);
+        check(SubsystemReport::unhealthy("store", "read only", now), HealthStatus::Unhealthy, false);
+    }
+
+    #[test]
+    fn silence_counts_as_failure_after_ten_seconds() {
+        let now = Instant::now();
+        let mut fold = node(now);
+        fold.report(SubsystemReport::healthy("transport", now + s(9)));
+        assert_eq!(fold.fold(now + s(9)).status, HealthStatus::Healthy);
+        let health = fold.fold(now + s(12));
+        assert_eq!(health.status, HealthStatus::Unhealthy);
+        assert_eq!(health.subsystems["store"].detail.as_deref(), Some("no report for 12 s"));
+        assert_eq!(health.subsystems["transport"].status, HealthStatus::Healthy);
+        let why = health.not_ready.expect("not ready").to_string();
+        assert_eq!(why, "store takes no new work: no report for 12 s");
+    }
+
+    #[test]
+    fn a_part_that_was_never_heard_is_starting_and_then_missing() {
+        let now = Instant::now();
+        let fold = HealthFold::new(now, ["store"]);
+        let health = fold.fold(now + s(1));
+        assert_eq!(health.status, HealthStatus::Degraded);
+        assert_eq!(health.not_ready.map(|why| why.reason).as_deref(), Some("starting"));
+        assert_eq!(fold.fold(now + s(10)).status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn an_old_report_does_not_replace_a_newer_one() {
+        let now = Instant::now();
+        let mut fold = node(now);
+        fold.report(SubsystemReport::unhealthy("store", "gone", now + s(2)));
+        fold.report(SubsystemReport::healthy("store", now + s(1)));
+        assert_eq!(fold.fold(now + s(2)).status, HealthStatus::Unhealthy);
+    }
+
+    #[test]
+    fn a_drain_hides_silence_and_giving_up_beats_a_drain() {
+        let now = Instant::now();
+        let mut fold = node(now);
+        fold.set_draining(DrainPhase::Draining);
+        let health = fold.fold(now + s(60));
+        assert_eq!(health.status, HealthStatus::Draining);
+        assert_eq!(health.not_ready.expect("not ready").to_string(), "draining (draining)");
+        fold.set_gave_up("store crashed, after 5 restarts");
+        fold.set_gave_up("later troubles");
+        let health = fold.fold(now + s(60));
+        assert_eq!(health.status, HealthStatus::Unhealthy);
+        assert_eq!(
+            health.not_ready.expect("not ready").to_string(),
+            "gave up: store crashed, after 5 restarts"
+        );
+    }
+
+    #[test]
+    fn a_retired_part_is_not_missed() {
+        let now = Instant::now();
+        let mut fold = HealthFold::new(now, ["lora"]);
+        fold.set_serving();
+        fold.retire("lora");
+        assert!(fold.fold(now + s(60)).is_ready());
+    }
+
+    #[test]
+    fn the_body_has_the_shape_of_the_interface() {
+        let now = Instant::now();
+        let mut fold = node(now);
+        fold.report(SubsystemReport::degraded("store", "slow disk", now));
+        let json = serde_json::to_value(fold.fold(now + s(3))).expect("plain values");
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "status": "degraded",
+                "subsystems": {
+                    "store": { "status": "degraded", "detail": "slow disk" },
+                    "transport": { "status": "healthy", "detail": null },
+                },
+                "uptime_s": 3,
+            })
+        );
     }
 }

@@ -117,6 +117,7 @@ pub enum Input<'a> {
 }
 
 /// What is to be done.
+#[expect(clippy::large_enum_variant, reason = "a few a link, moved once from queue to caller")]
 #[derive(Debug)]
 pub enum Output {
     /// Send this frame, ahead of any data.
@@ -269,10 +270,8 @@ impl Link {
                 keepalive.heard(now);
                 match frame {
                     Frame::Hello(_) => return Err(LinkError::SecondHello),
-                    Frame::Ping(number) => {
-                        if keepalive.may_answer(now) {
-                            self.outputs.push_back(Output::Send(Frame::Pong(*number)));
-                        }
+                    Frame::Ping(number) if keepalive.may_answer(now) => {
+                        self.outputs.push_back(Output::Send(Frame::Pong(*number)));
                     }
                     Frame::Pong(number) => {
                         if let Some(rtt) = keepalive.on_pong(now, *number) {

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     fn mode(path: &Path) -> u32 {
-        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+        fs::metadata(path).expect("the path exists").permissions().mode() & 0o7777
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
         let path = dir.path().join("a/b/c");
         let data = DataDir::open(&path).unwrap();
         assert_eq!(mode(&path), DIR_MODE);
-        assert_eq!(mode(&path.parent().unwrap().to_owned()), DIR_MODE);
+        assert_eq!(mode(path.parent().unwrap()), DIR_MODE);
         write_atomic(&data.path().join("secret"), b"x").unwrap();
         assert_eq!(mode(&path.join("secret")), FILE_MODE);
         assert_eq!(mode(&path.join("lock")), FILE_MODE);

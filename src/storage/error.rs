@@ -169,3 +169,37 @@ fn by(pid: Option<u32>) -> String {
         None => "another process".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_says_becomes_what_to_do() {
+        let sorted = |errno| StoreError::of_io("testing", "/x", io::Error::from_raw_os_error(errno));
+        // EPERM and EACCES, EROFS, ENOSPC, EIO.
+        assert!(matches!(sorted(1), StoreError::Permission { .. }));
+        assert!(matches!(sorted(13), StoreError::Permission { .. }));
+        assert!(matches!(sorted(30), StoreError::ReadOnly { .. }));
+        assert!(matches!(sorted(28), StoreError::NoSpace { .. }));
+        assert!(matches!(sorted(5), StoreError::Io { .. }));
+    }
+
+    #[test]
+    fn only_a_full_disk_survives_a_failed_commit() {
+        let of = |errno| StoreError::fatal_io("testing", io::Error::from_raw_os_error(errno));
+        assert!(of(28).is_retryable() && !of(28).is_fatal());
+        for errno in [5, 9, 30] {
+            assert!(of(errno).is_fatal() && !of(errno).is_retryable(), "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_locked_directory_names_its_holder_and_the_cure() {
+        let e = StoreError::Locked { path: "/d/lock".into(), pid: Some(42) };
+        assert_eq!(
+            e.to_string(),
+            "/d/lock is in use by process 42: stop it first, or choose another data directory"
+        );
+    }
+}

@@ -303,23 +303,29 @@ impl Shared {
 // ---- the thread --------------------------------------------------------------------------------
 
 fn run(mut engine: Box<dyn Engine>, shared: &Shared, mut observer: Observer) -> StopReason {
-    let reason = loop {
-        let Some(batch) = shared.take() else { break StopReason::Closed };
-        if let Err(reason) = commit(engine.as_mut(), batch, &mut observer) {
-            break reason;
-        }
-    };
+    let mut reason = guarded(|| serve(engine.as_mut(), shared, &mut observer));
     // After a failure some may have been submitted since: they are answered too.
     for submission in shared.close_and_take() {
-        submission.done.answer(Err(StoreError::Stopped));
+        if let Some(panic) = answer(submission.done, Err(StoreError::Stopped)) {
+            reason = StopReason::Panicked(panic);
+        }
     }
     // The engine closes its file before anyone is told that the store has stopped.
-    let reason = match catch_unwind(AssertUnwindSafe(|| drop(engine))) {
-        Ok(()) => reason,
-        Err(panic) => StopReason::Panicked(panic_text(panic.as_ref())),
-    };
+    let reason = guarded(|| {
+        drop(engine);
+        reason
+    });
     observer(StoreEvent::Stopped(reason.clone()));
     reason
+}
+
+fn serve(engine: &mut dyn Engine, shared: &Shared, observer: &mut Observer) -> StopReason {
+    while let Some(batch) = shared.take() {
+        if let Err(reason) = commit(engine, batch, observer) {
+            return reason;
+        }
+    }
+    StopReason::Closed
 }
 
 fn commit(engine: &mut dyn Engine, batch: Queue, observer: &mut Observer) -> Result<(), StopReason> {
@@ -328,35 +334,54 @@ fn commit(engine: &mut dyn Engine, batch: Queue, observer: &mut Observer) -> Res
     let (start, synced) = (clock::now(), engine.synced());
     // A panic must not leave anyone waiting for an answer that never comes.
     let committed = catch_unwind(AssertUnwindSafe(|| engine.commit(&works)));
-    match committed {
+    let took = start.elapsed();
+    let (results, event, stop) = match committed {
         Ok(Ok(results)) if results.len() == dones.len() => {
             let now_synced = engine.synced();
             let stats = BatchStats {
                 submissions: dones.len(),
                 ops,
                 bytes,
-                took: start.elapsed(),
+                took,
                 syncing: now_synced.time.saturating_sub(synced.time),
                 syncs: now_synced.count.saturating_sub(synced.count),
             };
-            dones.into_iter().zip(results).for_each(|(done, result)| done.answer(result));
-            observer(StoreEvent::Batch(stats));
-            Ok(())
+            (results, Some(StoreEvent::Batch(stats)), None)
         }
         Ok(Ok(_)) => {
-            dones.into_iter().for_each(|done| done.answer(Err(StoreError::Stopped)));
-            Err(StopReason::Panicked("the engine answered another number of submissions".to_owned()))
+            let text = "the engine answered another number of submissions".to_owned();
+            (Vec::new(), None, Some(StopReason::Panicked(text)))
         }
         Ok(Err(e)) => {
-            dones.into_iter().for_each(|done| done.answer(Err(e.clone())));
-            observer(StoreEvent::Failed(e.clone()));
-            if e.is_fatal() { Err(StopReason::Failed(e)) } else { Ok(()) }
+            let stop = e.is_fatal().then(|| StopReason::Failed(e.clone()));
+            (vec![Err(e.clone()); dones.len()], Some(StoreEvent::Failed(e)), stop)
         }
-        Err(panic) => {
-            dones.into_iter().for_each(|done| done.answer(Err(StoreError::Stopped)));
-            Err(StopReason::Panicked(panic_text(panic.as_ref())))
-        }
+        Err(panic) => (Vec::new(), None, Some(StopReason::Panicked(panic_text(panic.as_ref())))),
+    };
+    let mut results = results.into_iter();
+    let mut panicked = None;
+    for done in dones {
+        let result = results.next().unwrap_or(Err(StoreError::Stopped));
+        panicked = panicked.or(answer(done, result));
     }
+    if let Some(event) = event {
+        observer(event);
+    }
+    match stop.or(panicked.map(StopReason::Panicked)) {
+        Some(reason) => Err(reason),
+        None => Ok(()),
+    }
+}
+
+/// Runs one completion; the text of its panic, which must not keep the others from their answers.
+fn answer(done: Done, result: WorkResult) -> Option<String> {
+    let answered = catch_unwind(AssertUnwindSafe(|| done.answer(result)));
+    answered.err().map(|panic| panic_text(panic.as_ref()))
+}
+
+fn guarded(act: impl FnOnce() -> StopReason) -> StopReason {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|panic| StopReason::Panicked(panic_text(panic.as_ref())))
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -434,7 +459,7 @@ mod tests {
         }
     }
 
-    fn answer(rx: &Receiver<Result<usize, StoreError>>) -> Result<usize, StoreError> {
+    fn wait(rx: &Receiver<Result<usize, StoreError>>) -> Result<usize, StoreError> {
         rx.recv_timeout(PATIENCE).unwrap()
     }
 
@@ -447,11 +472,11 @@ mod tests {
         let waiting: Vec<_> = (0..10).map(|_| b.submit(1).unwrap()).collect();
         assert!(first.try_recv().is_err(), "answered before it was durable");
         b.verdicts.send(Verdict::Commit).unwrap();
-        assert_eq!(answer(&first).unwrap(), 1);
+        assert_eq!(wait(&first).unwrap(), 1);
         assert_eq!(b.batch(), 10);
         b.verdicts.send(Verdict::Commit).unwrap();
         for rx in &waiting {
-            assert_eq!(answer(rx).unwrap(), 1);
+            assert_eq!(wait(rx).unwrap(), 1);
         }
         for expected in [1, 10] {
             match b.events.recv_timeout(PATIENCE).unwrap() {
@@ -471,8 +496,8 @@ mod tests {
         for _ in 0..2 {
             b.verdicts.send(Verdict::Commit).unwrap();
         }
-        assert_eq!(answer(&first).unwrap(), 1);
-        assert_eq!(answer(&large).unwrap(), 9);
+        assert_eq!(wait(&first).unwrap(), 1);
+        assert_eq!(wait(&large).unwrap(), 9);
     }
 
     #[test]
@@ -499,10 +524,10 @@ mod tests {
         let b = bench(QueueBounds::default());
         let first = b.submit(1).unwrap();
         b.verdicts.send(Verdict::Fail(StoreError::Random("none".into()))).unwrap();
-        assert!(matches!(answer(&first), Err(StoreError::Random(_))));
+        assert!(matches!(wait(&first), Err(StoreError::Random(_))));
         let second = b.submit(1).unwrap();
         b.verdicts.send(Verdict::Commit).unwrap();
-        assert_eq!(answer(&second).unwrap(), 1);
+        assert_eq!(wait(&second).unwrap(), 1);
     }
 
     fn io_fatal() -> StoreError {
@@ -516,8 +541,8 @@ mod tests {
         assert_eq!(b.batch(), 1);
         let second = b.submit(1).unwrap();
         b.verdicts.send(Verdict::Fail(io_fatal())).unwrap();
-        assert!(matches!(answer(&first), Err(StoreError::IoFatal { .. })));
-        assert!(matches!(answer(&second), Err(StoreError::Stopped)));
+        assert!(matches!(wait(&first), Err(StoreError::IoFatal { .. })));
+        assert!(matches!(wait(&second), Err(StoreError::Stopped)));
         assert!(matches!(b.thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
         let events: Vec<_> = b.events.iter().collect();
         assert!(matches!(events.last(), Some(StoreEvent::Stopped(StopReason::Failed(_)))), "{events:?}");
@@ -530,8 +555,8 @@ mod tests {
         assert_eq!(b.batch(), 1);
         let second = b.submit(1).unwrap();
         b.verdicts.send(Verdict::Panic).unwrap();
-        assert!(matches!(answer(&first), Err(StoreError::Stopped)));
-        assert!(matches!(answer(&second), Err(StoreError::Stopped)));
+        assert!(matches!(wait(&first), Err(StoreError::Stopped)));
+        assert!(matches!(wait(&second), Err(StoreError::Stopped)));
         match b.thread.close() {
             StopReason::Panicked(text) => assert_eq!(text, "gate"),
             other => panic!("{other:?}"),
@@ -539,6 +564,24 @@ mod tests {
         let mut handle_says = LocalStore::submit(&b.handle, Vec::new(), Box::new(|_| ())).unwrap_err();
         handle_says.ops.clear();
         assert_eq!(handle_says.reason, NotTaken::Stopped);
+    }
+
+    #[test]
+    fn a_panicking_completion_keeps_nobody_from_an_answer() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        LocalStore::submit(&b.handle, vec![LocalOp::Counts], Box::new(|_| panic!("completion"))).unwrap();
+        let last = b.submit(1).unwrap();
+        for _ in 0..2 {
+            b.verdicts.send(Verdict::Commit).unwrap();
+        }
+        assert_eq!(wait(&first).unwrap(), 1);
+        assert_eq!(wait(&last).unwrap(), 1);
+        match b.thread.close() {
+            StopReason::Panicked(text) => assert_eq!(text, "completion"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -551,7 +594,7 @@ mod tests {
             b.verdicts.send(Verdict::Commit).unwrap();
         }
         assert!(matches!(b.thread.close(), StopReason::Closed));
-        assert_eq!(answer(&first).unwrap(), 1);
-        assert_eq!(answer(&second).unwrap(), 1);
+        assert_eq!(wait(&first).unwrap(), 1);
+        assert_eq!(wait(&second).unwrap(), 1);
     }
 }

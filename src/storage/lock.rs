@@ -45,6 +45,9 @@ impl Drop for DirLock {
         // The file stays: removing it could take the lock from under a process that has just
         // opened it. An empty file says that nobody is here.
         let _ = self.file.set_len(0);
+        // Closing would not do: a process being spawned at this moment has the file open too
+        // until it runs its program.
+        let _ = self.file.unlock();
     }
 }
 

@@ -22,10 +22,12 @@ use super::{
 use crate::wire::{Address, MessageUid, PacketId, TransferTag};
 
 /// The rows in memory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct MemEngine {
     quota: MailboxQuota,
     boot_epoch: u32,
+    /// What the next start counts from.
+    epoch_on_record: u32,
     /// Set while the volume plays nearly full.
     below_reserve: bool,
     outbox_seq: u64,
@@ -41,15 +43,38 @@ pub struct MemEngine {
     held: BTreeMap<u64, HeldRow>,
 }
 
+impl Default for MemEngine {
+    fn default() -> Self {
+        Self::new(MailboxQuota::default())
+    }
+}
+
 impl MemEngine {
     /// An empty store with these quotas, in its first boot epoch.
     pub fn new(quota: MailboxQuota) -> Self {
-        Self { quota, boot_epoch: 1, ..Self::default() }
+        Self {
+            quota,
+            boot_epoch: 1,
+            epoch_on_record: 1,
+            below_reserve: false,
+            outbox_seq: 0,
+            inbox_seq: 0,
+            held_seq: 0,
+            outbox: BTreeMap::new(),
+            inbox: BTreeMap::new(),
+            seen_packets: BTreeMap::new(),
+            seen_messages: BTreeMap::new(),
+            partials: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            kv: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// What a restart does: a new boot epoch, everything else stays.
     pub fn restart(&mut self) {
-        self.boot_epoch = self.boot_epoch.saturating_add(1);
+        self.epoch_on_record = self.epoch_on_record.saturating_add(1);
+        self.boot_epoch = self.epoch_on_record;
     }
 
     fn below_reserve(&self) -> Option<StoreError> {
@@ -166,8 +191,8 @@ impl MemEngine {
                 O::Done
             }
             LocalOp::RaiseBootEpoch { at_least } => {
-                self.boot_epoch = self.boot_epoch.max(*at_least);
-                O::BootEpoch(self.boot_epoch)
+                self.epoch_on_record = self.epoch_on_record.max(*at_least);
+                O::BootEpoch(self.epoch_on_record)
             }
             LocalOp::KvPut { namespace, key, value } => {
                 self.kv.insert((*namespace, key.clone()), value.clone());

@@ -25,10 +25,13 @@
 //!
 //! Deliberately absent: packets, routes, actors, and any decision about *what* to keep or retry.
 
+pub mod blob;
 pub mod data_dir;
 mod embedded;
 mod engine;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod faults;
 mod group_commit;
 mod lock;
 mod mem;
@@ -39,6 +42,7 @@ pub mod space;
 
 use std::{fmt, pin::Pin};
 
+pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
 pub use embedded::{CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
@@ -97,7 +101,8 @@ pub trait LocalStore: Send + Sync {
     ) -> Result<(), HandedBack<LocalOp, LocalOutcome>>;
 
     /// This start's number: one more than that of any earlier start on this data directory,
-    /// durable before the store was opened. The high half of every announce's order.
+    /// durable before the store was opened. The high half of every announce's order. A later
+    /// [`LocalOp::RaiseBootEpoch`] answers with the raised number; this one stays.
     fn boot_epoch(&self) -> u32;
 }
 

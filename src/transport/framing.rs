@@ -8,11 +8,11 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
+use crate::wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX};
 
 #[cfg(feature = "tcp")]
 use super::error::cut_reason;
-use super::{BACKLOG_BYTES_MAX, CloseCode, FrameParts, TransportError};
+use super::{BACKLOG_BYTES_MAX, CloseCode, TransportError};
 
 /// Bytes of a length.
 const PREFIX_BYTES: usize = 2;
@@ -177,8 +177,8 @@ fn fits(wire: &BytesMut, frame: &FrameParts) -> bool {
 fn put_frame(wire: &mut BytesMut, frame: &FrameParts) {
     // `check_frames` has seen the length; it fits.
     wire.put_u16(u16::try_from(frame.len()).unwrap_or(0));
-    wire.extend_from_slice(frame.head.as_slice());
-    wire.extend_from_slice(&frame.tail);
+    wire.extend_from_slice(frame.head());
+    wire.extend_from_slice(frame.tail());
 }
 
 /// Writes a close record.
@@ -225,7 +225,7 @@ mod tests {
 
     fn encoded(frames: &[Vec<u8>]) -> BytesMut {
         let mut wire = BytesMut::new();
-        frames.iter().for_each(|frame| put_frame(&mut wire, &FrameParts::whole(frame.clone())));
+        frames.iter().for_each(|frame| put_frame(&mut wire, &FrameParts::whole(frame.clone().into())));
         wire
     }
 
@@ -322,7 +322,7 @@ mod tests {
     #[cfg(any(feature = "quic", feature = "tcp"))]
     #[test]
     fn what_does_not_fit_the_write_buffer_waits_in_order() {
-        let frames: Vec<_> = (0..10u8).map(|i| FrameParts::whole(vec![i; FRAME_BYTES_MAX])).collect();
+        let frames: Vec<_> = (0..10u8).map(|i| FrameParts::whole(vec![i; FRAME_BYTES_MAX].into())).collect();
         let (mut queue, mut wire) = (FrameQueue::default(), BytesMut::new());
         take(&mut queue, &mut wire, &frames);
         assert!(wire.len() <= COALESCE_BYTES && !queue.is_empty());

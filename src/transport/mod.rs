@@ -30,7 +30,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-use crate::wire::{Address, PublicKey, TrafficClass};
+use crate::wire::{Address, FrameParts, PublicKey, TrafficClass};
 
 pub mod addr;
 pub mod capability;
@@ -51,7 +51,7 @@ mod framing;
 mod gate;
 mod inbox;
 
-pub use addr::{AddrError, Scheme, Target, TransportAddr};
+pub use addr::{AddrError, Target, TransportAddr};
 pub use capability::{CryptoMode, LinkProfile, TransportCapability};
 pub use error::{CloseCode, TransportError};
 pub use manager::{LinkFacts, TransportManager};
@@ -122,9 +122,9 @@ pub trait MeshTransport: Send + Sync + 'static {
         PortStats::default()
     }
 
-    /// Stops accepting and dialling and frees the local endpoint. Links that are open stay open
-    /// where the medium lets them (TCP, memory); on QUIC, whose links share the port's socket, they
-    /// end with [`CloseCode::GOING_AWAY`], so close links first. Idempotent.
+    /// Stops accepting and dialling. Links that are open stay, so that a draining node can flush
+    /// them; the local endpoint is free when the listener is gone, on QUIC, whose links share its
+    /// socket, when the last of them is. Idempotent.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -132,7 +132,7 @@ pub trait MeshTransport: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransportInfo {
     /// Scheme of the addresses it dials.
-    pub scheme: Scheme,
+    pub scheme: &'static str,
     /// Where it listens, with the real port; the unspecified address and port 0 if it only dials.
     pub local: TransportAddr,
     /// Largest frame in bytes.
@@ -212,20 +212,27 @@ pub enum Direction {
     Out,
 }
 
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Direction {
+    /// Name in `qpc peers`.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::In => "in",
             Self::Out => "out",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
 /// What a link is. Constant over its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkInfo {
-    /// The peer's end as this port saw it: an IP address even where a name was dialled, never with
-    /// a pin. For inbound links it names the peer's ephemeral port on TCP, so it cannot be dialled.
+    /// The peer's end: as it was dialled, else as this port saw it. The port of an inbound TCP link
+    /// is the peer's ephemeral one, so it cannot be dialled.
     pub remote: TransportAddr,
     /// Who opened it.
     pub direction: Direction,
@@ -292,103 +299,3 @@ pub const CLOSE_REASON_BYTES_MAX: usize = crate::wire::limits::GOODBYE_TEXT_BYTE
 
 /// How long [`LinkSender::close`] waits for what was taken to reach the peer.
 pub const CLOSE_FLUSH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
-
-/// A frame to send: a fresh head of a few bytes and a tail that is shared.
-///
-/// An envelope that is passed on differs from what was received in a few leading bytes only; the
-/// tail is the received bytes themselves, copied for the first time when the medium coalesces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FrameParts {
-    /// The first bytes.
-    pub head: SmallHead,
-    /// The rest.
-    pub tail: Bytes,
-}
-
-impl FrameParts {
-    /// A frame in one piece.
-    pub fn whole(frame: impl Into<Bytes>) -> Self {
-        Self { head: SmallHead::EMPTY, tail: frame.into() }
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.head.as_slice().len().saturating_add(self.tail.len())
-    }
-
-    /// True for a frame of no bytes, which no medium sends.
-    pub fn is_empty(&self) -> bool {
-        self.head.as_slice().is_empty() && self.tail.is_empty()
-    }
-
-    /// The frame in one piece; free where the head is empty.
-    pub fn to_bytes(&self) -> Bytes {
-        if self.head.as_slice().is_empty() {
-            return self.tail.clone();
-        }
-        let mut whole = Vec::with_capacity(self.len());
-        whole.extend_from_slice(self.head.as_slice());
-        whole.extend_from_slice(&self.tail);
-        whole.into()
-    }
-}
-
-impl From<Bytes> for FrameParts {
-    fn from(frame: Bytes) -> Self {
-        Self::whole(frame)
-    }
-}
-
-/// Up to [`SmallHead::CAPACITY`] bytes, inline.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SmallHead {
-    len: u8,
-    bytes: [u8; SmallHead::CAPACITY],
-}
-
-impl SmallHead {
-    /// Bytes it holds at most: array head, frame type, array head, hop count (2), byte string head.
-    pub const CAPACITY: usize = 8;
-
-    /// No bytes.
-    pub const EMPTY: SmallHead = SmallHead { len: 0, bytes: [0; Self::CAPACITY] };
-
-    /// Copies `head`; none if it is longer than [`SmallHead::CAPACITY`].
-    pub fn new(head: &[u8]) -> Option<Self> {
-        let mut bytes = [0; Self::CAPACITY];
-        bytes.get_mut(..head.len())?.copy_from_slice(head);
-        Some(Self { len: u8::try_from(head.len()).ok()?, bytes })
-    }
-
-    /// The bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
-    }
-}
-
-impl fmt::Debug for SmallHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SmallHead({})", crate::wire::ids::hex(self.as_slice()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_head_holds_eight_bytes_and_no_more() {
-        assert_eq!(SmallHead::new(b"12345678").map(|h| h.as_slice().to_vec()), Some(b"12345678".to_vec()));
-        assert_eq!(SmallHead::new(b"123456789"), None);
-        assert_eq!(SmallHead::new(b""), Some(SmallHead::EMPTY));
-    }
-
-    #[test]
-    fn parts_join_and_a_headless_frame_is_not_copied() {
-        let tail = Bytes::from_static(b"tail");
-        let whole = FrameParts::whole(tail.clone());
-        assert_eq!(whole.to_bytes().as_ptr(), tail.as_ptr());
-        let parts = FrameParts { head: SmallHead::new(b"he").unwrap_or(SmallHead::EMPTY), tail };
-        assert_eq!((parts.len(), parts.to_bytes()), (6, Bytes::from_static(b"hetail")));
-    }
-}

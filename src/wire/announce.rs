@@ -210,3 +210,48 @@ impl Announce {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content() -> AnnounceContent {
+        AnnounceContent {
+            public_key: PublicKey([1; 32]),
+            boot_epoch: 1,
+            sequence: 2,
+            capabilities: Capabilities(Capabilities::RELAY | 0x8000),
+            lifetime_s: 1_800,
+            max_hops: 8,
+            key_record_hash: None,
+            keypackage_hash: None,
+            service_data: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn lifetimes_and_hop_limits_stay_in_their_range() {
+        let is_fine = |content: AnnounceContent| AnnounceContent::decode(&content.encode()).is_ok();
+        assert!(is_fine(content()));
+        assert!(is_fine(AnnounceContent { lifetime_s: ANNOUNCE_LIFETIME_S_MAX, max_hops: 128, ..content() }));
+        assert!(!is_fine(AnnounceContent { lifetime_s: 0, ..content() }));
+        assert!(!is_fine(AnnounceContent { lifetime_s: ANNOUNCE_LIFETIME_S_MAX + 1, ..content() }));
+        assert!(!is_fine(AnnounceContent { max_hops: 0, ..content() }));
+        assert!(!is_fine(AnnounceContent { max_hops: 129, ..content() }));
+        let service_data = Bytes::from(vec![0; SERVICE_DATA_BYTES_MAX + 1]);
+        assert!(!is_fine(AnnounceContent { service_data, ..content() }));
+    }
+
+    #[test]
+    fn unknown_capabilities_are_kept_and_not_named() {
+        let read = AnnounceContent::decode(&content().encode()).expect("an announce");
+        assert_eq!(read.capabilities.0, 0x8001);
+        assert_eq!(read.capabilities.names(), ["relay"]);
+    }
+
+    #[test]
+    fn the_boot_epoch_counts_before_the_sequence() {
+        let later = AnnounceContent { boot_epoch: 2, sequence: 0, ..content() };
+        assert!(later.order() > content().order());
+    }
+}

@@ -50,6 +50,11 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or(&[])
+    }
+
     /// True when every byte was read.
     pub fn is_empty(&self) -> bool {
         self.at >= self.bytes.len()

@@ -240,3 +240,59 @@ impl Chunk {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_cut_into_chunks_that_fill_an_envelope() {
+        let chunk = CHUNK_BYTES as u64;
+        for (length, chunks) in [(0, 1), (1, 1), (chunk, 1), (chunk + 1, 2), (CONTENT_BYTES_MAX, CHUNKS_MAX)]
+        {
+            assert_eq!(chunk_count(length), chunks, "{length}");
+        }
+        assert_eq!(chunk_count(u64::MAX), u32::MAX);
+        let largest = Chunk {
+            tag: TransferTag([0; 16]),
+            index: u32::MAX - 1,
+            total: u32::MAX,
+            ciphertext: vec![0; CHUNK_BYTES + AEAD_TAG_BYTES].into(),
+        };
+        assert_eq!(largest.encode().len(), PAYLOAD_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_chunk_without_room_for_its_tag_is_refused() {
+        let chunk =
+            |len| Chunk { tag: TransferTag([0; 16]), index: 0, total: 1, ciphertext: vec![0; len].into() };
+        assert!(Chunk::decode(&chunk(15).encode().into()).is_err());
+        assert!(Chunk::decode(&chunk(16).encode().into()).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_prints_no_key() {
+        let manifest = Manifest {
+            uid: MessageUid([1; 16]),
+            name: "file".into(),
+            sent_at_unix_ms: 0,
+            length: 0,
+            sha256: Digest([2; 32]),
+            file_key: [0xc5; 32],
+        };
+        let shown = format!("{manifest:?}");
+        assert!(!shown.contains("197") && !shown.contains("c5c5"), "{shown}");
+    }
+
+    #[test]
+    fn long_names_are_cut_at_a_character() {
+        let content = Content {
+            uid: MessageUid([0; 16]),
+            name: "ß".repeat(200),
+            sent_at_unix_ms: 0,
+            bytes: Bytes::new(),
+        };
+        let read = Content::decode_broadcast(&content.encode().into()).expect("a content");
+        assert_eq!(read.name, "ß".repeat(127));
+    }
+}

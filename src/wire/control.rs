@@ -202,3 +202,43 @@ impl Refuse {
         cbor::encode(&(self.packet_id, self.reason, self.retry_after_s))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_whole_and_counted() {
+        assert_eq!(split_ids(&[0; 32], 2).map(|ids| ids.len()), Ok(2));
+        assert!(split_ids(&[0; 33], 3).is_err());
+        assert!(split_ids(&[0; 48], 2).is_err());
+    }
+
+    #[test]
+    fn reasons_keep_their_numbers() {
+        for number in 0..=u8::MAX {
+            assert_eq!(u8::from(RefuseReason::from(number)), number);
+        }
+        assert_eq!(RefuseReason::from(7), RefuseReason::RateLimited);
+        assert_eq!(RefuseReason::from(8), RefuseReason::Other(8));
+    }
+
+    #[test]
+    fn a_class_nobody_has_is_refused() {
+        assert!(Credit::decode(&[0x82, 0x02, 0x00]).is_ok());
+        assert!(Credit::decode(&[0x82, 0x03, 0x00]).is_err());
+    }
+
+    #[test]
+    fn a_path_request_without_hops_is_refused() {
+        let request = |max_hops| PathRequest {
+            request_id: [0; 8],
+            destination: Address([1; 16]),
+            max_hops,
+            hop_count: 0,
+        };
+        for (max_hops, is_fine) in [(0, false), (1, true), (128, true), (129, false)] {
+            assert_eq!(PathRequest::decode(&request(max_hops).encode()).is_ok(), is_fine, "{max_hops}");
+        }
+    }
+}

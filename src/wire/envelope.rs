@@ -360,8 +360,7 @@ impl Envelope {
         let signed_bytes = r.bytes(max, "signed")?;
         let signed_end = r.offset();
         let signed_at = signed_end.saturating_sub(signed_bytes.len());
-        let (header, payload_len) =
-            read_signed(signed_bytes, format).map_err(|e| e.shifted(signed_at))?;
+        let (header, payload_len) = read_signed(signed_bytes, format).map_err(|e| e.shifted(signed_at))?;
         let proof = Proof::read(r)?;
         let source_key = if elements == 4 { Some(PublicKey(r.fixed("source_key")?)) } else { None };
         let end = r.offset();
@@ -415,6 +414,11 @@ impl Envelope {
         Self { hop_count, ..self.clone() }
     }
 
+    /// Sets the hop count in place, for an envelope that goes on over its next link.
+    pub fn set_hop_count(&mut self, hop_count: u8) {
+        self.hop_count = hop_count;
+    }
+
     /// The immutable fields.
     pub fn header(&self) -> &EnvelopeHeader {
         &self.header
@@ -451,6 +455,11 @@ impl Envelope {
     /// The source's key where the envelope carries it: a V1 source or an attached key.
     pub fn source_key(&self) -> Option<PublicKey> {
         self.header.source.key().or(self.source_key)
+    }
+
+    /// True where the source's key is attached beside the signed bytes.
+    pub fn has_attached_key(&self) -> bool {
+        self.source_key.is_some()
     }
 
     /// Bytes of the envelope, the frame around it not counted.
@@ -531,4 +540,109 @@ fn read_signed(bytes: &[u8], format: EnvelopeFormat) -> Result<(EnvelopeHeader, 
         max_hops,
     };
     Ok((header, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> EnvelopeHeader {
+        EnvelopeHeader {
+            kind: EnvelopeKind::MESSAGE,
+            priority: Priority::Normal,
+            source: NodeName::Address(Address([1; 16])),
+            destination: NodeName::Address(Address([2; 16])),
+            boot_epoch: 1,
+            sequence: 2,
+            created_unix_s: 3,
+            lifetime: Lifetime::ONE_DAY,
+            max_hops: 16,
+        }
+    }
+
+    fn assemble(header: EnvelopeHeader, proof: Proof) -> Result<Envelope, DecodeError> {
+        Envelope::assemble(header, &header.signed(b"payload"), proof, Some(PublicKey([9; 32])))
+    }
+
+    fn signature() -> Proof {
+        Proof::Signature(Signature([7; 64]))
+    }
+
+    #[test]
+    fn lifetimes_are_rounded_up() {
+        let at_least = |ms| Lifetime::at_least(Duration::from_millis(ms)).as_secs();
+        assert_eq!(at_least(0), 10);
+        assert_eq!(at_least(10_000), 10);
+        assert_eq!(at_least(10_001), 20);
+        assert_eq!(at_least(86_400_000), 86_400);
+        assert_eq!(at_least(u64::MAX), 1_209_600);
+        assert_eq!(Lifetime::from_code(24), None);
+        assert_eq!(Lifetime::TEN_MINUTES.as_secs(), 600);
+        assert_eq!(Lifetime::ONE_MINUTE.as_secs(), 60);
+        assert_eq!(Lifetime::ONE_DAY.as_secs(), 86_400);
+        assert_eq!(Lifetime::MAX.as_secs(), 1_209_600);
+    }
+
+    #[test]
+    fn hop_limits_outside_their_range_are_refused() {
+        for max_hops in [0, 129, 255] {
+            let error = assemble(EnvelopeHeader { max_hops, ..header() }, signature()).unwrap_err();
+            assert!(matches!(error, DecodeError::OutOfRange { field: "max_hops", .. }), "{error}");
+        }
+        assert!(assemble(EnvelopeHeader { max_hops: 128, ..header() }, signature()).is_ok());
+    }
+
+    #[test]
+    fn a_merkle_proof_has_one_to_eight_levels_and_an_index_below_them() {
+        let merkle = |index, levels| Proof::Merkle {
+            root_signature: Signature([7; 64]),
+            index,
+            path: vec![Digest([1; 32]); levels],
+        };
+        assert!(assemble(header(), merkle(255, 8)).is_ok());
+        assert!(assemble(header(), merkle(0, 1)).is_ok());
+        for (index, levels) in [(0, 0), (2, 1), (256, 8), (0, 9), (u32::MAX, 8)] {
+            assert!(assemble(header(), merkle(index, levels)).is_err(), "{index} of {levels} levels");
+        }
+    }
+
+    #[test]
+    fn a_v1_envelope_carries_no_second_key() {
+        let v1 = EnvelopeHeader {
+            source: NodeName::Key(PublicKey([1; 32])),
+            destination: NodeName::Key(PublicKey([2; 32])),
+            ..header()
+        };
+        let envelope = assemble(v1, signature()).expect("an envelope");
+        assert_eq!(envelope.source_key(), Some(PublicKey([1; 32])));
+        let longer = envelope.with_source_key(PublicKey([9; 32]));
+        assert_eq!(longer.encoded_len(), envelope.encoded_len());
+    }
+
+    #[test]
+    fn names_of_both_formats_in_one_envelope_are_refused() {
+        let mixed = EnvelopeHeader { destination: NodeName::Key(PublicKey([2; 32])), ..header() };
+        assert!(assemble(mixed, signature()).is_err());
+    }
+
+    #[test]
+    fn a_fault_inside_signed_is_counted_from_the_frame() {
+        let envelope = assemble(header(), signature()).expect("an envelope");
+        let mut frame = envelope.to_frame(FrameExt::default()).to_bytes().to_vec();
+        // [2 frame, type, 4 envelope, hop_count, head of signed (2), then signed: array, kind].
+        assert_eq!((frame[6], frame[7]), (0x89, 0x01));
+        frame[7] = 0x41;
+        let error = crate::wire::Frame::decode(&frame.into()).unwrap_err();
+        assert_eq!(error.offset(), Some(7), "{error}");
+    }
+
+    #[test]
+    fn chunks_are_bulk_and_answers_of_a_destination_control() {
+        let class = |kind| EnvelopeHeader { kind, ..header() }.class();
+        assert_eq!(class(EnvelopeKind::CHUNK), TrafficClass::Bulk);
+        assert_eq!(class(EnvelopeKind::RECEIPT), TrafficClass::Control);
+        assert_eq!(class(EnvelopeKind::CANNOT_OPEN), TrafficClass::Control);
+        assert_eq!(class(EnvelopeKind::MESSAGE), TrafficClass::Interactive);
+        assert_eq!(class(EnvelopeKind(63)), TrafficClass::Interactive);
+    }
 }

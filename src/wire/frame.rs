@@ -392,3 +392,58 @@ impl From<&Frame> for FrameParts {
 pub(super) fn put_ext(out: &mut Vec<u8>, ext: &FrameExt) {
     ext.put(out);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
+        Frame::decode(&Bytes::copy_from_slice(bytes))
+    }
+
+    #[test]
+    fn numbers_and_types_agree() {
+        for number in 0..=u64::from(u8::MAX) {
+            if let Some(kind) = FrameType::from_number(number) {
+                assert_eq!(kind as u64, number);
+            }
+        }
+        assert!(FrameType::from_number(u64::MAX).is_none());
+    }
+
+    #[test]
+    fn only_envelopes_have_an_ext() {
+        assert!(decode(&[0x82, 0x02, 0x07]).is_ok());
+        let error = decode(&[0x83, 0x02, 0x07, 0xa1, 0x01, 0x05]).unwrap_err();
+        assert!(matches!(error, DecodeError::Shape { message: "ping", .. }), "{error}");
+    }
+
+    #[test]
+    fn an_ext_says_something_and_nothing_unknown() {
+        let read = |bytes: &[u8]| FrameExt::read(&mut Reader::new(bytes));
+        assert_eq!(read(&[0xa1, 0x01, 0x05]), Ok(FrameExt { age_s: 5, ..FrameExt::default() }));
+        // Empty, zero age, zero flags, unknown flag, unknown key, out of order, twice.
+        for refused in [
+            &[0xa0][..],
+            &[0xa1, 0x01, 0x00],
+            &[0xa1, 0x02, 0x00],
+            &[0xa1, 0x02, 0x04],
+            &[0xa1, 0x04, 0x01],
+            &[0xa2, 0x02, 0x01, 0x01, 0x05],
+            &[0xa2, 0x01, 0x05, 0x01, 0x05],
+        ] {
+            assert!(read(refused).is_err(), "{refused:02x?}");
+        }
+    }
+
+    #[test]
+    fn a_head_of_any_length_is_sent_whole() {
+        let tail = Bytes::from_static(b"tail");
+        for len in 0..12 {
+            let head = vec![0xaa; len];
+            let parts = FrameParts::with_head(&head, tail.clone());
+            assert_eq!(parts.to_bytes(), [&head[..], b"tail"].concat());
+            assert_eq!(parts.len(), len + 4);
+        }
+    }
+}

@@ -208,3 +208,48 @@ impl Goodbye {
         cbor::encode(&(self.reason, self.text.get(..end).unwrap_or("")))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_goodbye_is_cut_at_a_character() {
+        let text = format!("{}é", "a".repeat(GOODBYE_TEXT_BYTES_MAX - 1));
+        let bytes = Goodbye { reason: CloseReason::Shutdown, text }.encode();
+        let read = Goodbye::decode(&bytes).expect("a goodbye");
+        assert_eq!(read.text, "a".repeat(GOODBYE_TEXT_BYTES_MAX - 1));
+    }
+
+    #[test]
+    fn a_goodbye_over_the_limit_is_refused() {
+        let bytes = cbor::encode(&(0u8, "a".repeat(GOODBYE_TEXT_BYTES_MAX + 1)));
+        assert!(matches!(Goodbye::decode(&bytes), Err(DecodeError::TooLarge { field: "text", .. })));
+    }
+
+    #[test]
+    fn reasons_keep_their_numbers() {
+        for number in 0..=u8::MAX {
+            assert_eq!(u8::from(CloseReason::from(number)), number);
+        }
+        assert_eq!(CloseReason::from(8), CloseReason::Removed);
+        assert_eq!(CloseReason::from(9), CloseReason::Other(9));
+    }
+
+    #[test]
+    fn a_hello_whose_versions_cross_is_refused() {
+        let hello = Hello {
+            version_min: 2,
+            version_max: 1,
+            network_tag: [0; 8],
+            network_proof: None,
+            features: 0,
+            boot_epoch: 0,
+            nonce: [0; 8],
+            clock_unix_s: 0,
+            initial_credit: [0; 3],
+        };
+        assert!(Hello::decode(&hello.encode()).is_err());
+        assert!(Hello::decode(&Hello { version_min: 1, ..hello }.encode()).is_ok());
+    }
+}

@@ -17,9 +17,9 @@ use super::{
 /// The suite every node knows: X25519, HKDF-SHA-256, ChaCha20-Poly1305.
 pub const SUITE_X25519_CHACHA20: u8 = 1;
 
-/// Largest `signed` part in bytes: array heads 3, public key 34, two u32 10, and for each key its
+/// Largest `signed` part in bytes: array heads 2, public key 34, two u32 10, and for each key its
 /// head 1, rk_id 5, suite 2, X25519 key 34.
-pub const KEY_RECORD_SIGNED_BYTES_MAX: usize = 3 + 34 + 10 + KEY_RECORD_KEYS_MAX * 42;
+pub const KEY_RECORD_SIGNED_BYTES_MAX: usize = 2 + 34 + 10 + KEY_RECORD_KEYS_MAX * 42;
 
 /// Largest signed key record in bytes: array head 1, byte string heads 4, both parts.
 pub const KEY_RECORD_BYTES_MAX: usize = 5 + KEY_RECORD_SIGNED_BYTES_MAX + Signature::LEN;

@@ -7,6 +7,7 @@ pub mod content;
 pub mod control;
 pub mod envelope;
 pub mod error;
+pub mod explain;
 pub mod frame;
 pub mod handshake;
 pub mod ids;

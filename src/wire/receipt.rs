@@ -130,7 +130,7 @@ fn bitmap_fits(bitmap: &[u8], total: u32) -> bool {
     let whole = (total / 8) as usize;
     match bitmap.len().checked_sub(whole) {
         None | Some(0) => true,
-        Some(1) => bitmap.last().is_some_and(|last| total % 8 != 0 && last >> (total % 8) == 0),
+        Some(1) => bitmap.last().is_some_and(|last| !total.is_multiple_of(8) && last >> (total % 8) == 0),
         Some(_) => false,
     }
 }
@@ -183,8 +183,8 @@ impl CannotOpen {
         let reason = CannotOpenReason::from(r.u8(u8::MAX, "reason")?);
         let start = r.offset();
         r.skip("key_record")?;
-        let key_record = SignedKeyRecord::decode(&payload.slice(start..r.offset()))
-            .map_err(|e| e.shifted(start))?;
+        let key_record =
+            SignedKeyRecord::decode(&payload.slice(start..r.offset())).map_err(|e| e.shifted(start))?;
         r.finish()?;
         Ok(Self { packet_id, reason, key_record })
     }
@@ -197,5 +197,39 @@ impl CannotOpen {
         cbor::put_uint(&mut out, u64::from(u8::from(self.reason)));
         out.extend_from_slice(&self.key_record.encode());
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bitmaps_speak_of_chunks_below_the_total_only() {
+        for (bitmap, total, fits) in [
+            (&[][..], 0, true),
+            (&[], 11, true),
+            (&[0xff], 11, true),
+            (&[0xff, 0x07], 11, true),
+            (&[0xff, 0x08], 11, false),
+            (&[0xff, 0x00, 0x00], 11, false),
+            (&[0xff], 8, true),
+            (&[0xff, 0x00], 8, false),
+            (&[0x00], 0, false),
+        ] {
+            assert_eq!(bitmap_fits(bitmap, total), fits, "{bitmap:02x?} of {total}");
+        }
+    }
+
+    #[test]
+    fn a_bit_beyond_the_bitmap_is_not_set() {
+        let chunk = ChunkReceipt {
+            tag: TransferTag([0; 16]),
+            state: TransferState::Partial,
+            total: 100,
+            bitmap: vec![0b101],
+        };
+        assert_eq!((0..100).filter(|i| chunk.has(*i)).collect::<Vec<_>>(), [0, 2]);
+        assert!(!chunk.has(u32::MAX));
     }
 }

@@ -83,3 +83,28 @@ impl TraceReply {
         cbor::encode(&(self.nonce, self.hop, self.reached, &self.transport, self.snr_quarter_db))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_name_has_a_limit() {
+        let reply = |transport: &str| TraceReply {
+            nonce: 1,
+            hop: 2,
+            reached: false,
+            transport: transport.to_owned(),
+            snr_quarter_db: Some(-1),
+        };
+        assert!(TraceReply::decode(&reply("0123456789abcdef").encode()).is_ok());
+        assert!(TraceReply::decode(&reply("0123456789abcdefg").encode()).is_err());
+    }
+
+    #[test]
+    fn a_ping_is_no_pong() {
+        let ping = Probe { nonce: 7 }.encode();
+        assert!(Pong::decode(&ping).is_err());
+        assert!(Probe::decode(&Pong { nonce: 7, hops: 1 }.encode()).is_err());
+    }
+}

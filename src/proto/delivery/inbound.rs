@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    crypto::{MeshIdentity, OpenError, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, open},
+    crypto::{OpenError, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, seal::open},
     proto::verify::InboundEnvelope,
     wire::{
         DecodeError, EnvelopeKind,
@@ -69,7 +69,6 @@ pub enum Arrived {
 
 /// Opens and tells apart an envelope for this node.
 pub fn arrived(
-    identity: &MeshIdentity,
     keys: &ReceiverKeys,
     scratch: &mut SignatureInput,
     inbound: &InboundEnvelope,
@@ -78,14 +77,8 @@ pub fn arrived(
     let payload = envelope.payload();
     Ok(match envelope.header().kind {
         EnvelopeKind::MESSAGE => {
-            let opened = open(
-                keys,
-                &identity.public_key(),
-                scratch.network(),
-                &inbound.source_key,
-                &payload,
-                envelope.associated_data(),
-            );
+            let opened =
+                open(keys, scratch.network(), &inbound.source_key, &payload, envelope.associated_data());
             match opened {
                 Ok(plaintext) => Arrived::Sealed(Sealed::decode(&Bytes::from(plaintext))?),
                 Err(OpenError::UnknownReceiverKey { .. }) => Arrived::CannotOpen,

@@ -279,6 +279,11 @@ impl Outbox {
         self.entries.len()
     }
 
+    /// True when something waits for this destination.
+    pub fn has(&self, destination: &Address) -> bool {
+        self.destinations.contains_key(destination)
+    }
+
     /// True when nothing waits.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::{
     crypto::FileKey,
     wire::{
-        Address, MessageUid, PacketId, TransferTag,
+        Address, PacketId, TransferTag,
         content::{Chunk, Manifest, chunk_count},
         limits::CHUNK_BYTES,
         receipt::{ChunkReceipt, TransferState},
@@ -58,13 +58,8 @@ pub enum OnManifest {
 /// What to do about a chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OnChunk {
-    /// Write it at this offset of the message's blob.
-    Write {
-        /// Names the blob.
-        uid: MessageUid,
-        /// Where.
-        offset: u64,
-    },
+    /// Write it at [`chunk_offset`] of the transfer's blob.
+    Write,
     /// It is here: answer with what is.
     Known(ChunkReceipt),
     /// No manifest for it is known: ask for it.
@@ -186,7 +181,7 @@ impl Incoming {
         if open.record.complete || has(&open.record.bitmap, chunk.index) {
             return OnChunk::Known(receipt(chunk.tag, open));
         }
-        OnChunk::Write { uid: open.record.uid, offset: chunk_offset(chunk.index) }
+        OnChunk::Write
     }
 
     /// These chunks are durable.
@@ -244,9 +239,11 @@ impl Incoming {
         due
     }
 
-    /// Uids of the files on their way in: their blobs are live.
-    pub fn uids(&self) -> impl Iterator<Item = MessageUid> + '_ {
-        self.open.values().filter(|o| !o.record.complete).map(|o| o.record.uid)
+    /// Bytes of the blob of a file: its chunks with their tags.
+    pub fn sealed_len(&self, key: &TransferKey) -> Option<u64> {
+        let open = self.open.get(key)?;
+        let last = open.total.saturating_sub(1);
+        Some(chunk_offset(last).saturating_add(sealed_chunk_len(last, open.record.file.length) as u64))
     }
 }
 
@@ -264,7 +261,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::wire::Digest;
+    use crate::wire::{Digest, MessageUid};
 
     const FROM: Address = Address([3; 16]);
 
@@ -296,16 +293,14 @@ mod tests {
         let length = CHUNK_BYTES as u64 + 10;
         let tag = open(&mut incoming, 1, length);
         let first = chunk(tag, 0, 2, CHUNK_BYTES + 16);
-        assert_eq!(incoming.chunk(FROM, &first), OnChunk::Write { uid: MessageUid([1; 16]), offset: 0 });
+        assert_eq!(incoming.chunk(FROM, &first), OnChunk::Write);
         // Not yet durable: the same chunk is still to be written.
-        assert!(matches!(incoming.chunk(FROM, &first), OnChunk::Write { .. }));
+        assert_eq!(incoming.chunk(FROM, &first), OnChunk::Write);
         let progress = incoming.durable((FROM, tag), &[0]).unwrap();
         assert!(progress.receipt.has(0) && !progress.receipt.has(1) && !progress.whole);
         assert!(matches!(incoming.chunk(FROM, &first), OnChunk::Known(_)));
-        assert_eq!(
-            incoming.chunk(FROM, &chunk(tag, 1, 2, 26)),
-            OnChunk::Write { uid: MessageUid([1; 16]), offset: CHUNK_BYTES as u64 + 16 }
-        );
+        assert_eq!(incoming.chunk(FROM, &chunk(tag, 1, 2, 26)), OnChunk::Write);
+        assert_eq!(chunk_offset(1), CHUNK_BYTES as u64 + 16);
         assert!(incoming.durable((FROM, tag), &[1]).unwrap().whole);
     }
 

@@ -84,6 +84,21 @@ impl LinkError {
         matches!(self, Self::BeforeHello { .. } | Self::SecondHello | Self::Undecodable { .. })
     }
 
+    /// Label of the counter.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OwnIdentity => "own_identity",
+            Self::NetworkTag { .. } => "network_tag",
+            Self::NetworkSecret { .. } => "network_secret",
+            Self::Version { .. } => "version",
+            Self::HelloTimeout { .. } => "hello_timeout",
+            Self::BeforeHello { .. } => "before_hello",
+            Self::SecondHello => "second_hello",
+            Self::Undecodable { .. } => "undecodable",
+            Self::PeerSilent { .. } => "peer_silent",
+        }
+    }
+
     /// What the goodbye says.
     pub fn close_reason(&self) -> CloseReason {
         match self {

@@ -31,11 +31,14 @@ pub(super) struct Plan {
     pub(super) steps: &'static [(u32, Step)],
 }
 
-/// The format of an opened store; `None` of one that was only just created.
-pub(super) fn found(db: &Database, path: &Path) -> Result<Option<u32>> {
-    let Some(found) = meta_number(db, KEY, path)? else { return Ok(None) };
+/// The format of an opened store.
+pub(super) fn found(db: &Database, path: &Path) -> Result<u32> {
+    let found = meta_number(db, KEY, path)?.ok_or_else(|| StoreError::Corrupt {
+        path: path.to_owned(),
+        detail: "it has no format record: it is no store of this program".to_owned(),
+    })?;
     // A number this large was written by nobody yet, so whoever did is newer.
-    Ok(Some(u32::try_from(found).unwrap_or(u32::MAX)))
+    Ok(u32::try_from(found).unwrap_or(u32::MAX))
 }
 
 /// Copies a closed store to `store.redb.format-N`. Its rows open only as long as the row keys of

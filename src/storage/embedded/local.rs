@@ -108,6 +108,9 @@ fn done_or_absent<V>(row: Option<V>) -> LocalOutcome {
 
 // ---- pages -------------------------------------------------------------------------------------
 
+/// A row as it is stored: its key and what is under it.
+pub(super) type RawRow = (Vec<u8>, Vec<u8>);
+
 /// Keys and rows from behind `after` to the end of `to`, as far as `limit` goes, and whether more
 /// follow.
 pub(super) fn page_of(
@@ -116,7 +119,7 @@ pub(super) fn page_of(
     from: Bound<&[u8]>,
     to: Bound<&[u8]>,
     limit: PageLimit,
-) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool)> {
+) -> Result<(Vec<RawRow>, bool)> {
     let (mut rows, mut bytes, mut more) = (Vec::new(), 0usize, false);
     txn.scan(t, from, to, |key, row| {
         let full = rows.len() >= limit.rows_max || bytes.saturating_add(row.len()) > limit.bytes_max;

@@ -80,7 +80,7 @@ fn hold(txn: &mut Txn<'_>, row: &HeldRow, admission: &Admission<'_>) -> Result<M
         totals.push((scope, address, held));
     }
     for (scope, address, held) in totals {
-        put_total(txn, scope, address, held)?;
+        set_total(txn, scope, address, held);
     }
     let seq = next(&mut txn.heads.held_seq);
     let key = held_key(&row.destination, seq);
@@ -169,7 +169,7 @@ fn forget(txn: &mut Txn<'_>, destination: &Address, seq: u64) -> Result<()> {
     ] {
         let held = total(txn, scope, address)?;
         let held = HeldSummary { rows: held.rows.saturating_sub(1), bytes: held.bytes.saturating_sub(bytes) };
-        put_total(txn, scope, address, held)?;
+        set_total(txn, scope, address, held);
     }
     Ok(())
 }
@@ -201,7 +201,8 @@ fn usage(txn: &Txn<'_>, destination: &Address) -> Result<DestinationUsage> {
     Ok(DestinationUsage { destination: *destination, held, oldest_held_at_unix_s })
 }
 
-fn destinations(txn: &Txn<'_>, after: Option<&Address>, rows_max: usize) -> Result<MailOutcome> {
+fn destinations(txn: &mut Txn<'_>, after: Option<&Address>, rows_max: usize) -> Result<MailOutcome> {
+    txn.write_totals()?;
     let limit = PageLimit { rows_max: rows_max.max(1), bytes_max: usize::MAX };
     let first = [scope_byte(QuotaScope::Destination)];
     let after = after.map(|address| total_key(QuotaScope::Destination, address));
@@ -246,20 +247,9 @@ fn total_key(scope: QuotaScope, address: &Address) -> Vec<u8> {
 }
 
 fn total(txn: &Txn<'_>, scope: QuotaScope, address: &Address) -> Result<HeldSummary> {
-    let Some(row) = txn.get(T::HeldTotal, &total_key(scope, address))? else {
-        return Ok(HeldSummary::default());
-    };
-    let mut f = Fields(&row);
-    let held = f.u64().zip(f.u64()).map(|(rows, bytes)| HeldSummary { rows, bytes });
-    held.ok_or_else(|| txn.corrupt(T::HeldTotal, "a total is too short"))
+    txn.total(&total_key(scope, address))
 }
 
-fn put_total(txn: &mut Txn<'_>, scope: QuotaScope, address: &Address, held: HeldSummary) -> Result<()> {
-    let key = total_key(scope, address);
-    if held.rows == 0 {
-        txn.remove(T::HeldTotal, &key)?;
-    } else {
-        txn.put(T::HeldTotal, &key, &join(&[&held.rows.to_be_bytes(), &held.bytes.to_be_bytes()]))?;
-    }
-    Ok(())
+fn set_total(txn: &mut Txn<'_>, scope: QuotaScope, address: &Address, held: HeldSummary) {
+    txn.set_total(total_key(scope, address), held);
 }

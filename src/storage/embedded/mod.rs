@@ -7,7 +7,8 @@
 //! opened again. Nobody was told that it happened, so it must not stand: every batch keeps the
 //! before-image of each row it touches until its commit returns; after ENOSPC the file is opened
 //! again, the batch's number tells whether it is there, and if so every row is put back. Until
-//! that worked nothing else is done.
+//! that worked nothing else is done. (A process killed just then leaves rows of a batch it never
+//! acknowledged, as a kill in the middle of any commit may.)
 //!
 //! **Failing disk.** After any other error of the file nothing is done any more: what the disk
 //! holds is unknown, and only a restart may look.
@@ -17,12 +18,14 @@ mod format;
 mod local;
 mod mail;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod txn;
 
 use std::{
     collections::BTreeSet,
     fmt,
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io,
     ops::{Bound, ControlFlow},
     path::{Path, PathBuf},
@@ -39,7 +42,7 @@ use self::{
     txn::{Before, Heads, Txn, engine_error},
 };
 use super::{
-    data_dir::{DataDir, FILE_MODE, private_file, refuse_open_mode, sync_parent},
+    data_dir::{DataDir, FILE_MODE, private_file, refuse_open_mode, sync_parent, temp_path},
     engine::{Engine, SyncTotals, Work, WorkDone, WorkResult},
     error::StoreError,
     ops::{LocalOp, MailOp},
@@ -66,7 +69,7 @@ pub struct EmbeddedOptions {
     /// Cache of the engine in bytes.
     pub cache_bytes: usize,
     /// Wall-clock seconds since 1970; names the row key of the hour, nothing else.
-    pub clock_unix_s: fn() -> u64,
+    pub clock_unix_s: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Asks for free space.
     pub space: SpaceProbe,
     /// Opens the engine's file.
@@ -78,7 +81,7 @@ impl Default for EmbeddedOptions {
         Self {
             quota: MailboxQuota::default(),
             cache_bytes: CACHE_BYTES,
-            clock_unix_s: clock::unix_s,
+            clock_unix_s: Arc::new(clock::unix_s),
             space: Arc::new(system_space),
             open_file: Arc::new(open_system_file),
         }
@@ -138,24 +141,21 @@ impl EmbeddedStore {
         let path = dir.store_path();
         let meter = Arc::new(SyncMeter::default());
         let row_keys = RowKeys::open(&dir.row_keys_path())?;
-        let is_new = !path.exists();
-        let db = open_database(&path, &options, &meter)?;
-        if is_new {
-            // The engine syncs the file, not the directory it is in; see the ADR.
-            sync_parent(&path)?;
+        if path.exists() {
+            refuse_open_mode(&path, FILE_MODE)?;
+        } else {
+            create(&path, &options, &meter, &row_keys, plan)?;
         }
-        let db = match format::found(&db, &path)? {
-            Some(found) if found != plan.current => {
-                plan.refuse_newer(found, &path)?;
-                drop(db);
-                format::back_up(&path, found)?;
-                let db = open_database(&path, &options, &meter)?;
-                plan.upgrade(&db, found, &path)?;
-                info!(from = found, to = plan.current, "upgraded the store's format");
-                db
-            }
-            _ => db,
-        };
+        let mut db = open_database(&path, &options, &meter)?;
+        let found = format::found(&db, &path)?;
+        if found != plan.current {
+            plan.refuse_newer(found, &path)?;
+            drop(db);
+            format::back_up(&path, found)?;
+            db = open_database(&path, &options, &meter)?;
+            plan.upgrade(&db, found, &path)?;
+            info!(from = found, to = plan.current, "upgraded the store's format");
+        }
         let mut store = Self {
             dir,
             path,
@@ -169,25 +169,22 @@ impl EmbeddedStore {
             doubtful: None,
             dead: None,
         };
-        store.start(&db, plan.current)?;
+        store.start(&db)?;
         store.db = Some(db);
         store.reconcile_row_keys()?;
         Ok(store)
     }
 
-    /// Creates missing tables, records the format and counts this start, all in one commit.
-    fn start(&mut self, db: &Database, format: u32) -> Result<()> {
+    /// Counts this start, and creates tables that came without a new format.
+    fn start(&mut self, db: &Database) -> Result<()> {
         let path = self.path.clone();
         let txn = db.begin_write().map_err(|e| engine_error(&path, "opening the store", e))?;
         let mut rows = Txn::open(&txn, &self.row_keys, self.hour(), Heads::default(), &path)?;
-        if let Some(row) = rows.get(T::Meta, Heads::KEY)? {
-            rows.heads =
-                Heads::decode(&row).ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
-        }
+        let heads = rows.get(T::Meta, Heads::KEY)?.as_deref().and_then(Heads::decode);
+        rows.heads = heads.ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
         let epoch =
             local::boot_epoch(&rows)?.checked_add(1).ok_or(StoreError::CounterExhausted("boot epoch"))?;
         rows.put(T::Meta, local::BOOT_EPOCH_KEY, &u64::from(epoch).to_be_bytes())?;
-        rows.put(T::Meta, format::KEY, &u64::from(format).to_be_bytes())?;
         let finished = rows.finish()?;
         txn.commit().map_err(|e| engine_error(&path, "counting this start", e))?;
         self.heads = finished.heads;
@@ -410,6 +407,33 @@ fn apply(rows: &mut Txn<'_>, work: &Work, admission: &Admission<'_>) -> Result<W
     })
 }
 
+/// Creates a store under another name and gives it its own when it is whole: the engine cannot
+/// open what a crash left of a creation, and nobody should have to remove that by hand. The
+/// directory is synced because the engine does not: a power cut could take the whole new file.
+fn create(
+    path: &Path,
+    options: &EmbeddedOptions,
+    meter: &Arc<SyncMeter>,
+    row_keys: &RowKeys,
+    plan: &format::Plan,
+) -> Result<()> {
+    const DOING: &str = "creating the store";
+    let temp = temp_path(path);
+    match fs::remove_file(&temp) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(StoreError::of_io(DOING, temp, e)),
+        _ => {}
+    }
+    let db = open_database(&temp, options, meter)?;
+    let txn = db.begin_write().map_err(|e| engine_error(&temp, DOING, e))?;
+    let mut rows = Txn::open(&txn, row_keys, 0, Heads::default(), &temp)?;
+    rows.put(T::Meta, format::KEY, &u64::from(plan.current).to_be_bytes())?;
+    rows.finish()?;
+    txn.commit().map_err(|e| engine_error(&temp, DOING, e))?;
+    db.close().map_err(|e| engine_error(&temp, DOING, e))?;
+    fs::rename(&temp, path).map_err(|e| StoreError::of_io(DOING, path, e))?;
+    sync_parent(path)
+}
+
 fn open_system_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
@@ -419,7 +443,6 @@ fn open_system_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
 
 fn open_database(path: &Path, options: &EmbeddedOptions, meter: &Arc<SyncMeter>) -> Result<Database> {
     let file = (options.open_file)(path).map_err(|e| StoreError::of_io("opening the store", path, e))?;
-    refuse_open_mode(path, FILE_MODE)?;
     let opened = Builder::new()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(StoreFile::new(file, Arc::clone(meter)));

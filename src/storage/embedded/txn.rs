@@ -9,9 +9,10 @@ use std::{
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, WriteTransaction};
 
-use super::tables::{Fields, T, number};
+use super::tables::{Fields, T, join, number};
 use crate::storage::{
     error::StoreError,
+    ops::HeldSummary,
     row_seal::{KeyHour, RowKeys, RowPlace, hour_of},
 };
 
@@ -69,6 +70,8 @@ pub(super) struct Txn<'t> {
     tables: Vec<Bytes<'t>>,
     journal: Vec<Before>,
     refs: BTreeMap<KeyHour, i64>,
+    /// Running totals the batch touched; written once, at its end.
+    totals: BTreeMap<Vec<u8>, HeldSummary>,
     row_keys: &'t RowKeys,
     hour: KeyHour,
     path: &'t Path,
@@ -88,7 +91,8 @@ impl<'t> Txn<'t> {
             .iter()
             .map(|t| txn.open_table(t.definition()).map_err(|e| engine_error(path, "opening a table", e)))
             .collect::<Result<_>>()?;
-        Ok(Self { tables, journal: Vec::new(), refs: BTreeMap::new(), row_keys, hour, path, heads })
+        let (journal, refs, totals) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { tables, journal, refs, totals, row_keys, hour, path, heads })
     }
 
     /// True if anything was changed.
@@ -187,6 +191,34 @@ impl<'t> Txn<'t> {
         Ok(())
     }
 
+    /// The running total under `key`.
+    pub(super) fn total(&self, key: &[u8]) -> Result<HeldSummary> {
+        if let Some(held) = self.totals.get(key) {
+            return Ok(*held);
+        }
+        let Some(row) = self.get(T::HeldTotal, key)? else { return Ok(HeldSummary::default()) };
+        let mut f = Fields(&row);
+        let held = f.u64().zip(f.u64()).map(|(rows, bytes)| HeldSummary { rows, bytes });
+        held.ok_or_else(|| self.corrupt(T::HeldTotal, "a total is too short"))
+    }
+
+    /// Sets the running total under `key`; zero rows remove it.
+    pub(super) fn set_total(&mut self, key: Vec<u8>, held: HeldSummary) {
+        self.totals.insert(key, held);
+    }
+
+    /// Writes the running totals, so that the table shows what the batch did so far.
+    pub(super) fn write_totals(&mut self) -> Result<()> {
+        for (key, held) in std::mem::take(&mut self.totals) {
+            if held.rows == 0 {
+                self.remove(T::HeldTotal, &key)?;
+            } else {
+                self.put(T::HeldTotal, &key, &join(&[&held.rows.to_be_bytes(), &held.bytes.to_be_bytes()]))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A row that contradicts another: nothing can go on from it.
     pub(super) fn corrupt(&self, t: T, detail: &str) -> StoreError {
         StoreError::Corrupt { path: self.path.to_owned(), detail: format!("table {}: {detail}", t.name()) }
@@ -194,6 +226,7 @@ impl<'t> Txn<'t> {
 
     /// Writes what the batch gathered.
     pub(super) fn finish(mut self) -> Result<Finished> {
+        self.write_totals()?;
         let mut key_rows = Vec::new();
         for (hour, delta) in std::mem::take(&mut self.refs) {
             let key = hour.to_be_bytes();

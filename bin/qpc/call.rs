@@ -1,0 +1,38 @@
+//! Asking the running node.
+
+use quicprochat_mesh::{
+    api::{ApiError, Request},
+    control::{Client, ReplyFrame},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{cx::Context, fail::Failure};
+
+/// Sends a request with its payload.
+pub async fn start(cx: &Context, request: &Request, payload: &[u8]) -> Result<Client, Failure> {
+    Ok(Client::request(&cx.data_dir, request, payload).await?)
+}
+
+/// All answers to a request without payload.
+pub async fn all<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result<Vec<T>, Failure> {
+    let mut client = start(cx, request, &[]).await?;
+    let mut answers = Vec::new();
+    while let Some(frame) = client.next().await? {
+        answers.push(frame.parse()?);
+    }
+    Ok(answers)
+}
+
+/// The one answer to a request without payload.
+pub async fn one<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result<T, Failure> {
+    first(&mut start(cx, request, &[]).await?).await
+}
+
+/// The first answer of a request under way.
+pub async fn first<T: DeserializeOwned>(client: &mut Client) -> Result<T, Failure> {
+    let frame: Option<ReplyFrame> = client.next().await?;
+    match frame {
+        Some(frame) => Ok(frame.parse()?),
+        None => Err(ApiError::failed("the node ended the request without an answer").into()),
+    }
+}

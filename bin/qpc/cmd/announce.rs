@@ -1,0 +1,14 @@
+//! `qpc announce`: tell the network now.
+
+use quicprochat_mesh::api::{Done, Request};
+
+use crate::{call, cx::Context, fail::Failure};
+
+/// Announce this node now
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
+    let done: Done = call::one(cx, &Request::Announce).await?;
+    cx.out.show(&done, |_| "announced".into())
+}

@@ -1,0 +1,44 @@
+//! `qpc peer`: links added and removed at run time.
+
+use clap::Subcommand;
+use quicprochat_mesh::{
+    api::{ApiError, Done, Request, Target},
+    config::PeerUrl,
+};
+
+use crate::{call, cx::Context, fail::Failure};
+
+/// Add or remove a link at run time
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Dial a node now and keep the link, also after a restart
+    Add {
+        /// quic://HOST:PORT or tcp://HOST:PORT, with #ADDRESS behind it to pin who must answer
+        #[arg(value_name = "URL")]
+        url: String,
+    },
+    /// Drop a link and forget the peer
+    Remove {
+        /// Its address or URL
+        #[arg(value_name = "ADDRESS|URL")]
+        peer: String,
+    },
+}
+
+pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
+    let request = match command {
+        Command::Add { url } => {
+            url.parse::<PeerUrl>().map_err(ApiError::usage)?;
+            Request::PeerAdd { url }
+        }
+        Command::Remove { peer } => {
+            match peer.contains("://") {
+                true => peer.parse::<PeerUrl>().map(drop).map_err(ApiError::usage)?,
+                false => Target::parse(&peer).map(drop)?,
+            }
+            Request::PeerRemove { peer }
+        }
+    };
+    let done: Done = call::one(cx, &request).await?;
+    cx.out.show(&done, |_| "done".into())
+}

@@ -1,0 +1,170 @@
+//! `qpc run`: a node in the foreground.
+
+use std::path::{Path, PathBuf};
+
+use quicprochat_mesh::{
+    api::{ApiError, ErrorClass, Ready, Stopped},
+    storage::data_dir::write_atomic,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use super::{health, init};
+use crate::{
+    cx::Context,
+    fail::Failure,
+    human,
+    out::{Out, note},
+    seam::{Foreground, run_foreground},
+};
+
+/// Run a node in the foreground until a signal or `qpc drain`
+///
+/// Makes an identity and a config.toml first where the data dir has none. The first SIGTERM or
+/// SIGINT (Ctrl-C) drains: no new work, everything accepted goes to disk or out; the second skips
+/// ahead.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Listen here: quic://HOST:PORT or tcp://HOST:PORT; repeatable; port 0 takes any free port
+    /// [default: both on [::]:7410]
+    #[arg(long, value_name = "URL")]
+    listen: Vec<String>,
+
+    /// Dial this peer, and redial for ever; repeatable; #ADDRESS behind it pins who must answer
+    #[arg(long, value_name = "URL")]
+    peer: Vec<String>,
+
+    /// Where the health endpoint listens, or off [default: 127.0.0.1:7411]
+    #[arg(long, value_name = "HOST:PORT")]
+    health_listen: Option<String>,
+
+    /// Name of the network [default: public]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+
+    /// File with the network's secret
+    #[arg(long, value_name = "F")]
+    network_secret_file: Option<PathBuf>,
+
+    /// Look for nodes on the local network also with --listen
+    #[arg(long)]
+    discover: bool,
+}
+
+pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
+    let discover = if args.discover { vec!["true".to_owned()] } else { vec![] };
+    // A path on the command line is relative to where the person is, one in the file to the file's
+    // directory.
+    let secret = match args.network_secret_file {
+        Some(path) => Some(
+            std::path::absolute(&path)
+                .map_err(|e| ApiError::usage(format!("--network-secret-file {}: {e}", path.display())))?,
+        ),
+        None => None,
+    };
+    let loaded = cx
+        .layers()?
+        .flag("--listen", "transport.listen", args.listen)
+        .flag("--peer", "transport.peers", args.peer)
+        .flag("--health-listen", "health.listen", args.health_listen.into_iter().collect())
+        .flag("--network", "network", args.network.into_iter().collect())
+        .flag(
+            "--network-secret-file",
+            "network_secret_file",
+            secret.iter().map(|p| p.display().to_string()).collect(),
+        )
+        .flag("--discover", "transport.discover", discover)
+        .load()?;
+    for warning in &loaded.warnings {
+        note(format!("warning: {warning}"));
+    }
+    init::ensure(cx)?;
+    if init::is_test_identity(&cx.data_dir) {
+        note("warning: the seed of this identity was on a command line; use it for tests only");
+    }
+
+    let stop = signals()?;
+    let record = cx.data_dir.join(health::RECORD_NAME);
+    let ready = announce_ready(cx.out.json, record.clone());
+    let stopped =
+        run_foreground(Foreground { data_dir: cx.data_dir.clone(), config: loaded.config, ready, stop });
+    // Whatever it was, the node is gone.
+    let _ = std::fs::remove_file(&record);
+    let stopped = stopped?;
+    // A closed stdout must not turn a clean stop into another exit code.
+    let _ = cx.out.show(&stopped, tell_stopped);
+    if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
+}
+
+fn announce_ready(json: bool, record: PathBuf) -> Box<dyn FnOnce(&Ready) + Send> {
+    Box::new(move |ready| {
+        write_record(&record, ready);
+        // A node goes on where nobody reads its output.
+        let _ = Out { json }.show(ready, tell_ready);
+    })
+}
+
+/// Leaves what `qpc health` needs to find the endpoint, also where the control socket is out of
+/// reach.
+fn write_record(record: &Path, ready: &Ready) {
+    let written = serde_json::to_vec(ready).map_err(|e| e.to_string()).and_then(|mut json| {
+        json.push(b'\n');
+        write_atomic(record, &json).map_err(|e| e.to_string())
+    });
+    if let Err(error) = written {
+        note(format!("warning: `qpc health` will not find this node: {error}"));
+    }
+}
+
+fn tell_ready(ready: &Ready) -> String {
+    let health = ready.health.as_ref().map_or("off".into(), |h| format!("http://{h}/healthz"));
+    let fields = human::fields(&[
+        ("  listens on", ready.listen.join("  ")),
+        ("  health", health),
+        ("  control", human::escape(&ready.control)),
+        ("  stop", format!("Ctrl-C, `qpc drain` or kill {}", ready.pid)),
+    ]);
+    format!("node {} is ready\n{fields}", ready.address)
+}
+
+pub fn tell_stopped(stopped: &Stopped) -> String {
+    let phases: Vec<String> = stopped.phases.iter().map(|p| format!("{} {} ms", p.name, p.ms)).collect();
+    let how = if stopped.drained { "drained" } else { "NOT drained in time" };
+    format!(
+        "stopped ({}): {how}; {}; {} undelivered kept",
+        human::escape(&stopped.reason),
+        phases.join(", "),
+        stopped.undelivered_kept
+    )
+}
+
+/// One item a signal, for as long as the process lives. The thread is its own, so that a node that
+/// hangs still hears the second signal.
+fn signals() -> Result<mpsc::UnboundedReceiver<()>, Failure> {
+    let failed = |e: std::io::Error| ApiError::failed(format!("cannot listen for signals: {e}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let guard = runtime.enter();
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    drop(guard);
+    let (tx, rx) = mpsc::unbounded_channel();
+    let listen = move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                if tx.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).map_err(failed)?;
+    Ok(rx)
+}

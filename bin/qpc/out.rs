@@ -1,0 +1,52 @@
+//! Everything that goes to stdout.
+
+use std::io::{self, Write};
+
+use quicprochat_mesh::api::ApiError;
+use serde::Serialize;
+
+use crate::fail::Failure;
+
+/// Prints objects or text, never both. Each line is flushed, so that a reader at the other end of a
+/// pipe has it at once.
+#[derive(Debug)]
+pub struct Out {
+    /// One JSON object a line instead of text for people.
+    pub json: bool,
+}
+
+impl Out {
+    /// Prints `object` as one line with `--json`, else the text that `human` makes of it.
+    pub fn show<T: Serialize>(&self, object: &T, human: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        if self.json {
+            let line = serde_json::to_string(object)
+                .map_err(|e| ApiError::failed(format!("cannot write the answer as JSON: {e}")))?;
+            self.write(&line)
+        } else {
+            self.write(human(object).trim_end_matches('\n'))
+        }
+    }
+
+    /// Prints a list: one object a line with `--json`, else the text that `human` makes of all.
+    pub fn list<T: Serialize>(
+        &self,
+        objects: &[T],
+        human: impl FnOnce(&[T]) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            return objects.iter().try_for_each(|object| self.show(object, |_| String::new()));
+        }
+        self.write(human(objects).trim_end_matches('\n'))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::of_stdout)
+    }
+}
+
+/// Tells people something beside the output.
+pub fn note(text: impl std::fmt::Display) {
+    // Nobody to tell where stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "qpc: {}", crate::human::escape(&text.to_string()));
+}

@@ -1,0 +1,60 @@
+//! The two places where the command line meets the node itself.
+
+use std::path::PathBuf;
+
+use quicprochat_mesh::{
+    api::{ApiError, Ready, ReadyEvent, Stopped},
+    config::MeshConfig,
+    node::{self, MeshNodeBuilder},
+};
+use tokio::sync::mpsc;
+
+/// What a node in the foreground is given.
+pub struct Foreground {
+    /// Its data directory; exists and holds an identity.
+    pub data_dir: PathBuf,
+    /// Its configuration.
+    pub config: MeshConfig,
+    /// Called once when all listeners are bound.
+    pub ready: Box<dyn FnOnce(&Ready) + Send>,
+    /// Gets one item a signal: the first asks for a drain, the second to skip ahead.
+    pub stop: mpsc::UnboundedReceiver<()>,
+}
+
+/// Runs a node until it is stopped.
+pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
+    let Foreground { data_dir, config, ready, mut stop } = foreground;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| ApiError::failed(format!("cannot start the runtime: {e}")))?;
+    runtime.block_on(async move {
+        let node = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket().build().await;
+        let node = node.map_err(ApiError::failed)?;
+        let mut running = node.run().await.map_err(ApiError::failed)?;
+        let listening = running.listening();
+        ready(&Ready {
+            event: ReadyEvent::Ready,
+            address: node.address(),
+            public_key: node.public_key(),
+            listen: listening.urls.iter().map(ToString::to_string).collect(),
+            health: listening.health.map(|a| a.to_string()),
+            control: listening.control.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+            pid: std::process::id(),
+        });
+        let stopper = running.stopper();
+        let ended = loop {
+            tokio::select! {
+                ended = running.wait() => break ended,
+                // The first signal drains, the second skips ahead.
+                Some(()) = stop.recv() => stopper.stop("signal", None),
+            }
+        };
+        ended.map(|summary| node::stopped(&summary)).map_err(ApiError::failed)
+    })
+}
+
+/// Explains a link frame for people.
+pub fn explain_frame(bytes: &[u8]) -> Result<String, ApiError> {
+    Ok(quicprochat_mesh::wire::explain::explain(bytes).to_string())
+}

@@ -1,0 +1,407 @@
+//! StoreActor: what is held for others. The decisions are in [`crate::proto::custody`]; rows and
+//! quotas are the [`Mailboxes`]' own.
+//!
+//! - Receives: `HoldEnvelopes`, `CustodyNews` from the router; `GetHeld` from handles; `Drain`.
+//! - Sends: `CustodyAnswer`, `FromCustody` to the router; submissions to the mailboxes; a health
+//!   report about the disk.
+//! - Owns: which destinations have a mailbox here, and the hand-overs under way.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+
+use super::mailbox::{Outlet, Seat};
+use crate::{
+    clock,
+    messages::{
+        health::ReportHealth,
+        lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes},
+    },
+    proto::{
+        custody::{Custodian, ReadPage},
+        health::{HealthStatus, REPORT_EVERY, SubsystemReport},
+        verify::{InboundEnvelope, Verified},
+    },
+    storage::{
+        HeldPage, HeldRow, HeldSummary, MailOp, MailOutcome, Mailboxes, PageLimit, StoreError, ask_mail,
+    },
+    telemetry,
+    wire::{Address, Frame, FrameExt, PacketId, control::RefuseReason},
+};
+
+/// Time between sweeps of what has expired.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+
+/// Rows one sweep removes before it lets others go on.
+const EXPIRE_ROWS: usize = 1024;
+
+/// Destinations read at once when the actor starts.
+const DESTINATIONS_PAGE: usize = 1024;
+
+/// What the actor is made of; the factory clones it for each incarnation.
+#[derive(Clone)]
+pub struct CustodyParts {
+    /// The rows.
+    pub mailboxes: Arc<dyn Mailboxes>,
+    /// To the router.
+    pub answer: Seat<CustodyAnswer>,
+    /// To the router.
+    pub from_custody: Seat<FromCustody>,
+    /// To health.
+    pub health: Seat<ReportHealth>,
+}
+
+/// See the module.
+pub struct StoreActor {
+    parts: CustodyParts,
+    answer: Outlet<CustodyAnswer>,
+    from_custody: Outlet<FromCustody>,
+    health: Outlet<ReportHealth>,
+    custodian: Custodian,
+    mailboxes_of: BTreeSet<Address>,
+    reachable: BTreeSet<Address>,
+    held: HeldSummary,
+    trouble: Option<String>,
+    timer: Option<(Instant, SpawnHandle)>,
+    guard: ExitGuard,
+}
+
+impl StoreActor {
+    /// A fresh actor; it learns from the mailboxes whose there are.
+    pub fn new(parts: CustodyParts, guard: ExitGuard) -> Self {
+        Self {
+            answer: parts.answer.outlet(),
+            from_custody: parts.from_custody.outlet(),
+            health: parts.health.outlet(),
+            custodian: Custodian::new(),
+            mailboxes_of: BTreeSet::new(),
+            reachable: BTreeSet::new(),
+            held: HeldSummary::default(),
+            trouble: None,
+            timer: None,
+            guard,
+            parts,
+        }
+    }
+
+    fn hold(&mut self, message: HoldEnvelopes, ctx: &mut Context<Self>) {
+        let now = clock::unix_s();
+        let ids: Vec<_> = message.envelopes.iter().map(|e| (e.packet_id, e.destination)).collect();
+        let ops = message.envelopes.iter().map(|e| MailOp::Hold(held_row(e, message.ingress, now))).collect();
+        self.ask(ops, ctx, move |actor, result, ctx| actor.held(ids, result, ctx));
+    }
+
+    fn held(
+        &mut self,
+        ids: Vec<(PacketId, Address)>,
+        result: Result<Vec<MailOutcome>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut answer = CustodyAnswer { taken: Vec::new(), refused: Vec::new() };
+        match result {
+            Ok(outcomes) => {
+                for ((packet_id, destination), outcome) in ids.into_iter().zip(outcomes) {
+                    match outcome {
+                        MailOutcome::Held { .. } | MailOutcome::Duplicate => {
+                            answer.taken.push(packet_id);
+                            self.mailboxes_of.insert(destination);
+                            // Held because a queue was full: the way there is open.
+                            if self.reachable.contains(&destination) {
+                                self.custodian.reachable(destination);
+                            }
+                        }
+                        _ => {
+                            metrics::counter!(telemetry::STORE_REFUSED, "reason" => "quota").increment(1);
+                            answer.refused.push((packet_id, RefuseReason::StoreFull));
+                        }
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot hold messages for others");
+                metrics::counter!(telemetry::STORE_REFUSED, "reason" => "disk").increment(ids.len() as u64);
+                answer.refused = ids.into_iter().map(|(id, _)| (id, RefuseReason::StoreFull)).collect();
+                self.trouble = Some(error.to_string());
+            }
+        }
+        // An answer that is lost costs a retry of the origin, not the message.
+        self.answer.offer_gossip("router", answer);
+        self.pump(ctx);
+        self.measure(ctx);
+    }
+
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        for page in self.custodian.poll(clock::now()) {
+            let op = MailOp::Page {
+                destination: page.destination,
+                after: page.after,
+                limit: PageLimit { bytes_max: page.bytes_max, ..PageLimit::default() },
+            };
+            self.ask(vec![op], ctx, move |actor, result, ctx| actor.page_read(page, result, ctx));
+        }
+        self.rearm(ctx);
+    }
+
+    fn page_read(
+        &mut self,
+        page: ReadPage,
+        result: Result<Vec<MailOutcome>, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let now = clock::now();
+        let read = match result {
+            Ok(mut outcomes) => match outcomes.pop() {
+                Some(MailOutcome::Page(read)) => read,
+                _ => HeldPage::default(),
+            },
+            Err(error) => {
+                tracing::error!(%error, "cannot read a mailbox");
+                self.custodian.read_failed(now, &page.destination);
+                return self.rearm(ctx);
+            }
+        };
+        if page.after.is_none() && read.rows.is_empty() {
+            self.mailboxes_of.remove(&page.destination);
+        }
+        let unix_s = clock::unix_s();
+        let envelopes: Vec<_> = read.rows.iter().filter_map(|row| revive(row, unix_s)).collect();
+        let ids: Vec<_> = envelopes.iter().map(|e| e.packet_id).collect();
+        self.custodian.handed_on(now, &page.destination, ids, read.next);
+        if !envelopes.is_empty() {
+            metrics::counter!(telemetry::HANDED_ON).increment(envelopes.len() as u64);
+            self.from_custody.offer_gossip("router", FromCustody(envelopes));
+        }
+        self.pump(ctx);
+    }
+
+    fn news(&mut self, news: CustodyNews, ctx: &mut Context<Self>) {
+        match news {
+            CustodyNews::Reachable(destination) => {
+                self.reachable.insert(destination);
+                if self.mailboxes_of.contains(&destination) {
+                    self.custodian.reachable(destination);
+                }
+            }
+            CustodyNews::Unreachable(destination) => {
+                self.reachable.remove(&destination);
+                self.custodian.unreachable(&destination);
+            }
+            CustodyNews::Settled(packets) => {
+                self.custodian.settled(&packets);
+                if !self.mailboxes_of.is_empty() {
+                    self.ask(vec![MailOp::Remove(packets)], ctx, |actor, result, ctx| {
+                        if let Err(error) = result {
+                            tracing::error!(%error, "cannot remove what was delivered");
+                        }
+                        actor.measure(ctx);
+                    });
+                }
+            }
+            CustodyNews::Refused(packet) => self.custodian.refused(&packet),
+        }
+        self.pump(ctx);
+    }
+
+    fn expire(&mut self, ctx: &mut Context<Self>) {
+        let op = MailOp::Expire { now_unix_s: clock::unix_s(), rows_max: EXPIRE_ROWS };
+        self.ask(vec![op], ctx, |actor, result, ctx| {
+            let more = matches!(result.as_deref(), Ok([MailOutcome::Expired { more: true, .. }]));
+            if let Ok([MailOutcome::Expired { rows, .. }]) = result.as_deref() {
+                metrics::counter!(telemetry::HELD_EXPIRED).increment(*rows as u64);
+            }
+            let wait = if more { Duration::ZERO } else { EXPIRE_EVERY };
+            ctx.run_later(wait, Self::expire);
+            actor.measure(ctx);
+        });
+    }
+
+    fn measure(&mut self, ctx: &mut Context<Self>) {
+        let op = MailOp::Usage { destination: None };
+        self.ask(vec![op], ctx, |actor, result, _| match result.as_deref() {
+            Ok([MailOutcome::Usage(usage)]) => {
+                actor.held = usage.total;
+                actor.trouble = None;
+                metrics::gauge!(telemetry::HELD).set(usage.total.rows as f64);
+                metrics::gauge!(telemetry::HELD_BYTES).set(usage.total.bytes as f64);
+            }
+            Ok(_) => {}
+            Err(error) => actor.trouble = Some(error.to_string()),
+        });
+    }
+
+    fn load(&mut self, after: Option<Address>, ctx: &mut Context<Self>) {
+        let op = MailOp::Destinations { after, rows_max: DESTINATIONS_PAGE };
+        self.ask(vec![op], ctx, |actor, result, ctx| {
+            let Ok([MailOutcome::Destinations(page)]) = result.as_deref() else { return };
+            for usage in page {
+                actor.mailboxes_of.insert(usage.destination);
+                if actor.reachable.contains(&usage.destination) {
+                    actor.custodian.reachable(usage.destination);
+                }
+            }
+            if page.len() >= DESTINATIONS_PAGE {
+                actor.load(page.last().map(|usage| usage.destination), ctx);
+            }
+            actor.pump(ctx);
+        });
+    }
+
+    /// Every two seconds: is the store there?
+    fn report(&mut self, ctx: &mut Context<Self>) {
+        let (status, detail) = match &self.trouble {
+            None => (HealthStatus::Healthy, format!("{} held for others", self.held.rows)),
+            Some(trouble) => (HealthStatus::Unhealthy, trouble.clone()),
+        };
+        let takes_work = self.trouble.is_none();
+        let report = SubsystemReport {
+            subsystem: "store".into(),
+            status,
+            detail: Some(detail),
+            takes_work,
+            at: clock::now(),
+        };
+        self.health.offer_gossip("health", ReportHealth(report));
+        self.measure(ctx);
+        ctx.run_later(REPORT_EVERY, Self::report);
+    }
+
+    fn ask(
+        &mut self,
+        ops: Vec<MailOp>,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, Result<Vec<MailOutcome>, StoreError>, &mut Context<Self>) + 'static,
+    ) {
+        let mailboxes = self.parts.mailboxes.clone();
+        let asked = ask_mail(&*mailboxes, ops);
+        let answer = async move {
+            match asked {
+                Ok(answer) => answer.await,
+                Err(_) => Err(StoreError::Stopped),
+            }
+        };
+        ctx.spawn(answer.into_actor(self).map(then_call(then)));
+    }
+
+    fn rearm(&mut self, ctx: &mut Context<Self>) {
+        let wake = self.custodian.next_wake();
+        if self.timer.as_ref().map(|(at, _)| *at) == wake {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(at) = wake {
+            let wait = at.saturating_duration_since(clock::now());
+            let handle = ctx.run_later(wait, |actor, ctx| {
+                actor.timer = None;
+                actor.pump(ctx);
+            });
+            self.timer = Some((at, handle));
+        }
+    }
+}
+
+type Then = Result<Vec<MailOutcome>, StoreError>;
+
+fn then_call(
+    then: impl FnOnce(&mut StoreActor, Then, &mut Context<StoreActor>) + 'static,
+) -> impl FnOnce(Then, &mut StoreActor, &mut Context<StoreActor>) {
+    move |result, actor, ctx| then(actor, result, ctx)
+}
+
+fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_unix_s: u64) -> HeldRow {
+    let header = envelope.envelope.header();
+    let age_s = envelope.ext.age_s;
+    let left = header.lifetime.as_secs().saturating_sub(age_s);
+    // The key goes along: whoever gets it later may never have heard of the source.
+    let keyed = envelope.envelope.with_source_key(envelope.source_key);
+    HeldRow {
+        packet_id: envelope.packet_id,
+        destination: envelope.destination,
+        source: envelope.source,
+        ingress,
+        expires_unix_s: now_unix_s.saturating_add(u64::from(left)),
+        held_at_unix_s: now_unix_s,
+        age_s,
+        frame: keyed.to_frame(FrameExt::default()).to_bytes(),
+    }
+}
+
+/// An envelope out of its row, older by the time it lay there. It was verified before it was
+/// written, and the row is sealed.
+fn revive(row: &HeldRow, now_unix_s: u64) -> Option<Verified<InboundEnvelope>> {
+    let Ok(Frame::Envelope(envelope, _)) = Frame::decode(&row.frame) else {
+        tracing::error!(packet_id = %row.packet_id, "a held message does not decode");
+        return None;
+    };
+    let key = envelope.source_key()?;
+    let residence = now_unix_s.saturating_sub(row.held_at_unix_s);
+    let ext = FrameExt {
+        age_s: row.age_s.saturating_add(u32::try_from(residence).unwrap_or(u32::MAX)),
+        retransmit: true,
+        custody_wanted: true,
+        trace_context: None,
+    };
+    Some(Verified::trusted(row.packet_id, key, envelope, ext))
+}
+
+impl Actor for StoreActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.load(None, ctx);
+        self.report(ctx);
+        ctx.run_later(EXPIRE_EVERY, Self::expire);
+    }
+}
+
+impl Handler<HoldEnvelopes> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, message: HoldEnvelopes, ctx: &mut Context<Self>) {
+        self.hold(message, ctx);
+    }
+}
+
+impl Handler<CustodyNews> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CustodyNews, ctx: &mut Context<Self>) {
+        self.news(message, ctx);
+    }
+}
+
+impl Handler<GetHeld> for StoreActor {
+    type Result = MessageResult<GetHeld>;
+
+    fn handle(&mut self, _: GetHeld, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.held)
+    }
+}
+
+impl Handler<Drain> for StoreActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
+        match drain.phase {
+            DrainPhase::Draining => self.guard.report(drain.phase, DrainCounts::default()),
+            DrainPhase::Persisting => {
+                let counts = DrainCounts { undelivered_kept: self.held.rows, ..DrainCounts::default() };
+                // Whatever was submitted before this is durable when this answer comes.
+                let op = MailOp::Usage { destination: None };
+                self.ask(vec![op], ctx, move |actor, _, _| {
+                    actor.guard.report(DrainPhase::Persisting, counts);
+                });
+            }
+            DrainPhase::Cleanup => {
+                self.guard.drained();
+                ctx.stop();
+            }
+        }
+    }
+}

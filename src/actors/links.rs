@@ -1,0 +1,631 @@
+//! LinksActor: the registry of links, and who is dialled.
+//!
+//! - Receives: `NewLink` from listeners and diallers; `LinkEstablished`, `LinkEnded` from links;
+//!   `AddPeer`, `RemovePeer`, `ListPeers` from handles; `Drain` from the supervisor.
+//! - Sends: `LinkUp`, `LinkDown` to the router; `StartChild` to its supervisor; `CloseLink`.
+//! - Owns: which links exist, which peers are to be dialled, the verdict on double links.
+//!
+//! A configured peer that goes away is dialled again for ever, with backoff and jitter; a link the
+//! peer closed as a duplicate is not, while the other one stands.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use tokio::sync::oneshot;
+
+use super::{
+    child::{Child, ChildSpec},
+    mailbox::{self, Outlet, Seat},
+    supervisor::StartChild,
+    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor},
+};
+use crate::{
+    clock,
+    crypto::{MeshIdentity, compute_address, random},
+    error::MeshError,
+    messages::{
+        health::ReportHealth,
+        lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        link::{CloseLink, ForwardBatch, LinkDown, LinkUp},
+        message,
+    },
+    proto::{
+        backoff::{Backoff, BackoffPolicy},
+        duplicate::{self, Verdict},
+        health::{REPORT_EVERY, SubsystemReport},
+        link::{Direction as LinkDirection, LinkConfig, NetworkSecret},
+    },
+    telemetry,
+    transport::{Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportError, TransportManager},
+    wire::{
+        Address, LinkId, NetworkId, PublicKey,
+        handshake::{CloseReason, Hello},
+    },
+};
+
+/// Bytes of each class that a peer may send before more credit.
+const INITIAL_CREDIT: [u32; 3] = [1 << 20, 1 << 20, 1 << 20];
+
+/// What the registry is made of; the factory clones it for each incarnation.
+#[derive(Clone)]
+pub struct LinksParts {
+    /// This node's identity.
+    pub identity: Arc<MeshIdentity>,
+    /// The network.
+    pub network: NetworkId,
+    /// Its secret, where it has one.
+    pub network_secret: Option<NetworkSecret>,
+    /// This start's boot epoch.
+    pub boot_epoch: u32,
+    /// The media.
+    pub transports: Arc<TransportManager>,
+    /// What each link needs.
+    pub link: LinkParts,
+    /// To the supervisor that keeps links, listeners and diallers.
+    pub supervisor: Seat<StartChild>,
+    /// Own seat, for diallers and listeners.
+    pub new_link: Seat<NewLink>,
+    /// To the router.
+    pub link_up: Seat<LinkUp>,
+    /// To the router.
+    pub link_down: Seat<LinkDown>,
+    /// Peers to dial from the start: config and store.
+    pub peers: Vec<TransportAddr>,
+    /// Keepalive interval.
+    pub keepalive: Duration,
+    /// To health.
+    pub health: Seat<ReportHealth>,
+    /// Numbers of links; outlive the actor.
+    pub link_ids: Arc<AtomicU64>,
+    /// Links of the node at most.
+    pub links_max: usize,
+    /// Accept links from anywhere; else from private, link-local and loopback addresses only.
+    pub accept_any: bool,
+}
+
+/// Listener or dialler to registry: a connection stands. `ended` is told when its link is over.
+pub struct NewLink {
+    /// The connection.
+    pub link: Link,
+    /// Told when the link is over.
+    pub ended: Option<oneshot::Sender<CloseReason>>,
+}
+message!(NewLink => ());
+
+/// Handle to registry: keep a link to this peer.
+#[derive(Debug, Clone)]
+pub struct AddPeer(pub TransportAddr);
+message!(AddPeer => Result<(), MeshError>);
+
+/// What names peers to be removed.
+#[derive(Debug, Clone)]
+pub enum PeerName {
+    /// Everything that leads to this node.
+    Address(Address),
+    /// This URL.
+    Url(TransportAddr),
+}
+
+/// Handle to registry: drop these links and dial them no more. Gives the URLs dropped.
+#[derive(Debug, Clone)]
+pub struct RemovePeer(pub PeerName);
+message!(RemovePeer => Vec<TransportAddr>);
+
+/// Handle to registry: all links.
+#[derive(Debug, Clone, Copy)]
+pub struct ListPeers;
+message!(ListPeers => Vec<PeerLine>);
+
+/// One link, for `qpc peers`.
+#[derive(Debug, Clone)]
+pub struct PeerLine {
+    /// The neighbour.
+    pub address: Address,
+    /// The medium's word.
+    pub info: LinkInfo,
+    /// Since the hello.
+    pub since: Duration,
+    /// Counters.
+    pub stats: LinkStats,
+}
+
+struct Entry {
+    info: LinkInfo,
+    peer_key: PublicKey,
+    peer: Address,
+    up: Option<Up>,
+    ended: Option<oneshot::Sender<CloseReason>>,
+}
+
+struct Up {
+    hello: Hello,
+    since: Instant,
+    outlet: Recipient<ForwardBatch>,
+    close: Recipient<CloseLink>,
+    stats: Recipient<GetLinkStats>,
+}
+
+/// See the module.
+pub struct LinksActor {
+    parts: LinksParts,
+    link_up: Outlet<LinkUp>,
+    link_down: Outlet<LinkDown>,
+    supervisor: Outlet<StartChild>,
+    health: Outlet<ReportHealth>,
+    links: BTreeMap<LinkId, Entry>,
+    diallers: BTreeMap<String, oneshot::Sender<()>>,
+    draining: bool,
+    guard: ExitGuard,
+}
+
+impl LinksActor {
+    /// A registry without links; it dials its peers when it starts.
+    pub fn new(parts: LinksParts, guard: ExitGuard) -> Self {
+        Self {
+            link_up: parts.link_up.outlet(),
+            link_down: parts.link_down.outlet(),
+            supervisor: parts.supervisor.outlet(),
+            health: parts.health.outlet(),
+            links: BTreeMap::new(),
+            diallers: BTreeMap::new(),
+            draining: false,
+            guard,
+            parts,
+        }
+    }
+
+    fn start_link(&mut self, new: NewLink) {
+        let LinkPeer::Authenticated(peer_key) = new.link.peer else {
+            tracing::warn!("a shared medium's link is not for this registry");
+            return;
+        };
+        let peer = compute_address(&peer_key);
+        if self.draining || self.links.len() >= self.parts.links_max {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "too_many").increment(1);
+            return;
+        }
+        if new.link.info.direction == Direction::In
+            && !self.parts.accept_any
+            && !is_near(&new.link.info.remote)
+        {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_lan").increment(1);
+            tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
+            return;
+        }
+        let id = LinkId(self.parts.link_ids.fetch_add(1, Ordering::Relaxed).saturating_add(1));
+        let info = new.link.info.clone();
+        let direction = match info.direction {
+            Direction::In => LinkDirection::In,
+            Direction::Out => LinkDirection::Out,
+        };
+        let config = LinkConfig {
+            network: self.parts.network,
+            network_secret: self.parts.network_secret.clone(),
+            own_key: self.parts.identity.public_key(),
+            peer: Some(peer_key),
+            channel_binding: info.channel_binding,
+            direction,
+            features: 0,
+            boot_epoch: self.parts.boot_epoch,
+            clock_unix_s: clock::unix_s(),
+            initial_credit: INITIAL_CREDIT,
+            keepalive: self.parts.keepalive,
+            hello_timeout: crate::proto::link::HELLO_TIMEOUT,
+        };
+        let parts = self.parts.link.clone();
+        let mut medium = Some(new.link);
+        let spec = ChildSpec::temporary("link", move |guard| {
+            let medium = medium.take().ok_or("a link is not started twice")?;
+            let nonce = random::random_bytes(&mut random::os_rng());
+            let (config, parts) = (config.clone(), parts.clone());
+            let address = TransportActor::create(move |ctx| {
+                ctx.set_mailbox_capacity(mailbox::TRANSPORT);
+                TransportActor::new(id, medium, config, nonce, parts, guard)
+            });
+            Ok(Child::actor(&address))
+        })
+        .named(format!("{id} {}", info.remote));
+        self.links.insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended });
+        self.supervisor.do_send(StartChild(spec));
+    }
+
+    fn established(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        let own = self.parts.identity.address();
+        let Some(entry) = self.links.get(&message.link) else { return };
+        let (peer, peer_key) = (entry.peer, entry.peer_key);
+        let scheme = entry.info.remote.scheme();
+        let new_facts = facts(entry, message.hello.boot_epoch, now);
+        let rivals: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(id, e)| {
+                **id != message.link && e.up.is_some() && e.peer == peer && e.info.remote.scheme() == scheme
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for rival in rivals {
+            let Some(old) = self.links.get(&rival) else { continue };
+            let Some(up) = &old.up else { continue };
+            let old_facts = facts(old, up.hello.boot_epoch, up.since);
+            let duplicate = |text: &str| CloseLink { reason: CloseReason::Duplicate, text: text.into() };
+            match duplicate::judge(&own, &peer, &old_facts, &new_facts, now) {
+                Verdict::KeepOld => {
+                    tracing::debug!(link = %message.link, kept = %rival, "double link: the old one stays");
+                    message.close.do_send(duplicate("an older link to this node is kept"));
+                    return;
+                }
+                Verdict::KeepNew => {
+                    tracing::debug!(link = %rival, kept = %message.link, "double link: the new one stays");
+                    up.close.do_send(duplicate("a newer link to this node is kept"));
+                    self.withdraw(rival);
+                }
+                Verdict::ProbeOld { until } => {
+                    self.probe(rival, message, until, ctx);
+                    return;
+                }
+            }
+        }
+        let up = LinkUp {
+            link: message.link,
+            peer,
+            peer_key,
+            hello: message.hello.clone(),
+            transport: scheme,
+            outlet: message.outlet.clone(),
+        };
+        if let Some(entry) = self.links.get_mut(&message.link) {
+            tracing::info!(link = %message.link, peer = %peer.short(), remote = %entry.info.remote, "link up");
+            entry.up = Some(Up {
+                hello: message.hello,
+                since: now,
+                outlet: message.outlet,
+                close: message.close,
+                stats: message.stats,
+            });
+        }
+        self.link_up.do_send(up);
+        self.count();
+    }
+
+    /// Asks the old link for a sign of life; without one until then it gives way to the new one.
+    fn probe(&mut self, old: LinkId, new: LinkEstablished, until: Instant, ctx: &mut Context<Self>) {
+        let Some(up) = self.links.get(&old).and_then(|e| e.up.as_ref()) else { return };
+        let (stats, close) = (up.stats.clone(), up.close.clone());
+        let asked = async move {
+            let before = stats.send(GetLinkStats { nudge: true }).await.unwrap_or_default().rx_frames;
+            tokio::time::sleep_until(tokio::time::Instant::from_std(until)).await;
+            stats.send(GetLinkStats { nudge: false }).await.is_ok_and(|after| after.rx_frames > before)
+        };
+        ctx.spawn(asked.into_actor(self).map(move |lives, actor, ctx| {
+            let duplicate = |text: &str| CloseLink { reason: CloseReason::Duplicate, text: text.into() };
+            if lives {
+                new.close.do_send(duplicate("an older link to this node lives"));
+            } else {
+                close.do_send(duplicate("a newer link to this node is kept"));
+                actor.withdraw(old);
+                actor.established(new, ctx);
+            }
+        }));
+    }
+
+    /// Tells the router that a link is no longer to be used.
+    fn withdraw(&mut self, link: LinkId) {
+        if let Some(entry) = self.links.get_mut(&link)
+            && entry.up.take().is_some()
+        {
+            self.link_down.do_send(LinkDown(link));
+        }
+    }
+
+    fn ended(&mut self, message: LinkEnded) {
+        self.withdraw(message.link);
+        let Some(entry) = self.links.remove(&message.link) else {
+            // A link of an earlier incarnation: the router may know it still.
+            return self.link_down.do_send(LinkDown(message.link));
+        };
+        tracing::info!(
+            link = %message.link, peer = %entry.peer.short(), remote = %entry.info.remote,
+            reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
+        );
+        metrics::counter!(telemetry::LINKS_CLOSED, "reason" => message.reason.name()).increment(1);
+        if let Some(ended) = entry.ended {
+            // The dialler may have been removed.
+            let _ = ended.send(message.reason);
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        for scheme in ["quic", "tcp", "mem"] {
+            let up = self.links.values().filter(|e| e.up.is_some() && e.info.remote.scheme() == scheme);
+            metrics::gauge!(telemetry::LINKS, "transport" => scheme).set(up.count() as f64);
+        }
+    }
+
+    fn dial(&mut self, to: TransportAddr) {
+        let name = to.to_string();
+        if self.diallers.contains_key(&name) {
+            return;
+        }
+        let (removed, stop) = oneshot::channel();
+        self.diallers.insert(name.clone(), removed);
+        let dialler =
+            Dialler { to, transports: self.parts.transports.clone(), new_link: self.parts.new_link.clone() };
+        let mut once = Some((dialler, stop));
+        let spec = ChildSpec::temporary("dialler", move |guard| {
+            let (dialler, removed) = once.take().ok_or("a dialler is not started twice")?;
+            Ok(Child::task(guard, DrainPhase::Draining, move |mut stop| async move {
+                tokio::select! {
+                    () = dialler.run() => {}
+                    _ = removed => {}
+                    _ = stop.wanted() => {}
+                }
+                Ok::<(), TransportError>(())
+            }))
+        })
+        .named(format!("dialler {name}"));
+        self.supervisor.do_send(StartChild(spec));
+    }
+}
+
+fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts {
+    duplicate::LinkFacts {
+        peer_boot_epoch: boot_epoch,
+        established_at: since,
+        direction: match entry.info.direction {
+            Direction::In => LinkDirection::In,
+            Direction::Out => LinkDirection::Out,
+        },
+    }
+}
+
+/// Keeps one peer dialled.
+struct Dialler {
+    to: TransportAddr,
+    transports: Arc<TransportManager>,
+    new_link: Seat<NewLink>,
+}
+
+impl Dialler {
+    async fn run(self) {
+        let mut rng = random::os_rng();
+        let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
+        let mut new_link = self.new_link.outlet();
+        loop {
+            match self.transports.dial(&self.to).await {
+                Ok(link) => {
+                    let (ended, over) = oneshot::channel();
+                    new_link.do_send(NewLink { link, ended: Some(ended) });
+                    backoff.started(clock::now());
+                    match over.await {
+                        // The other link to this node stands; look again in a while.
+                        Ok(CloseReason::Duplicate) => tokio::time::sleep(BackoffPolicy::REDIAL.cap).await,
+                        Ok(
+                            CloseReason::NetworkMismatch
+                            | CloseReason::VersionMismatch
+                            | CloseReason::NotAllowed,
+                        ) => {
+                            tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
+                        }
+                        Ok(_) | Err(_) => {}
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!(telemetry::DIALS_FAILED).increment(1);
+                    tracing::info!(peer = %self.to, %error, "dial failed");
+                }
+            }
+            tokio::time::sleep(backoff.next_delay(clock::now(), &mut rng)).await;
+        }
+    }
+}
+
+/// Accepts links on one port until it is drained.
+pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: Seat<NewLink>) -> ChildSpec {
+    let name = format!("listener {}", transport.info().local);
+    ChildSpec::permanent("listener", move |guard| {
+        let (transport, new_link) = (transport.clone(), new_link.clone());
+        Ok(Child::task(guard, DrainPhase::Draining, move |mut stop| async move {
+            let mut new_link = new_link.outlet();
+            loop {
+                tokio::select! {
+                    link = transport.accept() => {
+                        new_link.do_send(NewLink { link: link?, ended: None });
+                    }
+                    _ = stop.wanted() => {
+                        transport.close().await;
+                        return Ok::<(), TransportError>(());
+                    }
+                }
+            }
+        }))
+    })
+    .named(name)
+}
+
+/// Router's supervisor to registry: a fresh router wants to hear of every link again.
+#[derive(Debug, Clone, Copy)]
+pub struct ResendLinks;
+message!(ResendLinks => ());
+
+impl Handler<ResendLinks> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, _: ResendLinks, _: &mut Context<Self>) {
+        for (link, entry) in &self.links {
+            let Some(up) = &entry.up else { continue };
+            self.link_up.do_send(LinkUp {
+                link: *link,
+                peer: entry.peer,
+                peer_key: entry.peer_key,
+                hello: up.hello.clone(),
+                transport: entry.info.remote.scheme(),
+                outlet: up.outlet.clone(),
+            });
+        }
+    }
+}
+
+/// True for private, link-local and loopback addresses.
+fn is_near(remote: &TransportAddr) -> bool {
+    // What was accepted has an address; media inside the process have none and are near.
+    match remote.socket_addr().map(|at| at.ip()) {
+        Some(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        None => true,
+    }
+}
+
+impl LinksActor {
+    /// Every two seconds: how are the links?
+    fn report(&mut self, ctx: &mut Context<Self>) {
+        let up = self.links.values().filter(|e| e.up.is_some()).count();
+        let detail = format!("{up} links up, {} peers dialled", self.diallers.len());
+        let report =
+            SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
+        self.health.offer_gossip("health", ReportHealth(report));
+        ctx.run_later(REPORT_EVERY, Self::report);
+    }
+}
+
+impl Actor for LinksActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.report(ctx);
+        for peer in self.parts.peers.clone() {
+            self.dial(peer);
+        }
+    }
+}
+
+impl Handler<NewLink> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, message: NewLink, _: &mut Context<Self>) {
+        self.start_link(message);
+    }
+}
+
+impl Handler<LinkEstablished> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
+        self.established(message, ctx);
+    }
+}
+
+impl Handler<LinkEnded> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, message: LinkEnded, _: &mut Context<Self>) {
+        self.ended(message);
+    }
+}
+
+impl Handler<AddPeer> for LinksActor {
+    type Result = Result<(), MeshError>;
+
+    fn handle(&mut self, message: AddPeer, _: &mut Context<Self>) -> Self::Result {
+        if self.draining {
+            return Err(MeshError::Draining);
+        }
+        self.parts.transports.check(&message.0)?;
+        self.dial(message.0);
+        Ok(())
+    }
+}
+
+impl Handler<RemovePeer> for LinksActor {
+    type Result = MessageResult<RemovePeer>;
+
+    fn handle(&mut self, message: RemovePeer, _: &mut Context<Self>) -> Self::Result {
+        let mut removed = Vec::new();
+        for entry in self.links.values() {
+            let named = match &message.0 {
+                PeerName::Address(address) => entry.peer == *address,
+                PeerName::Url(url) => entry.info.remote.same_place(url),
+            };
+            if named {
+                removed.push(entry.info.remote.clone());
+                if let Some(up) = &entry.up {
+                    let text = "removed by the operator".to_owned();
+                    up.close.do_send(CloseLink { reason: CloseReason::Removed, text });
+                }
+            }
+        }
+        if let PeerName::Url(url) = &message.0 {
+            removed.push(url.clone());
+        }
+        removed.retain(|url| {
+            let name = self
+                .diallers
+                .keys()
+                .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
+            match name.cloned() {
+                // Dropping the sender ends the dialler.
+                Some(name) => self.diallers.remove(&name).is_some(),
+                None => self.links.values().any(|e| e.info.remote == *url),
+            }
+        });
+        MessageResult(removed)
+    }
+}
+
+impl Handler<ListPeers> for LinksActor {
+    type Result = ResponseFuture<Vec<PeerLine>>;
+
+    fn handle(&mut self, _: ListPeers, _: &mut Context<Self>) -> Self::Result {
+        let now = clock::now();
+        let asked: Vec<_> = self
+            .links
+            .values()
+            .filter_map(|entry| {
+                let up = entry.up.as_ref()?;
+                let line = PeerLine {
+                    address: entry.peer,
+                    info: entry.info.clone(),
+                    since: now.saturating_duration_since(up.since),
+                    stats: LinkStats::default(),
+                };
+                Some((line, up.stats.send(GetLinkStats { nudge: false })))
+            })
+            .collect();
+        Box::pin(async move {
+            let mut lines = Vec::with_capacity(asked.len());
+            for (mut line, stats) in asked {
+                // A link that ended meanwhile is listed with what is known of it.
+                line.stats = stats.await.unwrap_or_default();
+                lines.push(line);
+            }
+            lines
+        })
+    }
+}
+
+impl Handler<Drain> for LinksActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
+        match drain.phase {
+            DrainPhase::Draining => {
+                self.draining = true;
+                self.guard.report(drain.phase, DrainCounts::default());
+            }
+            DrainPhase::Persisting => self.guard.report(drain.phase, DrainCounts::default()),
+            DrainPhase::Cleanup => {
+                self.guard.drained();
+                ctx.stop();
+            }
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! RouterActor: dedup, routing table, forwarding. The decisions are in [`crate::proto::router`].
+//!
+//! - Receives: `LinkUp`, `LinkDown` from the registry; `EnvelopesVerified`, `AnnounceVerified`,
+//!   `LinkControl`, `EgressFull` from links; `Originate`, `FindKeyRecord` from delivery;
+//!   `CustodyAnswer`, `FromCustody` from the store; `ListRoutes`, `GetRouterState`, `AnnounceNow`
+//!   from handles; `Drain` from the supervisor.
+//! - Sends: one `ForwardBatch` a link and step; `DeliverLocal`, `DestinationUp`, `PacketFate`,
+//!   `KeyRecordFound` to delivery; `HoldEnvelopes`, `CustodyNews` to the store.
+//! - Owns: the router core, the way to each link, the order of this node's announces.
+//!
+//! A fresh router after a fault knows no links; the registry's restart brings them back, so both
+//! are restarted by the same supervisor rule: see `node`.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use tokio::sync::watch;
+
+use super::{
+    delivery::OwnKeys,
+    mailbox::{Outlet, Seat},
+};
+use crate::{
+    clock,
+    crypto::{MeshIdentity, SignatureInput, SignedType, random},
+    messages::{
+        delivery::{DeliverLocal, DestinationUp, FindKeyRecord, KeyRecordFound, Originate, PacketFate},
+        health::ReportHealth,
+        lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        link::{
+            AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
+        },
+        route::{AnnounceNow, GetRouterState, ListRoutes, RouteLine, RouterState},
+        store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
+    },
+    proto::{
+        clock_trust::ClockTrust,
+        health::{REPORT_EVERY, SubsystemReport},
+        router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
+        table::{LinkClass, Order},
+        verify::{InboundEnvelope, Verified},
+    },
+    storage::{LocalOp, LocalStore},
+    telemetry,
+    wire::{
+        Address, Announce, AnnounceContent, Capabilities, EnvelopeKind, LinkId, NetworkId,
+        control::RefuseReason, receipt::Receipt,
+    },
+};
+
+/// What the actor is made of; the factory clones it for each incarnation.
+#[derive(Clone)]
+pub struct RouterParts {
+    /// This node's identity.
+    pub identity: Arc<MeshIdentity>,
+    /// The network.
+    pub network: NetworkId,
+    /// How the core behaves.
+    pub config: RouterConfig,
+    /// What is announced.
+    pub capabilities: Capabilities,
+    /// Signed lifetime of announces.
+    pub announce_lifetime: Duration,
+    /// Order of this node's announces; outlives the actor.
+    pub order: Arc<AnnounceOrder>,
+    /// The key record to announce.
+    pub keys: watch::Receiver<Arc<OwnKeys>>,
+    /// For orders that must survive a restart.
+    pub store: Arc<dyn LocalStore>,
+    /// To delivery.
+    pub deliver: Seat<DeliverLocal>,
+    /// To delivery.
+    pub destination_up: Seat<DestinationUp>,
+    /// To delivery.
+    pub fate: Seat<PacketFate>,
+    /// To delivery.
+    pub key_found: Seat<KeyRecordFound>,
+    /// To the store.
+    pub hold: Seat<HoldEnvelopes>,
+    /// To the store.
+    pub custody_news: Seat<CustodyNews>,
+    /// To health.
+    pub health: Seat<ReportHealth>,
+}
+
+/// The order of this node's announces: the boot epoch, raised where somebody knows a higher one.
+#[derive(Debug)]
+pub struct AnnounceOrder(std::sync::Mutex<Order>);
+
+impl AnnounceOrder {
+    /// Begins a start whose boot epoch is durable.
+    pub fn new(boot_epoch: u32) -> Self {
+        Self(std::sync::Mutex::new((boot_epoch, 0)))
+    }
+
+    fn next(&self) -> Order {
+        let mut order = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        order.1 = order.1.saturating_add(1);
+        *order
+    }
+
+    /// Jumps above an order that others have seen; gives the new boot epoch.
+    fn jump_above(&self, seen: Order) -> u32 {
+        let mut order = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if seen >= *order {
+            *order = (seen.0.saturating_add(1), 0);
+        }
+        order.0
+    }
+}
+
+struct LinkState {
+    peer: Address,
+    transport: &'static str,
+    /// One long-lived recipient: a fresh clone would bring a free slot of its own.
+    outlet: Recipient<ForwardBatch>,
+}
+
+/// See the module.
+pub struct RouterActor {
+    parts: RouterParts,
+    core: Router,
+    scratch: SignatureInput,
+    clock_trust: ClockTrust,
+    trusted: bool,
+    links: BTreeMap<LinkId, LinkState>,
+    deliver: Outlet<DeliverLocal>,
+    destination_up: Outlet<DestinationUp>,
+    fate: Outlet<PacketFate>,
+    key_found: Outlet<KeyRecordFound>,
+    hold: Outlet<HoldEnvelopes>,
+    custody_news: Outlet<CustodyNews>,
+    health: Outlet<ReportHealth>,
+    reported: Counters,
+    timer: Option<(Instant, SpawnHandle)>,
+    draining: bool,
+    guard: ExitGuard,
+}
+
+impl RouterActor {
+    /// A router without links.
+    pub fn new(parts: RouterParts, guard: ExitGuard) -> Self {
+        let now = clock::now();
+        let seed = u64::from_be_bytes(random::random_bytes(&mut random::os_rng()));
+        Self {
+            core: Router::new(parts.config.clone(), now, seed),
+            scratch: SignatureInput::new(parts.network),
+            clock_trust: ClockTrust::new(now, clock::unix_s(), clock::BUILT_UNIX_S),
+            trusted: true,
+            links: BTreeMap::new(),
+            deliver: parts.deliver.outlet(),
+            destination_up: parts.destination_up.outlet(),
+            fate: parts.fate.outlet(),
+            key_found: parts.key_found.outlet(),
+            hold: parts.hold.outlet(),
+            custody_news: parts.custody_news.outlet(),
+            health: parts.health.outlet(),
+            reported: Counters::default(),
+            timer: None,
+            draining: false,
+            guard,
+            parts,
+        }
+    }
+
+    fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        let wall = WallClock { unix_s: clock::unix_s(), trusted: self.trusted };
+        self.core.handle(now, wall, input);
+        self.perform_all(now, wall);
+        self.rearm(now, ctx);
+    }
+
+    /// Carries out everything the core wants, one batch a link.
+    fn perform_all(&mut self, now: Instant, wall: WallClock) {
+        loop {
+            let mut batches: BTreeMap<LinkId, ForwardBatch> = BTreeMap::new();
+            let mut again = Vec::new();
+            while let Some(output) = self.core.poll() {
+                self.perform(output, &mut batches, &mut again);
+            }
+            for (link, batch) in batches {
+                again.extend(self.send_batch(link, batch));
+            }
+            if again.is_empty() {
+                return;
+            }
+            for input in again {
+                self.core.handle(now, wall, input);
+            }
+        }
+    }
+
+    fn send_batch(&mut self, link: LinkId, batch: ForwardBatch) -> Option<Input> {
+        let Some(state) = self.links.get(&link) else {
+            return unsent(link, batch, RefuseReason::NoRoute);
+        };
+        match state.outlet.try_send(batch) {
+            Ok(()) => None,
+            Err(SendError::Full(batch)) => {
+                metrics::counter!(telemetry::MAILBOX_DROPPED, "mailbox" => "transport").increment(1);
+                unsent(link, batch, RefuseReason::Congested)
+            }
+            Err(SendError::Closed(batch)) => unsent(link, batch, RefuseReason::NoRoute),
+        }
+    }
+
+    fn perform(
+        &mut self,
+        output: Output,
+        batches: &mut BTreeMap<LinkId, ForwardBatch>,
+        again: &mut Vec<Input>,
+    ) {
+        match output {
+            Output::Forward(link, envelopes) => {
+                let batch = batches.entry(link).or_default();
+                if batch.envelopes.is_empty() {
+                    batch.envelopes = envelopes;
+                } else {
+                    batch.envelopes.extend(envelopes);
+                }
+            }
+            Output::Control(link, frame) => batches.entry(link).or_default().control.push(frame),
+            Output::Deliver(ingress, envelopes) => self.deliver(ingress.link(), envelopes),
+            Output::Seen(link, envelope) => self.seen(link, *envelope),
+            Output::Custody(link, envelopes) => {
+                let ingress = self.links.get(&link).map_or(self.core.own(), |l| l.peer);
+                if let Err(back) = self.hold.offer(HoldEnvelopes { ingress, envelopes }) {
+                    let refused = back.message.envelopes.iter();
+                    again
+                        .extend(refused.map(|e| Input::CustodyRefused(e.packet_id, RefuseReason::StoreFull)));
+                }
+            }
+            Output::Refused(refuse) => {
+                self.custody_news.offer_gossip("store", CustodyNews::Refused(refuse.packet_id));
+                let fate = PacketFate::Refused {
+                    packet_id: refuse.packet_id,
+                    reason: refuse.reason,
+                    retry_after: Duration::from_secs(u64::from(refuse.retry_after_s)),
+                };
+                self.fate.offer_gossip("delivery", fate);
+            }
+            Output::InCustody { packet_ids, .. } => {
+                self.custody_news.offer_gossip("store", CustodyNews::Settled(packet_ids.clone()));
+                self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
+            }
+            Output::RouteUp(destination) => {
+                self.destination_up.offer_gossip("delivery", DestinationUp(destination));
+                self.custody_news.offer_gossip("store", CustodyNews::Reachable(destination));
+            }
+            Output::RouteDown(destination) => {
+                self.custody_news.offer_gossip("store", CustodyNews::Unreachable(destination));
+            }
+            Output::KeyRecord(record) => {
+                self.key_found.offer_gossip("delivery", KeyRecordFound(record));
+            }
+            Output::AnnounceDue { max_hops } => {
+                let announce = self.make_announce(max_hops);
+                again.push(Input::OwnAnnounce(Box::new(announce)));
+            }
+            Output::OwnOrderSeen(order) => {
+                let boot_epoch = self.parts.order.jump_above(order);
+                tracing::warn!(
+                    ?order,
+                    boot_epoch,
+                    "others hold a newer announce of this node: it was restored from a backup, or its \
+                     key is in use twice"
+                );
+                let raise = LocalOp::RaiseBootEpoch { at_least: boot_epoch };
+                if self.parts.store.submit(vec![raise], Box::new(|_| {})).is_err() {
+                    tracing::error!("the store did not take the raised boot epoch");
+                }
+                let announce = self.make_announce(crate::wire::limits::MAX_HOPS_MAX);
+                again.push(Input::OwnAnnounce(Box::new(announce)));
+            }
+        }
+    }
+
+    fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) {
+        let via = link.and_then(|l| self.links.get(&l)).map_or("local", |l| l.transport);
+        let count = envelopes.len() as u64;
+        let message = DeliverLocal { link, via, envelopes };
+        if self.deliver.offer(message).is_err() {
+            // Nothing was receipted, so the origin sends it again.
+            metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(count);
+        }
+    }
+
+    /// A receipt that passes settles what is held here; a trace that passes is answered.
+    fn seen(&mut self, link: LinkId, envelope: Verified<InboundEnvelope>) {
+        match envelope.envelope.header().kind {
+            EnvelopeKind::TRACE => self.deliver(Some(link), vec![envelope]),
+            EnvelopeKind::RECEIPT => {
+                if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
+                    let settled = CustodyNews::Settled(receipt.packet_ids);
+                    self.custody_news.offer_gossip("store", settled);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn make_announce(&mut self, max_hops: u8) -> Announce {
+        let (boot_epoch, sequence) = self.parts.order.next();
+        let keys = self.parts.keys.borrow().clone();
+        let content = AnnounceContent {
+            public_key: self.parts.identity.public_key(),
+            boot_epoch,
+            sequence,
+            capabilities: self.parts.capabilities,
+            lifetime_s: u32::try_from(self.parts.announce_lifetime.as_secs()).unwrap_or(u32::MAX),
+            max_hops,
+            key_record_hash: Some(keys.record.hash8()),
+            keypackage_hash: None,
+            service_data: bytes::Bytes::new(),
+        };
+        let signed = content.encode();
+        let signature = self.parts.identity.sign(self.scratch.of(SignedType::Announce, &signed));
+        metrics::counter!(telemetry::ANNOUNCES, "outcome" => "tx").increment(1);
+        Announce::new(content, signed.into(), signature, Some(keys.record.signed().clone()))
+    }
+
+    fn rearm(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let wake = self.core.next_wake();
+        if self.timer.as_ref().is_some_and(|(at, _)| *at == wake) {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        let handle = ctx.run_later(wake.saturating_duration_since(now), |actor, ctx| {
+            actor.timer = None;
+            actor.step(Input::Timeout, ctx);
+        });
+        self.timer = Some((wake, handle));
+    }
+
+    /// Every two seconds: health, metrics, the clock.
+    fn report(&mut self, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        self.trusted = match self.clock_trust.judge(now, clock::unix_s()) {
+            Ok(()) => true,
+            Err(why) => {
+                if self.trusted {
+                    tracing::warn!(%why, "the wall clock is not trusted; messages expire by their age alone");
+                }
+                false
+            }
+        };
+        let routes = self.core.reachable();
+        metrics::gauge!(telemetry::ROUTES).set(routes as f64);
+        self.count();
+        let detail = format!("{routes} routes, {} links", self.links.len());
+        let report = SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("routing", now) };
+        self.health.offer_gossip("health", ReportHealth(report));
+        ctx.run_later(REPORT_EVERY, Self::report);
+    }
+
+    /// Copies what the core counted since the last time into the metrics.
+    fn count(&mut self) {
+        let (new, old) = (*self.core.counters(), self.reported);
+        let dropped = |reason: &'static str, new: u64, old: u64| {
+            metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => reason)
+                .increment(new.saturating_sub(old));
+        };
+        dropped("duplicate", new.duplicates, old.duplicates);
+        dropped("expired", new.expired, old.expired);
+        dropped("hop_limit", new.hop_limit, old.hop_limit);
+        dropped("no_route", new.no_route, old.no_route);
+        dropped("unsent", new.unsent, old.unsent);
+        let add = |name: &'static str, new: u64, old: u64| {
+            metrics::counter!(name).increment(new.saturating_sub(old));
+        };
+        add(telemetry::FORWARDED, new.forwarded, old.forwarded);
+        add(telemetry::DELIVERED, new.delivered, old.delivered);
+        add(telemetry::DEDUP_HITS, new.duplicates, old.duplicates);
+        let announces = |outcome: &'static str, new: u64, old: u64| {
+            metrics::counter!(telemetry::ANNOUNCES, "outcome" => outcome).increment(new.saturating_sub(old));
+        };
+        let rx = |c: &Counters| c.announces_newer.saturating_add(c.announces_alternative);
+        announces("rx", rx(&new), rx(&old));
+        announces("stale", new.announces_stale, old.announces_stale);
+        let refused = |c: &Counters| {
+            [c.announces_hop_limit, c.announces_not_origin, c.announces_table_full, c.announces_expired]
+                .iter()
+                .fold(0u64, |sum, n| sum.saturating_add(*n))
+        };
+        announces("refused", refused(&new), refused(&old));
+        self.reported = new;
+    }
+}
+
+fn unsent(link: LinkId, batch: ForwardBatch, reason: RefuseReason) -> Option<Input> {
+    if batch.envelopes.is_empty() {
+        return None;
+    }
+    Some(Input::Unsent(link, batch.envelopes, reason))
+}
+
+impl Actor for RouterActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.report(ctx);
+        self.step(Input::Timeout, ctx);
+    }
+}
+
+impl Handler<LinkUp> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, up: LinkUp, ctx: &mut Context<Self>) {
+        self.clock_trust.neighbour(clock::now(), up.peer, up.hello.clock_unix_s);
+        let info =
+            LinkInfo { link: up.link, peer: up.peer_key, class: LinkClass::Unconstrained, trusted: false };
+        self.links.insert(up.link, LinkState { peer: up.peer, transport: up.transport, outlet: up.outlet });
+        self.step(Input::LinkUp(info), ctx);
+    }
+}
+
+impl Handler<LinkDown> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, down: LinkDown, ctx: &mut Context<Self>) {
+        if let Some(state) = self.links.remove(&down.0)
+            && !self.links.values().any(|l| l.peer == state.peer)
+        {
+            self.clock_trust.neighbour_gone(&state.peer);
+        }
+        self.step(Input::LinkDown(down.0), ctx);
+    }
+}
+
+impl Handler<EnvelopesVerified> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: EnvelopesVerified, ctx: &mut Context<Self>) {
+        self.step(Input::Envelopes(message.link, message.batch), ctx);
+        drop(message.permit);
+    }
+}
+
+impl Handler<AnnounceVerified> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: AnnounceVerified, ctx: &mut Context<Self>) {
+        self.step(Input::Announce(message.link, message.announce), ctx);
+    }
+}
+
+impl Handler<LinkControl> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: LinkControl, ctx: &mut Context<Self>) {
+        self.step(Input::Control(message.link, message.frame), ctx);
+    }
+}
+
+impl Handler<EgressFull> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: EgressFull, ctx: &mut Context<Self>) {
+        self.step(Input::Unsent(message.link, message.envelopes, RefuseReason::Congested), ctx);
+    }
+}
+
+impl Handler<Originate> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Originate, ctx: &mut Context<Self>) {
+        self.step(Input::Originate(message.0), ctx);
+    }
+}
+
+impl Handler<FindKeyRecord> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: FindKeyRecord, ctx: &mut Context<Self>) {
+        self.step(Input::FindKeyRecord(message.0), ctx);
+    }
+}
+
+impl Handler<CustodyAnswer> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CustodyAnswer, ctx: &mut Context<Self>) {
+        if !message.taken.is_empty() {
+            self.step(Input::CustodyTaken(message.taken), ctx);
+        }
+        for (packet_id, reason) in message.refused {
+            self.step(Input::CustodyRefused(packet_id, reason), ctx);
+        }
+    }
+}
+
+impl Handler<FromCustody> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, message: FromCustody, ctx: &mut Context<Self>) {
+        self.step(Input::FromCustody(message.0), ctx);
+    }
+}
+
+impl Handler<ListRoutes> for RouterActor {
+    type Result = MessageResult<ListRoutes>;
+
+    fn handle(&mut self, _: ListRoutes, _: &mut Context<Self>) -> Self::Result {
+        let lines = self.core.routes(clock::now()).filter_map(|route| {
+            let hop = route.next_hops.first()?;
+            let state = self.links.get(&hop.link)?;
+            Some(RouteLine { next_hop: state.peer, transport: state.transport, route })
+        });
+        MessageResult(lines.collect())
+    }
+}
+
+impl Handler<GetRouterState> for RouterActor {
+    type Result = MessageResult<GetRouterState>;
+
+    fn handle(&mut self, _: GetRouterState, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(RouterState {
+            links: self.links.len(),
+            routes: self.core.reachable(),
+            counters: *self.core.counters(),
+        })
+    }
+}
+
+impl Handler<AnnounceNow> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, _: AnnounceNow, ctx: &mut Context<Self>) {
+        let announce = self.make_announce(crate::wire::limits::MAX_HOPS_MAX);
+        self.step(Input::OwnAnnounce(Box::new(announce)), ctx);
+    }
+}
+
+impl Handler<Drain> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
+        match drain.phase {
+            DrainPhase::Draining | DrainPhase::Persisting => {
+                self.draining = true;
+                self.guard.report(drain.phase, DrainCounts::default());
+            }
+            DrainPhase::Cleanup => {
+                self.guard.drained();
+                ctx.stop();
+            }
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! TransportActor: one link to one neighbour. The decisions are in [`crate::proto::link`].
+//!
+//! - Receives: `LinkFrames`, `TooManyFaults`, `MediumClosed` from its tasks; `ForwardBatch` from
+//!   the router; `CloseLink` and `GetLinkStats` from the registry; `Drain` from the supervisor.
+//! - Sends: `LinkEstablished`, `LinkEnded` to the registry; `EgressFull` to the router.
+//! - Owns: the link's session, its egress queues, its reader and its writer.
+//!
+//! A link is never restarted: what ends here is dialled again by whoever dialled it.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use tokio::{sync::oneshot, task::AbortHandle};
+
+use super::{
+    link_io::{
+        LinkCounters, LinkFrames, MediumClosed, Reader, ReaderOutlets, SharedEgress, TooManyFaults, Writer,
+    },
+    mailbox::{Outlet, Seat},
+};
+use crate::{
+    clock,
+    messages::{
+        lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        link::{AnnounceVerified, CloseLink, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl},
+        message,
+    },
+    proto::{
+        link::{self, Link as Session, LinkConfig, Output},
+        verify::Verifier,
+    },
+    telemetry,
+    transport::{Link, LinkInfo},
+    wire::{
+        Address, Frame, LinkId, NetworkId,
+        handshake::{CloseReason, Hello},
+    },
+};
+
+/// How long a closing link may take to write what is queued.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a link needs of its node.
+#[derive(Clone)]
+pub struct LinkParts {
+    /// This node's address.
+    pub own: Address,
+    /// The network.
+    pub network: NetworkId,
+    /// To the router.
+    pub envelopes: Seat<EnvelopesVerified>,
+    /// To the router.
+    pub announces: Seat<AnnounceVerified>,
+    /// To the router.
+    pub control: Seat<LinkControl>,
+    /// To the router.
+    pub egress_full: Seat<EgressFull>,
+    /// To the registry.
+    pub established: Seat<LinkEstablished>,
+    /// To the registry.
+    pub ended: Seat<LinkEnded>,
+}
+
+/// Link to registry: the peer's hello was accepted.
+#[derive(Debug)]
+pub struct LinkEstablished {
+    /// Which link.
+    pub link: LinkId,
+    /// What the peer said of itself.
+    pub hello: Hello,
+    /// Takes batches.
+    pub outlet: Recipient<ForwardBatch>,
+    /// Takes the registry's word to close.
+    pub close: Recipient<CloseLink>,
+    /// Answers for `qpc peers`.
+    pub stats: Recipient<GetLinkStats>,
+}
+message!(LinkEstablished => ());
+
+/// Link to registry: it is over.
+#[derive(Debug, Clone)]
+pub struct LinkEnded {
+    /// Which link.
+    pub link: LinkId,
+    /// Why.
+    pub reason: CloseReason,
+    /// The same for people.
+    pub text: String,
+    /// True when the peer closed it.
+    pub by_peer: bool,
+}
+message!(LinkEnded => ());
+
+/// Registry to link: how is it?
+#[derive(Debug, Clone, Copy)]
+pub struct GetLinkStats {
+    /// Ask the peer for a sign of life as well.
+    pub nudge: bool,
+}
+message!(GetLinkStats => LinkStats);
+
+/// The answer to [`GetLinkStats`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LinkStats {
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Frames written.
+    pub tx_frames: u64,
+    /// Frames read.
+    pub rx_frames: u64,
+    /// Bytes written.
+    pub tx_bytes: u64,
+    /// Bytes read.
+    pub rx_bytes: u64,
+    /// Frames that wait to be written.
+    pub queued_frames: u64,
+}
+
+/// What has to happen when a link is over, orderly or by a panic. A drop rather than
+/// `Actor::stopped`, which actix calls on a half-changed value while it unwinds.
+struct Ending {
+    link: LinkId,
+    said: Option<LinkEnded>,
+    to: Outlet<LinkEnded>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        let end = self.said.take().unwrap_or(LinkEnded {
+            link: self.link,
+            reason: CloseReason::Unresponsive,
+            text: "the link ended".into(),
+            by_peer: false,
+        });
+        self.to.do_send(end);
+    }
+}
+
+/// See the module.
+pub struct TransportActor {
+    id: LinkId,
+    transport: &'static str,
+    info: LinkInfo,
+    session: Session,
+    medium: Option<Link>,
+    egress: Arc<SharedEgress>,
+    counters: Arc<LinkCounters>,
+    go: Option<oneshot::Sender<()>>,
+    parts: LinkParts,
+    egress_full: Outlet<EgressFull>,
+    established: Outlet<LinkEstablished>,
+    rtt: Option<Duration>,
+    end: Ending,
+    timer: Option<(Instant, SpawnHandle)>,
+    guard: ExitGuard,
+}
+
+impl TransportActor {
+    /// Takes over a link whose transport handshake is done.
+    pub fn new(
+        id: LinkId,
+        medium: Link,
+        config: LinkConfig,
+        nonce: [u8; 8],
+        parts: LinkParts,
+        guard: ExitGuard,
+    ) -> Self {
+        Self {
+            id,
+            transport: medium.info.remote.scheme(),
+            info: medium.info.clone(),
+            session: Session::new(config, clock::now(), nonce),
+            medium: Some(medium),
+            egress: Arc::default(),
+            counters: Arc::default(),
+            go: None,
+            egress_full: parts.egress_full.outlet(),
+            established: parts.established.outlet(),
+            end: Ending { link: id, said: None, to: parts.ended.outlet(), tasks: Vec::new() },
+            parts,
+            rtt: None,
+            timer: None,
+            guard,
+        }
+    }
+
+    fn step(&mut self, input: link::Input<'_>, ctx: &mut Context<Self>) {
+        if let Err(error) = self.session.handle(clock::now(), input) {
+            tracing::info!(link = %self.id, remote = %self.info.remote, %error, "link fault");
+            metrics::counter!(telemetry::LINK_FAULTS, "reason" => error.name()).increment(1);
+        }
+        while let Some(output) = self.session.poll() {
+            self.perform(output, ctx);
+        }
+        self.rearm(ctx);
+    }
+
+    fn perform(&mut self, output: Output, ctx: &mut Context<Self>) {
+        match output {
+            Output::Send(frame) => {
+                self.egress.push_control(&frame);
+            }
+            Output::Established { peer_hello, .. } => {
+                if let Some(go) = self.go.take() {
+                    // The reader may be gone; the medium's end says so then.
+                    let _ = go.send(());
+                }
+                let address = ctx.address();
+                self.established.do_send(LinkEstablished {
+                    link: self.id,
+                    hello: peer_hello,
+                    outlet: address.clone().recipient(),
+                    close: address.clone().recipient(),
+                    stats: address.recipient(),
+                });
+            }
+            Output::Rtt(rtt) => {
+                metrics::histogram!(telemetry::LINK_RTT).record(rtt.as_secs_f64());
+                self.rtt = Some(rtt);
+            }
+            // Queues are bounded on our side; credit is honoured when the egress learns of it.
+            Output::Credit(_) => {}
+            Output::Closed { reason, text, by_peer } => self.finish(reason, text, by_peer, ctx),
+        }
+    }
+
+    /// The session is over: write what is queued, close the medium, end.
+    fn finish(&mut self, reason: CloseReason, text: String, by_peer: bool, ctx: &mut Context<Self>) {
+        if self.end.said.is_some() {
+            return;
+        }
+        self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
+        self.go = None;
+        self.egress.close(reason.name());
+        // Stops when the writer has closed the medium (`WriterDone`), or here.
+        ctx.run_later(CLOSE_WITHIN, Self::stop);
+    }
+
+    fn stop(&mut self, ctx: &mut Context<Self>) {
+        self.guard.stopped();
+        ctx.stop();
+    }
+
+    fn rearm(&mut self, ctx: &mut Context<Self>) {
+        let wake = self.session.next_wake().map(|(at, _)| at);
+        if self.timer.as_ref().map(|(at, _)| *at) == wake {
+            return;
+        }
+        if let Some((_, handle)) = self.timer.take() {
+            ctx.cancel_future(handle);
+        }
+        if let Some(at) = wake {
+            let wait = at.saturating_duration_since(clock::now());
+            let handle = ctx.run_later(wait, |actor, ctx| {
+                actor.timer = None;
+                actor.step(link::Input::Timeout, ctx);
+            });
+            self.timer = Some((at, handle));
+        }
+    }
+}
+
+impl Actor for TransportActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let Some(medium) = self.medium.take() else { return };
+        let (go, established) = oneshot::channel();
+        self.go = Some(go);
+        let address = ctx.address();
+        let weak = |address: &Addr<Self>| address.clone().recipient::<MediumClosed>().downgrade();
+        let reader = Reader {
+            link: self.id,
+            transport: self.transport,
+            rx: medium.rx,
+            verifier: Verifier::new(self.parts.own, self.parts.network),
+            egress: self.egress.clone(),
+            counters: self.counters.clone(),
+            outlets: ReaderOutlets {
+                frames: address.clone().recipient::<LinkFrames>().downgrade(),
+                faults: address.clone().recipient::<TooManyFaults>().downgrade(),
+                closed: weak(&address),
+                envelopes: self.parts.envelopes.outlet(),
+                announces: self.parts.announces.outlet(),
+                control: self.parts.control.outlet(),
+            },
+        };
+        let writer = Writer {
+            transport: self.transport,
+            tx: medium.tx,
+            egress: self.egress.clone(),
+            counters: self.counters.clone(),
+            closed: weak(&address),
+        };
+        self.end.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
+        let written = actix_rt::spawn(writer.run());
+        self.end.tasks.push(written.abort_handle());
+        ctx.spawn(written.into_actor(self).map(|_, actor, ctx| {
+            // Its end is the end of the link, orderly or not.
+            if actor.end.said.is_none() {
+                actor.step(link::Input::Close(CloseReason::Unresponsive, "the medium closed".into()), ctx);
+            }
+            actor.stop(ctx);
+        }));
+        self.step(link::Input::Start, ctx);
+    }
+}
+
+impl Handler<LinkFrames> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, message: LinkFrames, ctx: &mut Context<Self>) {
+        for error in &message.undecodable {
+            self.step(link::Input::Undecodable(error), ctx);
+        }
+        for frame in &message.frames {
+            self.step(link::Input::Frame(frame), ctx);
+        }
+    }
+}
+
+impl Handler<TooManyFaults> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, message: TooManyFaults, ctx: &mut Context<Self>) {
+        metrics::counter!(telemetry::LINK_FAULTS, "reason" => "too_many_faults").increment(1);
+        self.step(link::Input::Close(CloseReason::ProtocolError, message.0.into()), ctx);
+    }
+}
+
+impl Handler<MediumClosed> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, message: MediumClosed, ctx: &mut Context<Self>) {
+        if self.end.said.is_none() {
+            let text = message.0.to_string();
+            tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
+            self.end.said =
+                Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
+        }
+        self.stop(ctx);
+    }
+}
+
+impl Handler<ForwardBatch> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, batch: ForwardBatch, _: &mut Context<Self>) {
+        for frame in &batch.control {
+            if !self.egress.push_control(frame) {
+                metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
+            }
+        }
+        let mut unsent = Vec::new();
+        for verified in batch.envelopes {
+            let class = verified.envelope.header().class();
+            if self.egress.push(class, verified.envelope.to_frame(verified.ext)).is_err() {
+                unsent.push(verified);
+            }
+        }
+        if !unsent.is_empty() {
+            // Router and link never wait for each other: a full router drops what a full link
+            // hands back, and the origin tries again.
+            self.egress_full.offer_gossip("router", EgressFull { link: self.id, envelopes: unsent });
+        }
+    }
+}
+
+impl Handler<CloseLink> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, message: CloseLink, ctx: &mut Context<Self>) {
+        self.step(link::Input::Close(message.reason, message.text), ctx);
+    }
+}
+
+impl Handler<GetLinkStats> for TransportActor {
+    type Result = MessageResult<GetLinkStats>;
+
+    fn handle(&mut self, ask: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
+        if ask.nudge {
+            self.egress.push_control(&Frame::Ping(0));
+        }
+        MessageResult(LinkStats {
+            rtt: self.rtt,
+            tx_frames: self.counters.tx_frames.load(Relaxed),
+            rx_frames: self.counters.rx_frames.load(Relaxed),
+            tx_bytes: self.counters.tx_bytes.load(Relaxed),
+            rx_bytes: self.counters.rx_bytes.load(Relaxed),
+            queued_frames: self.egress.depth().0 as u64,
+        })
+    }
+}
+
+impl Handler<Drain> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
+        match drain.phase {
+            // What is queued is written until Cleanup; nothing is taken away from it here.
+            DrainPhase::Draining | DrainPhase::Persisting => {
+                self.guard.report(drain.phase, DrainCounts::default());
+            }
+            DrainPhase::Cleanup => {
+                self.guard.drained();
+                self.step(link::Input::Close(CloseReason::Shutdown, "the node is stopping".into()), ctx);
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! What a node is told before it starts, as typed values with units.
+//!
+//! One table says everything once: each key's place, type, default and explanation stand in
+//! [`sections!`](self), which makes the structs, the list of valid keys and the commented
+//! `config.toml`. So a key cannot exist in one of them and be missing in another.
+//!
+//! [`Layers`] puts flags over environment over file over defaults and remembers where each value
+//! came from. What is wrong is reported all at once ([`ConfigError`]), each with line, column and
+//! the nearest valid key. The environment is read nowhere else.
+
+use std::{path::PathBuf, time::Duration};
+
+mod check;
+mod error;
+mod layers;
+mod nearest;
+pub mod ports;
+mod template;
+mod url;
+mod value;
+
+pub use error::{ConfigError, Place, Problem};
+pub use layers::{Entry, Layers, Loaded, Origin};
+pub use nearest::nearest;
+pub use url::{ListenUrl, ParseUrlError, PeerUrl, Scheme};
+pub use value::{
+    Accept, ByteSize, HealthListen, LogFormat, ParseValueError, Role, format_duration, parse_duration,
+};
+
+use value::ConfigValue;
+
+/// Longest lifetime of any message; receiver keys are kept until the last message for them expired.
+pub const MESSAGE_LIFETIME_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// Longest lifetime of a broadcast: it is offered again at each link-up, which must end.
+pub const BROADCAST_LIFETIME_MAX: Duration = Duration::from_secs(600);
+
+/// Port of QUIC (UDP) and TCP links where none is configured.
+pub const MESH_PORT: u16 = 7410;
+
+/// Port of the health endpoint where none is configured.
+pub const HEALTH_PORT: u16 = 7411;
+
+/// One key: where it stands, what it means, and how to read, write and compare its value.
+pub(crate) struct Key {
+    pub(crate) section: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static [&'static str],
+    pub(crate) expected: fn() -> String,
+    pub(crate) from_toml: value::FromToml,
+    pub(crate) from_text: fn(&mut MeshConfig, &str) -> Result<(), String>,
+    pub(crate) to_toml: fn(&MeshConfig) -> Option<String>,
+}
+
+impl Key {
+    /// Name with its section, as people refer to it.
+    pub(crate) fn path(&self) -> String {
+        match self.section {
+            "" => self.name.to_owned(),
+            section => format!("{section}.{}", self.name),
+        }
+    }
+
+    /// Environment variable of this key. The few that everyone uses have short names.
+    pub(crate) fn env(&self) -> String {
+        match (self.section, self.name) {
+            ("transport", "listen") => "QPC_LISTEN".into(),
+            ("transport", "peers") => "QPC_PEERS".into(),
+            ("logging", "filter") => "QPC_LOG".into(),
+            _ => format!("QPC_{}", self.path().replace('.', "_").to_ascii_uppercase()),
+        }
+    }
+}
+
+/// Makes a struct a section with defaults, [`MeshConfig`] of all sections, and the table of keys.
+macro_rules! sections {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $section:literal => $field:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])* $key:ident: $ty:ty = $default:expr; )*
+        }
+    )*) => {
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])* pub $key: $ty, )*
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $( $key: $default, )* }
+                }
+            }
+        )*
+
+        /// All that a node can be told. Build one with [`Default`] or [`MeshConfig::constrained`]
+        /// and change fields, or read it with [`Layers`]; [`MeshConfig::validate`] checks it.
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct MeshConfig {
+            $( $(#[doc = $section_doc])* pub $field: $Section, )*
+        }
+
+        /// Sections in the order of the file, each with its explanation.
+        pub(crate) static SECTIONS: &[(&str, &[&str])] = &[
+            $( ($section, &[$($section_doc),*]), )*
+        ];
+
+        /// Every valid key in the order of the file.
+        pub(crate) static KEYS: &[Key] = &[$($(
+            Key {
+                section: $section,
+                name: stringify!($key),
+                doc: &[$($doc),*],
+                expected: <$ty as ConfigValue>::expected,
+                from_toml: |config, value, problems| {
+                    if let Some(read) = <$ty as ConfigValue>::from_toml(value, problems) {
+                        config.$field.$key = read;
+                    }
+                },
+                from_text: |config, text| {
+                    config.$field.$key = <$ty as ConfigValue>::from_text(text)?;
+                    Ok(())
+                },
+                to_toml: |config| ConfigValue::to_toml(&config.$field.$key),
+            },
+        )*)*];
+    };
+}
+
+const MIB: u64 = 1024 * 1024;
+const MINUTE: u64 = 60;
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+const fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+sections! {
+    /// Which network this node belongs to.
+    "" => identity: IdentityConfig {
+        /// Name of the network. Nodes of other names refuse the link.
+        network: String = "public".into();
+        /// File with a secret that every node of the network holds. Without one, whoever knows the
+        /// name can join. A relative path is relative to the data directory.
+        network_secret_file: Option<PathBuf> = None;
+    }
+
+    /// What this node tells the network about itself.
+    "announce" => announce: AnnounceConfig {
+        /// Time from one announce to the next.
+        interval: Duration = secs(10 * MINUTE);
+        /// How long others keep the route; at least twice the interval.
+        lifetime: Duration = secs(30 * MINUTE);
+        /// The widest ring that announces travel, in links: 1 to 128.
+        max_hops: u8 = 128;
+        /// What it does for others: relay (forwards), store (keeps messages for nodes that are
+        /// away), gateway (has a route out of this network).
+        capabilities: Vec<Role> = vec![Role::Relay, Role::Store];
+        /// Tells others that its link is thin: they send it less and spare it Merkle paths.
+        constrained: bool = false;
+    }
+
+    /// The routing table and the memory against loops.
+    "routing" => routing: RoutingConfig {
+        /// Destinations the table holds.
+        routes_max: u32 = 65_536;
+        /// Share of the table that one neighbour can fill, in percent.
+        neighbour_share_percent: u8 = 25;
+        /// Packet ids remembered in each of two generations, 40 bytes each.
+        dedup_entries_max: u32 = 1 << 20;
+        /// How far messages of this node travel, in links: 1 to 128.
+        message_max_hops: u8 = 64;
+    }
+
+    /// What is kept on disk. What was accepted is never evicted: a full store refuses.
+    "store" => store: StoreConfig {
+        /// Own messages on their way.
+        outbox_max: ByteSize = ByteSize(256 * MIB);
+        /// Messages kept for other nodes.
+        mailbox_max: ByteSize = ByteSize(1024 * MIB);
+        /// Share of the mailboxes that one neighbour can fill, in percent.
+        mailbox_neighbour_percent: u8 = 25;
+        /// Share of the mailboxes that one destination can fill, in percent.
+        mailbox_destination_percent: u8 = 5;
+        /// Lifetime of a message where `send` names none; at most 14d.
+        message_ttl: Duration = secs(DAY);
+        /// Lifetime of a broadcast where `broadcast` names none; at most 10m.
+        broadcast_ttl: Duration = secs(10 * MINUTE);
+        /// Memory of the storage engine.
+        cache: ByteSize = ByteSize(32 * MIB);
+    }
+
+    /// Messages for this node.
+    "inbox" => inbox: InboxConfig {
+        /// Messages not yet taken out with `recv`. A full inbox refuses, and senders keep trying.
+        bytes_max: ByteSize = ByteSize(1024 * MIB);
+        /// The same as a number of messages.
+        messages_max: u32 = 100_000;
+        /// Files from strangers that are still arriving, all together.
+        partial_max: ByteSize = ByteSize(64 * MIB);
+        /// How long an unfinished file is kept.
+        partial_ttl: Duration = secs(DAY);
+    }
+
+    /// Links to other nodes.
+    "transport" => transport: TransportConfig {
+        /// Where to listen, as quic://HOST:PORT or tcp://HOST:PORT. With none, both on
+        /// port 7410 of every address. Port 0 takes any free port.
+        listen: Vec<ListenUrl> = vec![];
+        /// Whose links are accepted: lan (private and link-local addresses) or any. Without a
+        /// value: lan where `listen` is not set, else any.
+        accept: Option<Accept> = None;
+        /// Whom to dial, and to redial for ever: quic://HOST:PORT or tcp://HOST:PORT. With
+        /// #ADDRESS behind it another node at that place is refused.
+        peers: Vec<PeerUrl> = vec![];
+        /// Looks for nodes on the local network also where `listen` is set.
+        discover: bool = false;
+        /// Links at a time; further ones are refused.
+        links_max: u32 = 1024;
+        /// Silence after which a link is asked whether it lives; at most 20s.
+        keepalive: Duration = secs(15);
+        /// How long dialling may take, handshake included.
+        dial_timeout: Duration = secs(10);
+        /// Longest pause between two attempts to dial.
+        redial_max: Duration = secs(5 * MINUTE);
+        /// What may wait for one link, for each of control, interactive and bulk.
+        queue: ByteSize = ByteSize(4 * MIB);
+    }
+
+    /// Keys that messages are encrypted to.
+    "crypto" => crypto: CryptoConfig {
+        /// Age at which the receiver key is replaced.
+        key_rotation: Duration = secs(7 * DAY);
+        /// Age until which others may encrypt to it; at least key_rotation + 14d.
+        key_lifetime: Duration = secs(21 * DAY);
+        /// Hides lengths by padding to 32, 64, 128, … bytes on internet links.
+        padding: bool = true;
+    }
+
+    /// What one neighbour may cost.
+    "rate_limit" => rate_limit: RateLimitConfig {
+        /// Messages a second from one neighbour.
+        messages_per_s: u32 = 50_000;
+        /// Bytes a second from one neighbour.
+        bytes_per_s: ByteSize = ByteSize(100 * MIB);
+        /// Signatures of announces and unknown keys checked for one neighbour a second; a bad
+        /// signature counts 20 times.
+        verifications_per_s: u32 = 1_800;
+        /// Announces worked on a second, all neighbours together.
+        announces_per_s: u32 = 50;
+        /// Share of a neighbour's messages that may be critical, in percent; the rest is downgraded.
+        critical_percent: u8 = 5;
+    }
+
+    /// The health endpoint (HTTP).
+    "health" => health: HealthConfig {
+        /// Where it listens, as IP:PORT, or off. Port 0 takes any free port.
+        listen: HealthListen = HealthListen::default();
+        /// Serves /metricsz also where `listen` is not a loopback address.
+        metrics: bool = false;
+        /// Host names that requests may carry besides IP addresses and localhost.
+        hosts: Vec<String> = vec![];
+    }
+
+    /// How long each phase of a clean stop may take.
+    "drain" => drain: DrainConfig {
+        /// No new work; links finish what they hold and tell peers to route around this node.
+        draining: Duration = secs(10);
+        /// State goes to disk.
+        persisting: Duration = secs(10);
+        /// Links and listeners close.
+        cleanup: Duration = secs(5);
+    }
+
+    /// What is written to stderr.
+    "logging" => logging: LoggingConfig {
+        /// Levels by module, as error, warn, info, debug, trace or `info,quicprochat_mesh::transport=debug`.
+        filter: String = "info".into();
+        /// text or json.
+        format: LogFormat = LogFormat::Text;
+    }
+}
+
+impl MeshConfig {
+    /// A node on small hardware or behind a thin link: announces rarely, keeps and forwards little,
+    /// does not look around on the local network.
+    pub fn constrained() -> Self {
+        let mut config = Self::default();
+        config.announce.interval = secs(HOUR);
+        config.announce.lifetime = secs(24 * HOUR);
+        config.announce.capabilities = vec![Role::Relay];
+        config.announce.constrained = true;
+        config.routing.routes_max = 1024;
+        config.routing.dedup_entries_max = 1 << 13;
+        config.store.outbox_max = ByteSize(16 * MIB);
+        config.store.mailbox_max = ByteSize(16 * MIB);
+        config.store.cache = ByteSize(4 * MIB);
+        config.inbox.bytes_max = ByteSize(32 * MIB);
+        config.inbox.messages_max = 4096;
+        config.inbox.partial_max = ByteSize(16 * MIB);
+        config.transport.links_max = 16;
+        config.transport.queue = ByteSize(MIB / 4);
+        config.rate_limit.messages_per_s = 500;
+        config.rate_limit.bytes_per_s = ByteSize(MIB);
+        config.rate_limit.verifications_per_s = 100;
+        config.rate_limit.announces_per_s = 5;
+        config.crypto.padding = false;
+        config
+    }
+
+    /// Reads a TOML document over the defaults.
+    ///
+    /// # Errors
+    /// Every wrong key and value of it.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Layers::new().text("config.toml", text).load().map(|loaded| loaded.config)
+    }
+
+    /// All values as a TOML document, which [`MeshConfig::from_toml`] reads back.
+    pub fn to_toml(&self) -> String {
+        template::plain(self)
+    }
+
+    /// The commented `config.toml` that `qpc init` writes: every key with its meaning and its
+    /// default, each commented out.
+    pub fn commented_toml() -> String {
+        template::commented()
+    }
+
+    /// Checks what no single value shows: ranges and values that contradict each other.
+    ///
+    /// # Errors
+    /// Every contradiction.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let problems: Vec<Problem> = check::check(self)
+            .into_iter()
+            .map(|finding| Problem { place: Place::Value, message: finding.message, hint: None })
+            .collect();
+        if problems.is_empty() { Ok(()) } else { Err(ConfigError::Wrong { problems }) }
+    }
+
+    /// Where to listen, with the default filled in.
+    pub fn listen_urls(&self) -> Vec<ListenUrl> {
+        match self.transport.listen.is_empty() {
+            true => Scheme::ALL.iter().map(|scheme| ListenUrl::unspecified(*scheme, MESH_PORT)).collect(),
+            false => self.transport.listen.clone(),
+        }
+    }
+
+    /// Whose links are accepted, with the default filled in.
+    pub fn accept(&self) -> Accept {
+        let default = if self.transport.listen.is_empty() { Accept::Lan } else { Accept::Any };
+        self.transport.accept.unwrap_or(default)
+    }
+}
+
+#[cfg(test)]
+mod tests;

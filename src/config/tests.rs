@@ -1,0 +1,207 @@
+//! The configuration as people meet it: round trips, mistakes with their places, precedence.
+
+use std::ffi::OsString;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match Layers::new().text("c.toml", text).load() {
+        Ok(_) => vec![],
+        Err(error) => error.problems().iter().map(Problem::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_commented_file_is_the_defaults() {
+    let text = MeshConfig::commented_toml();
+    assert_eq!(MeshConfig::from_toml(&text).unwrap(), MeshConfig::default());
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(MeshConfig::from_toml(&uncommented).unwrap(), MeshConfig::default());
+    let set = uncommented.lines().filter(|l| l.contains(" = ") && !l.starts_with('#')).count();
+    let options = KEYS.iter().filter(|k| (k.to_toml)(&MeshConfig::default()).is_none()).count();
+    assert_eq!(set + options, KEYS.len(), "every key is in the file");
+}
+
+#[test]
+fn presets_are_valid_and_round_trip() {
+    for config in [MeshConfig::default(), MeshConfig::constrained()] {
+        config.validate().unwrap();
+        assert_eq!(MeshConfig::from_toml(&config.to_toml()).unwrap(), config);
+    }
+}
+
+#[test]
+fn every_mistake_is_named_with_its_place_and_the_nearest_key() {
+    let text = "netwrok = 'x'\n\n[transport]\nlisten = [\"quic://[::]:1\", \"udp://h:1\"]\n  keepalive = 20\n\
+                accept = \"lann\"\n[annouce]\nfoo = 1\n[store]\ninterval = '1s'\n";
+    let found = problems(text);
+    let expect = [
+        "c.toml:1:1: unknown key netwrok: did you mean network?",
+        "c.toml:4:28: transport.listen: \"udp://h:1\" does not begin with quic:// or tcp://",
+        "c.toml:5:15: transport.keepalive: expected a duration such as \"30s\" (ms, s, m, h, d), got a whole number",
+        "c.toml:6:10: transport.accept: \"lann\" is none of lan, any: did you mean \"lan\"?",
+        "c.toml:7:2: unknown section [annouce]: did you mean [announce]?",
+        "c.toml:10:1: unknown key store.interval: did you mean announce.interval?",
+    ];
+    assert_eq!(found, expect);
+}
+
+#[test]
+fn broken_syntax_is_named_beside_other_mistakes() {
+    let found = problems("network = \"a\nlisten = 1\n[transport]\npears = []\n");
+    assert!(found.iter().any(|p| p.starts_with("c.toml:1:")), "{found:?}");
+    assert!(
+        found.iter().any(|p| p.contains("4:1: unknown key transport.pears: did you mean transport.peers?")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn columns_count_characters() {
+    assert_eq!(
+        problems("[health]\nhosts = [\"ä\"] \nlisten = \"ö\"\n"),
+        ["c.toml:3:10: health.listen: \"ö\" is no address: write IP:PORT, as in 127.0.0.1:7411, or off"]
+    );
+}
+
+#[test]
+fn contradictions_stand_at_the_key_that_was_set() {
+    assert_eq!(
+        problems("[announce]\ninterval = '20m'\nlifetime = '30m'\n"),
+        ["c.toml:3:1: announce.lifetime: 30m is less than twice announce.interval (20m): one lost announce \
+          would lose the route"]
+    );
+    let found = problems("[health]\nlisten = '127.0.0.1:7410'\n");
+    assert!(found[0].contains("want the same TCP port"), "{found:?}");
+    let found = problems("[logging]\nfilter = 'info,x=loud'\n");
+    assert!(found[0].starts_with("c.toml:2:1: logging.filter: "), "{found:?}");
+    let found = problems("[store]\nmessage_ttl = '15d'\n");
+    assert!(found[0].contains("out of range, 10s to 14d"), "{found:?}");
+}
+
+#[test]
+fn flags_beat_environment_beats_file_beats_defaults() {
+    let file = "network = 'file'\n[health]\nlisten = 'off'\n[logging]\nfilter = 'debug'\n";
+    let loaded = Layers::new()
+        .text("c.toml", file)
+        .env(env(&[
+            ("QPC_NETWORK", "env"),
+            ("QPC_LISTEN", "tcp://127.0.0.1:1, quic://127.0.0.1:2"),
+            ("QPC_LOG", ""),
+            ("QPC_DATA_DIR", "/x"),
+            ("PATH", "/bin"),
+        ]))
+        .flag("--network", "network", vec!["flag".into()])
+        .flag("--peer", "transport.peers", vec!["tcp://a:1".into(), "tcp://b:1".into()])
+        .flag("--discover", "transport.discover", vec![])
+        .load()
+        .unwrap();
+    assert_eq!(loaded.config.identity.network, "flag");
+    assert_eq!(loaded.config.health.listen, HealthListen::Off);
+    assert_eq!(loaded.config.transport.listen.len(), 2);
+    assert_eq!(loaded.config.transport.peers.len(), 2);
+    assert_eq!(loaded.config.logging.filter, "debug");
+    let origin = |key: &str| {
+        loaded.entries().into_iter().find(|e| e.key == key).map(|e| e.origin.to_string()).unwrap()
+    };
+    assert_eq!(origin("network"), "flag --network");
+    assert_eq!(origin("transport.listen"), "environment variable QPC_LISTEN");
+    assert_eq!(origin("health.listen"), "c.toml:3:1");
+    assert_eq!(origin("announce.interval"), "default");
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+#[test]
+fn mistakes_in_environment_and_flags_name_them() {
+    let error = Layers::new()
+        .env(env(&[("QPC_STORE_CACHE", "12MB"), ("QPC_LISTN", "x")]))
+        .flag("--listen", "transport.listen", vec!["h:1".into()])
+        .load()
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("environment variable QPC_STORE_CACHE: store.cache: \"12MB\" is no size"),
+        "{text}"
+    );
+    assert!(text.contains("flag --listen: \"h:1\" does not begin with quic:// or tcp://"), "{text}");
+    let odd = Layers::new().env(env(&[("QPC_LISTN", "x")])).load().unwrap();
+    assert_eq!(odd.warnings, ["environment variable QPC_LISTN sets nothing: did you mean QPC_LISTEN?"]);
+}
+
+#[test]
+fn accept_follows_listen_until_it_is_set() {
+    let mut config = MeshConfig::default();
+    assert_eq!((config.accept(), config.listen_urls().len()), (Accept::Lan, 2));
+    config.transport.listen = vec!["tcp://127.0.0.1:0".parse().unwrap()];
+    assert_eq!((config.accept(), config.listen_urls().len()), (Accept::Any, 1));
+    config.transport.accept = Some(Accept::Lan);
+    assert_eq!(config.accept(), Accept::Lan);
+}
+
+proptest! {
+    #[test]
+    fn durations_and_sizes_round_trip(ms in 0..u64::MAX, bytes in 0..u64::MAX) {
+        let duration = Duration::from_millis(ms);
+        prop_assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));
+        prop_assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused_without_panic(text in "\\PC{0,80}", line in "[a-z]{1,12} = [\\[\"0-9a-z.\\]]{0,12}") {
+        let _ = parse_duration(&text);
+        let _ = text.parse::<ByteSize>();
+        let _ = text.parse::<PeerUrl>();
+        let _ = text.parse::<HealthListen>();
+        let _ = MeshConfig::from_toml(&text);
+        let _ = MeshConfig::from_toml(&format!("[transport]\n{line}\n"));
+    }
+
+    #[test]
+    fn configurations_round_trip_through_toml(
+        network in "[a-zA-Z0-9\"'\\\\#äö]{1,20}",
+        secret in prop::option::of("[a-z/ .\"]{1,20}"),
+        interval_s in 1u64..43_200,
+        hops in 1u8..=128,
+        ports in prop::collection::btree_set(1u16.., 0..4),
+        pin in prop::option::of(prop::array::uniform16(1u8..255)),
+        cache_kib in 64u64..100_000,
+        accept in prop::option::of(prop::sample::select(vec![Accept::Lan, Accept::Any])),
+        json in any::<bool>(),
+    ) {
+        let mut config = MeshConfig::default();
+        config.identity.network = network;
+        config.identity.network_secret_file = secret.map(PathBuf::from);
+        config.announce.interval = secs(interval_s);
+        config.announce.lifetime = secs(interval_s * 2);
+        config.announce.max_hops = hops;
+        config.health.listen = HealthListen::Off;
+        config.transport.listen =
+            ports.iter().map(|p| ListenUrl { scheme: Scheme::Quic, host: "::1".into(), port: *p }).collect();
+        config.transport.peers = ports
+            .iter()
+            .map(|p| PeerUrl {
+                scheme: Scheme::Tcp,
+                host: "relay.example.org".into(),
+                port: *p,
+                pin: pin.map(crate::wire::Address),
+            })
+            .collect();
+        config.transport.accept = accept;
+        config.store.cache = ByteSize(cache_kib * 1024);
+        config.logging.format = if json { LogFormat::Json } else { LogFormat::Text };
+        prop_assert_eq!(MeshConfig::from_toml(&config.to_toml()).unwrap(), config);
+    }
+}

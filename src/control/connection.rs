@@ -1,0 +1,217 @@
+//! One client: reads its request under limits, runs it, and carries replies and acknowledgements.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use tokio::{
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::timeout,
+};
+
+use super::{
+    Outgoing,
+    protocol::{
+        AckLine, AnyRequestLine, FrameError, FrameReader, LastLine, REQUEST_LINE_BYTES_MAX, ReplyLine,
+        VERSION, payload_len, write_frame,
+    },
+    reply_channel,
+    server::{Shared, same_user},
+};
+use crate::api::{ApiError, Request};
+
+/// How long a client may take to send its request line. Clients are local and send at once.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take for its payload; the largest takes milliseconds.
+const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a request waits for a place that is about to become free: payload memory while others
+/// store theirs, or the inbox while the node notices that its former taker was killed.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Reader = FrameReader<OwnedReadHalf>;
+
+/// Serves one client to its end.
+pub(crate) async fn serve(stream: UnixStream, shared: &Shared) -> Result<(), FrameError> {
+    let same_user = same_user(&stream, shared.uid)?;
+    let (read, mut writer) = stream.into_split();
+    let mut reader = FrameReader::new(read, REQUEST_LINE_BYTES_MAX);
+    let result = if !same_user {
+        Err(ApiError::failed("this node belongs to another user: run the command as that user").into())
+    } else if let Ok(_place) = shared.clients.try_acquire() {
+        answer(&mut reader, &mut writer, shared).await
+    } else {
+        Err(ApiError::failed("the node serves too many commands at the moment: try again").into())
+    };
+    let last = match &result {
+        Ok(()) => LastLine::End {},
+        Err(Ended::Refused(error)) => LastLine::Error(error),
+        // Nobody is left to tell.
+        Err(Ended::Gone) => return Ok(()),
+    };
+    write_frame(&mut writer, &last, &[]).await
+}
+
+/// Why a request came to no good end.
+enum Ended {
+    /// The client went away: the request was cancelled.
+    Gone,
+    /// The client is to be told.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for Ended {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<FrameError> for Ended {
+    fn from(error: FrameError) -> Self {
+        match error {
+            FrameError::Io(_) | FrameError::Truncated => Self::Gone,
+            other => Self::Refused(ApiError::failed(other)),
+        }
+    }
+}
+
+/// Reads the request, runs it and returns how it ended.
+async fn answer(reader: &mut Reader, writer: &mut OwnedWriteHalf, shared: &Shared) -> Result<(), Ended> {
+    let (request, len) = match timeout(REQUEST_TIMEOUT, read_request(reader)).await {
+        Ok(read) => read?,
+        Err(_) => return Err(ApiError::failed("no request came within 10 s").into()),
+    };
+    let payload = read_payload(reader, shared, len).await?;
+    // Given back before the last line is written: who reads that line may ask again at once.
+    let _taker = match request {
+        Request::Recv { keep: false, .. } => Some(take_inbox(shared).await?),
+        _ => None,
+    };
+    run(reader, writer, shared, request, payload).await
+}
+
+async fn read_request(reader: &mut Reader) -> Result<(Request, u64), Ended> {
+    let line = reader.line().await?.ok_or(Ended::Gone)?;
+    let line: AnyRequestLine = serde_json::from_slice(&line).map_err(FrameError::Json)?;
+    if line.v != VERSION {
+        return Err(ApiError::failed(format!(
+            "the node speaks version {VERSION} of the control protocol and this command version {}: use the same \
+             version of qpc for both (restart the node after an update)",
+            line.v
+        ))
+        .into());
+    }
+    let request = Request::deserialize(&line.request)
+        .map_err(|e| ApiError::usage(format!("the node does not know this request: {e}")))?;
+    payload_len(line.payload_len)?;
+    if line.payload_len > 0 && !request.takes_payload() {
+        return Err(ApiError::usage("this request takes no payload").into());
+    }
+    Ok((request, line.payload_len))
+}
+
+/// Reads the payload into memory that counts against the shared budget until its last user drops it.
+async fn read_payload(reader: &mut Reader, shared: &Shared, len: u64) -> Result<Bytes, Ended> {
+    if len == 0 {
+        return Ok(Bytes::new());
+    }
+    let kib = u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX);
+    let budget = shared.payload_kib.clone().acquire_many_owned(kib);
+    let Ok(Ok(permit)) = timeout(PLACE_TIMEOUT, budget).await else {
+        return Err(ApiError::failed("the node is busy with other large messages: try again").into());
+    };
+    match timeout(PAYLOAD_TIMEOUT, reader.payload(len)).await {
+        Ok(bytes) => Ok(Bytes::from_owner(Counted { bytes: bytes?, _permit: permit })),
+        Err(_) => Err(ApiError::failed("the payload did not come within 60 s").into()),
+    }
+}
+
+/// Payload bytes with their share of the budget.
+struct Counted {
+    bytes: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+async fn take_inbox(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> {
+    match timeout(PLACE_TIMEOUT, shared.taker.clone().acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(ApiError::failed(
+            "another `qpc recv` takes messages from this inbox: end it first, or look on with --keep",
+        )),
+    }
+}
+
+/// Runs the request while it carries replies to the client and acknowledgements back.
+async fn run(
+    reader: &mut Reader,
+    writer: &mut OwnedWriteHalf,
+    shared: &Shared,
+    request: Request,
+    payload: Bytes,
+) -> Result<(), Ended> {
+    let (tx, mut replies) = reply_channel();
+    let mut call = shared.service.call(request, payload, tx);
+    let mut acks = Acks::default();
+    let result = loop {
+        tokio::select! {
+            // In this order: what is said is written before the end is looked at, and an end that
+            // has come counts even where the client is gone by now.
+            biased;
+            Some(reply) = replies.recv() => write_reply(writer, reply, &mut acks).await?,
+            result = &mut call => break result,
+            line = reader.object::<AckLine>() => match line? {
+                Some(line) => acks.acknowledge(line.ack)?,
+                None => return Err(Ended::Gone),
+            },
+        }
+    };
+    // The service may have handed clones of its sender on; they end here.
+    replies.close();
+    while let Some(reply) = replies.recv().await {
+        write_reply(writer, reply, &mut acks).await?;
+    }
+    result.map_err(Ended::Refused)
+}
+
+async fn write_reply(writer: &mut OwnedWriteHalf, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {
+    let payload_len = u64::try_from(out.payload.len()).unwrap_or(u64::MAX);
+    let ack = out.acknowledged.map(|waiting| acks.expect(waiting));
+    write_frame(writer, &ReplyLine { reply: &out.reply, payload_len, ack }, &out.payload).await
+}
+
+/// Replies whose acknowledgement somebody waits for, oldest first.
+#[derive(Default)]
+struct Acks {
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    last: u64,
+}
+
+impl Acks {
+    fn expect(&mut self, waiting: oneshot::Sender<()>) -> u64 {
+        self.last = self.last.saturating_add(1);
+        self.waiting.push_back((self.last, waiting));
+        self.last
+    }
+
+    fn acknowledge(&mut self, number: u64) -> Result<(), ApiError> {
+        match self.waiting.iter().position(|(n, _)| *n == number).and_then(|at| self.waiting.remove(at)) {
+            Some((_, waiting)) => {
+                // Whoever waited may have given up; then nothing is lost by not telling.
+                let _ = waiting.send(());
+                Ok(())
+            }
+            None => Err(ApiError::usage(format!("{number} is no reply that waits for an acknowledgement"))),
+        }
+    }
+}

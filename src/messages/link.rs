@@ -1,0 +1,99 @@
+//! Conversations between links, the links' registry and the router.
+
+use actix::Recipient;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::message;
+use crate::{
+    proto::verify::{InboundAnnounce, InboundEnvelope, Verified},
+    wire::{
+        Address, Frame, LinkId, PublicKey,
+        handshake::{CloseReason, Hello},
+    },
+};
+
+/// Link to router: envelopes that were decoded and verified. Whoever ends the batch drops the
+/// permit, which lets the link read on.
+#[derive(Debug)]
+pub struct EnvelopesVerified {
+    /// Where they came from.
+    pub link: LinkId,
+    /// In the order of arrival.
+    pub batch: Vec<Verified<InboundEnvelope>>,
+    /// Room in the link's in-flight budget.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+message!(EnvelopesVerified => ());
+
+/// Link to router: an announce that was verified.
+#[derive(Debug)]
+pub struct AnnounceVerified {
+    /// Where it came from.
+    pub link: LinkId,
+    /// The announce.
+    pub announce: Box<Verified<InboundAnnounce>>,
+}
+message!(AnnounceVerified => ());
+
+/// Link to router: a control frame that is not about the link itself.
+#[derive(Debug)]
+pub struct LinkControl {
+    /// Where it came from.
+    pub link: LinkId,
+    /// The frame: custody, refusals, path and key requests.
+    pub frame: Frame,
+}
+message!(LinkControl => ());
+
+/// Links to router: a neighbour can be reached.
+#[derive(Debug, Clone)]
+pub struct LinkUp {
+    /// The link.
+    pub link: LinkId,
+    /// Its neighbour.
+    pub peer: Address,
+    /// Its neighbour's key.
+    pub peer_key: PublicKey,
+    /// What the neighbour said of itself.
+    pub hello: Hello,
+    /// `quic`, `tcp`, …
+    pub transport: &'static str,
+    /// Takes batches for the link.
+    pub outlet: Recipient<ForwardBatch>,
+}
+message!(LinkUp => ());
+
+/// Links to router: a link is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkDown(pub LinkId);
+message!(LinkDown => ());
+
+/// Router to link: send these. Hop counts and extensions are set.
+#[derive(Debug, Default)]
+pub struct ForwardBatch {
+    /// Frames that go ahead of data.
+    pub control: Vec<Frame>,
+    /// Envelopes, each in its own class.
+    pub envelopes: Vec<Verified<InboundEnvelope>>,
+}
+message!(ForwardBatch => ());
+
+/// Link to router: these did not fit the link's queues.
+#[derive(Debug)]
+pub struct EgressFull {
+    /// The link.
+    pub link: LinkId,
+    /// What did not fit.
+    pub envelopes: Vec<Verified<InboundEnvelope>>,
+}
+message!(EgressFull => ());
+
+/// Registry to link: close, and say why.
+#[derive(Debug, Clone)]
+pub struct CloseLink {
+    /// Why.
+    pub reason: CloseReason,
+    /// The same for people.
+    pub text: String,
+}
+message!(CloseLink => ());

@@ -1,0 +1,51 @@
+//! Conversations about what is held for others.
+
+use super::message;
+use crate::{
+    proto::verify::{InboundEnvelope, Verified},
+    wire::{Address, PacketId, control::RefuseReason},
+};
+
+/// Router to store: these have no path. Answered by [`CustodyAnswer`].
+#[derive(Debug)]
+pub struct HoldEnvelopes {
+    /// The neighbour they came from; its quota is charged.
+    pub ingress: Address,
+    /// The envelopes.
+    pub envelopes: Vec<Verified<InboundEnvelope>>,
+}
+message!(HoldEnvelopes => ());
+
+/// Store to router: what became of [`HoldEnvelopes`].
+#[derive(Debug)]
+pub struct CustodyAnswer {
+    /// Durably held.
+    pub taken: Vec<PacketId>,
+    /// Not held, and why.
+    pub refused: Vec<(PacketId, RefuseReason)>,
+}
+message!(CustodyAnswer => ());
+
+/// Store to router: hand these on.
+#[derive(Debug)]
+pub struct FromCustody(pub Vec<Verified<InboundEnvelope>>);
+message!(FromCustody => ());
+
+/// Router to store: what changed about destinations and packets that may be held.
+#[derive(Debug)]
+pub enum CustodyNews {
+    /// There is a path now.
+    Reachable(Address),
+    /// There is none any more.
+    Unreachable(Address),
+    /// Receipted by the destination, or taken by the next custodian.
+    Settled(Vec<PacketId>),
+    /// Not taken on the way.
+    Refused(PacketId),
+}
+message!(CustodyNews => ());
+
+/// Handle to store: what is held.
+#[derive(Debug, Clone, Copy)]
+pub struct GetHeld;
+message!(GetHeld => crate::storage::HeldSummary);

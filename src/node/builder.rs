@@ -1,0 +1,244 @@
+//! From a configuration to a node that is ready to start: directory, identity, store, keys.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Inner, MeshNode, Seats, tree::Prepared};
+use crate::{
+    actors::{delivery::OwnKeys, health::HealthHandle, maintenance::RECEIVER_SECRETS_KEY},
+    clock,
+    config::{HealthListen, MeshConfig},
+    crypto::{
+        MeshIdentity, ReceiverKeys, SignatureInput, key_record, network_id,
+        random::{self, check_os_rng},
+    },
+    error::{ErrorContext, MeshError},
+    proto::link::NetworkSecret,
+    storage::{
+        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, LocalOp, LocalOutcome, LocalStore, Namespace,
+        QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
+    },
+    telemetry,
+    transport::MeshTransport,
+    wire::NetworkId,
+};
+
+/// Subsystems that report their health.
+const SUBSYSTEMS: [&str; 3] = ["transport", "routing", "store"];
+
+/// Builds a [`MeshNode`].
+#[derive(Default)]
+pub struct MeshNodeBuilder {
+    config: MeshConfig,
+    data_dir: Option<PathBuf>,
+    identity: Option<MeshIdentity>,
+    transports: Vec<Arc<dyn MeshTransport>>,
+    control_socket: bool,
+}
+
+impl std::fmt::Debug for MeshNodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MeshNodeBuilder").field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+impl MeshNodeBuilder {
+    /// A node with the default configuration.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With this configuration.
+    pub fn config(mut self, config: MeshConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Keeps everything in this directory; created with mode 0700 where it is missing.
+    pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(dir.into());
+        self
+    }
+
+    /// As this identity instead of the one in the data directory.
+    pub fn identity(mut self, identity: MeshIdentity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// Attaches a medium of the embedding program's own. It listens and dials beside those of the
+    /// configuration.
+    pub fn transport(mut self, transport: Arc<dyn MeshTransport>) -> Self {
+        self.transports.push(transport);
+        self
+    }
+
+    /// Where the health endpoint listens.
+    pub fn health_listen(mut self, at: HealthListen) -> Self {
+        self.config.health.listen = at;
+        self
+    }
+
+    /// Serves the control socket that `qpc` talks to, in the data directory.
+    pub fn control_socket(mut self) -> Self {
+        self.control_socket = true;
+        self
+    }
+
+    /// Opens the data directory, the identity and the store.
+    ///
+    /// # Errors
+    /// A configuration that contradicts itself, a directory that is in use or too open, a store
+    /// that cannot be opened.
+    pub async fn build(self) -> Result<MeshNode, MeshError> {
+        self.config.validate()?;
+        check_os_rng()?;
+        // A recorder of the embedding program's gets the numbers then.
+        let _ = telemetry::install();
+        let dir = self.data_dir.ok_or_else(|| MeshError::Refused("a node needs a data directory".into()))?;
+        let network = network_id(&self.config.identity.network);
+        let network_secret = network_secret(&self.config, &dir)?;
+
+        let opened = {
+            let (dir, config, identity) = (dir.clone(), self.config.clone(), self.identity);
+            tokio::task::spawn_blocking(move || open(&dir, &config, identity)).await
+        };
+        let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
+        let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
+        let keys = receiver_keys(&*store, &opened.identity, network).await?;
+
+        let (inbox_grown, inbox_seen) = watch::channel(0);
+        let health = HealthHandle::new(SUBSYSTEMS);
+        let seats = Seats::vacant();
+        let prepared = Prepared {
+            config: self.config.clone(),
+            data_dir: dir,
+            identity: opened.identity.clone(),
+            network,
+            network_secret,
+            store_thread: opened.thread,
+            store_events: opened.events,
+            blobs: opened.blobs.clone(),
+            keys,
+            inbox_grown,
+            health: health.clone(),
+            seats: seats.clone(),
+            transports: self.transports,
+            control_socket: self.control_socket,
+        };
+        Ok(MeshNode(Arc::new(Inner {
+            config: self.config,
+            identity: opened.identity,
+            health,
+            seats,
+            store,
+            blobs: opened.blobs,
+            inbox_grown: inbox_seen,
+            taker: Arc::default(),
+            started_at: clock::now(),
+            prepared: Mutex::new(Some(prepared)),
+            listening: OnceLock::new(),
+        })))
+    }
+}
+
+struct Opened {
+    identity: Arc<MeshIdentity>,
+    thread: StoreThread,
+    events: mpsc::UnboundedReceiver<StopReason>,
+    blobs: Arc<BlobDir>,
+}
+
+/// Everything that blocks on the disk.
+fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Result<Opened, MeshError> {
+    let data_dir = Arc::new(DataDir::open(dir)?);
+    let identity = match identity {
+        Some(identity) => identity,
+        None => MeshIdentity::load_or_create(dir)?,
+    };
+    let space = Arc::new(system_space);
+    let blobs = Arc::new(BlobDir::open(&data_dir.blobs_path(), space)?);
+    let options = EmbeddedOptions {
+        quota: quota(config),
+        cache_bytes: usize::try_from(config.store.cache.0).unwrap_or(usize::MAX),
+        ..EmbeddedOptions::default()
+    };
+    let engine = EmbeddedStore::open(data_dir, options)?;
+    let (stopped, events) = mpsc::unbounded_channel();
+    let observer = Box::new(move |event| match event {
+        StoreEvent::Batch(stats) => {
+            if stats.syncs > 0 {
+                metrics::histogram!(telemetry::COMMIT_SECONDS).record(stats.took.as_secs_f64());
+                metrics::histogram!(telemetry::COMMIT_BATCH).record(stats.ops as f64);
+            }
+        }
+        StoreEvent::Failed(error) => tracing::error!(%error, "a batch of the store failed"),
+        StoreEvent::Stopped(reason) => drop(stopped.send(reason)),
+    });
+    let thread = StoreThread::start(Box::new(engine), QueueBounds::default(), observer)?;
+    Ok(Opened { identity: Arc::new(identity), thread, events, blobs })
+}
+
+fn quota(config: &MeshConfig) -> crate::storage::MailboxQuota {
+    let mut quota = crate::storage::MailboxQuota::default();
+    let total = config.store.mailbox_max.0;
+    let share = |percent: u8| total / 100 * u64::from(percent);
+    quota.global.bytes_max = total;
+    quota.per_ingress.bytes_max = share(config.store.mailbox_neighbour_percent);
+    quota.per_destination.bytes_max = share(config.store.mailbox_destination_percent);
+    quota
+}
+
+fn network_secret(config: &MeshConfig, data_dir: &Path) -> Result<Option<NetworkSecret>, MeshError> {
+    let Some(path) = &config.identity.network_secret_file else { return Ok(None) };
+    let path = data_dir.join(path);
+    let secret = std::fs::read(&path)
+        .map_err(|e| MeshError::Refused(format!("cannot read the network secret {}: {e}", path.display())))?;
+    let text = secret.trim_ascii();
+    if text.len() < 16 {
+        return Err(MeshError::Refused(format!(
+            "the network secret in {} is too short; give it at least 16 bytes, for instance from `openssl rand -hex 32`",
+            path.display()
+        )));
+    }
+    Ok(Some(NetworkSecret::new(text.to_vec())))
+}
+
+/// The receiver secrets of the store, or the first ones, durable before anybody is told of them.
+async fn receiver_keys(
+    store: &dyn LocalStore,
+    identity: &MeshIdentity,
+    network: NetworkId,
+) -> Result<OwnKeys, MeshError> {
+    let busy = |reason: crate::storage::NotTaken| MeshError::Refused(reason.to_string());
+    let get = LocalOp::KvGet { namespace: Namespace::ReceiverSecret, key: RECEIVER_SECRETS_KEY.to_vec() };
+    let held = ask_local(store, vec![get]).map_err(busy)?.await?.pop();
+    let now = clock::unix_s();
+    let mut rng = random::os_rng();
+    let (secrets, changed) = match held {
+        Some(LocalOutcome::Value(Some(bytes))) => {
+            let mut secrets = ReceiverKeys::from_bytes(identity.public_key(), &bytes)
+                .context("reading the receiver keys")?;
+            let changed = secrets.next_change_unix_s() <= now;
+            if changed {
+                secrets.rotate(now, &mut rng);
+            }
+            (secrets, changed)
+        }
+        _ => (ReceiverKeys::new(identity.public_key(), now, &mut rng), true),
+    };
+    if changed {
+        let put = LocalOp::KvPut {
+            namespace: Namespace::ReceiverSecret,
+            key: RECEIVER_SECRETS_KEY.to_vec(),
+            value: secrets.to_bytes().to_vec(),
+        };
+        ask_local(store, vec![put]).map_err(busy)?.await?;
+    }
+    let record = key_record::sign(identity, &mut SignatureInput::new(network), secrets.record())?;
+    Ok(OwnKeys { secrets, record })
+}

@@ -1,0 +1,199 @@
+//! Messages that have arrived, as whoever reads them sees them.
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedMutexGuard;
+
+use super::MeshNode;
+use crate::{
+    crypto::FileKey,
+    error::MeshError,
+    proto::delivery::{
+        record::{Body, InboxRecord},
+        transfer::{chunk_offset, sealed_chunk_len},
+    },
+    storage::{BlobDir, BlobKind, BlobName, LocalOp, LocalOutcome, PageLimit, StoreError},
+    wire::{Address, MessageUid, content::chunk_count},
+};
+
+/// One message in the inbox.
+#[derive(Debug, Clone)]
+pub struct InboxMessage {
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    record: InboxRecord,
+}
+
+impl InboxMessage {
+    /// The message's id, the same at its sender.
+    pub fn id(&self) -> MessageUid {
+        self.record.uid
+    }
+
+    /// Who signed it.
+    pub fn from(&self) -> Address {
+        self.record.from
+    }
+
+    /// True when it was sent to everyone, and so was not encrypted.
+    pub fn is_broadcast(&self) -> bool {
+        self.record.broadcast
+    }
+
+    /// File name by the sender's word: never a path to write to.
+    pub fn name(&self) -> Option<&str> {
+        (!self.record.name.is_empty()).then_some(self.record.name.as_str())
+    }
+
+    /// When it was sent, by the sender's clock, in milliseconds since 1970.
+    pub fn sent_at_unix_ms(&self) -> u64 {
+        self.record.sent_at_unix_ms
+    }
+
+    /// When it was stored here, in milliseconds since 1970.
+    pub fn received_at_unix_ms(&self) -> u64 {
+        self.record.received_at_unix_ms
+    }
+
+    /// Links crossed.
+    pub fn hops(&self) -> u8 {
+        self.record.hops
+    }
+
+    /// Bytes of its content.
+    pub fn size(&self) -> u64 {
+        self.record.body.len()
+    }
+
+    fn blob(&self) -> Option<BlobName> {
+        match &self.record.body {
+            Body::Inline(_) => None,
+            Body::File(file) => {
+                let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
+                Some(BlobName::incoming(&self.record.from, &tag))
+            }
+        }
+    }
+}
+
+/// The right to take messages out; one at a time.
+#[derive(Debug)]
+pub struct Taker(#[allow(dead_code)] OwnedMutexGuard<()>);
+
+impl MeshNode {
+    /// Messages after `after`, in the order of arrival, and where to go on.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn inbox(&self, after: Option<u64>) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
+        let op = LocalOp::InboxPage { after, limit: PageLimit::default() };
+        let LocalOutcome::Inbox(page) = self.kv(op).await? else { return Ok((Vec::new(), None)) };
+        let messages = page
+            .rows
+            .into_iter()
+            .filter_map(|row| match InboxRecord::decode(&row.entry) {
+                Ok(record) => Some(InboxMessage { seq: row.seq, record }),
+                Err(error) => {
+                    tracing::error!(seq = row.seq, %error, "an inbox row cannot be read");
+                    None
+                }
+            })
+            .collect();
+        Ok((messages, page.next))
+    }
+
+    /// The first message after `after`; waits for one to arrive where `wait` is set.
+    ///
+    /// # Errors
+    /// The store, or the node stopped while waiting.
+    pub async fn next_message(
+        &self,
+        after: Option<u64>,
+        wait: bool,
+    ) -> Result<Option<InboxMessage>, MeshError> {
+        let mut grown = self.0.inbox_grown.clone();
+        loop {
+            grown.mark_unchanged();
+            let limit = PageLimit { rows_max: 1, ..PageLimit::default() };
+            let LocalOutcome::Inbox(page) = self.kv(LocalOp::InboxPage { after, limit }).await? else {
+                return Ok(None);
+            };
+            if let Some(row) = page.rows.into_iter().next() {
+                let record =
+                    InboxRecord::decode(&row.entry).map_err(|e| MeshError::Refused(e.to_string()))?;
+                return Ok(Some(InboxMessage { seq: row.seq, record }));
+            }
+            if !wait {
+                return Ok(None);
+            }
+            grown.changed().await.map_err(|_| MeshError::Stopped("delivery"))?;
+        }
+    }
+
+    /// The content of a message.
+    ///
+    /// # Errors
+    /// The file that holds it cannot be read.
+    pub async fn content(&self, message: &InboxMessage) -> Result<Bytes, MeshError> {
+        match &message.record.body {
+            Body::Inline(bytes) => Ok(Bytes::copy_from_slice(bytes)),
+            Body::File(_) => {
+                let (blobs, message) = (self.0.blobs.clone(), message.clone());
+                let read = tokio::task::spawn_blocking(move || open_file(&blobs, &message)).await;
+                Ok(read.map_err(|_| MeshError::Stopped("file reader"))??)
+            }
+        }
+    }
+
+    /// Removes a message; true where it was there.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn remove_message(&self, message: &InboxMessage) -> Result<bool, MeshError> {
+        let removed = matches!(self.kv(LocalOp::InboxRemove(message.seq)).await?, LocalOutcome::Done);
+        if let Some(name) = message.blob() {
+            let blobs = self.0.blobs.clone();
+            let gone = tokio::task::spawn_blocking(move || blobs.remove(BlobKind::Incoming, &name)).await;
+            if let Ok(Err(error)) = gone {
+                tracing::warn!(%error, "cannot remove the content of a message that was taken");
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Takes the next message out of the inbox, waiting for one to arrive.
+    ///
+    /// # Errors
+    /// The store, or the node stopped.
+    pub async fn receive(&self) -> Result<(InboxMessage, Bytes), MeshError> {
+        loop {
+            if let Some(message) = self.next_message(None, true).await? {
+                let content = self.content(&message).await?;
+                self.remove_message(&message).await?;
+                return Ok((message, content));
+            }
+        }
+    }
+
+    /// The right to take messages; none while somebody else has it.
+    pub fn taker(&self) -> Option<Taker> {
+        self.0.taker.clone().try_lock_owned().ok().map(Taker)
+    }
+}
+
+fn open_file(blobs: &BlobDir, message: &InboxMessage) -> Result<Bytes, StoreError> {
+    let (Some(name), Body::File(file)) = (message.blob(), &message.record.body) else {
+        return Ok(Bytes::new());
+    };
+    let blob = blobs.open_received(&name)?;
+    let key = FileKey::from_bytes(file.file_key.0);
+    let total = chunk_count(file.length);
+    let mut out = BytesMut::with_capacity(usize::try_from(file.length).unwrap_or(0));
+    for index in 0..total {
+        let sealed = blob.read_at(chunk_offset(index), sealed_chunk_len(index, file.length))?;
+        let plain = key
+            .open_chunk(&message.id(), index, total, &sealed)
+            .map_err(|e| StoreError::Corrupt { path: name.to_string().into(), detail: e.to_string() })?;
+        out.extend_from_slice(&plain);
+    }
+    Ok(out.freeze())
+}

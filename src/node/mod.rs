@@ -1,0 +1,441 @@
+//! The node: what a program embeds and `qpc run` runs.
+//!
+//! [`MeshNodeBuilder`] opens the data directory and the store, [`MeshNode::run`] starts the tree of
+//! actors on a thread of its own, [`MeshNode`] is the handle to it: cheap to clone, usable from any
+//! tokio runtime. Nobody who uses it has to know that actors exist.
+//!
+//! `tree` is the one file that knows every actor.
+
+mod builder;
+mod contacts;
+mod inbox;
+mod service;
+mod tree;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use actix::{Message, prelude::MailboxError};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use builder::MeshNodeBuilder;
+pub use inbox::{InboxMessage, Taker};
+pub use service::stopped;
+
+use crate::{
+    actors::{
+        health::HealthHandle,
+        links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
+        mailbox::Seat,
+        supervisor::Supervisor,
+    },
+    config::MeshConfig,
+    crypto::MeshIdentity,
+    error::MeshError,
+    messages::{
+        delivery::{
+            AwaitEnd, CancelMessage, GetHold, ListOutbox, Probe, ProbeAnswer, SendBroadcast, SendContent,
+        },
+        lifecycle::{BeginDrain, DrainSummary, SkipAhead},
+        route::{AnnounceNow, GetRouterState, ListRoutes, RouteLine, RouterState},
+        store::GetHeld,
+    },
+    proto::{
+        delivery::outbox::{Finished, Hold, OutboxLine},
+        drain::DrainPlan,
+        health::NodeHealth,
+    },
+    storage::{BlobDir, HeldSummary, LocalStore},
+    telemetry::MetricsSnapshot,
+    transport::TransportAddr,
+    wire::{Address, MessageUid, Priority, PublicKey},
+};
+
+/// Ways to every actor that a handle talks to.
+#[derive(Clone)]
+pub(crate) struct Seats {
+    send: Seat<SendContent>,
+    broadcast: Seat<SendBroadcast>,
+    await_end: Seat<AwaitEnd>,
+    list_outbox: Seat<ListOutbox>,
+    get_hold: Seat<GetHold>,
+    cancel: Seat<CancelMessage>,
+    probe: Seat<Probe>,
+    list_routes: Seat<ListRoutes>,
+    router_state: Seat<GetRouterState>,
+    announce: Seat<AnnounceNow>,
+    add_peer: Seat<AddPeer>,
+    remove_peer: Seat<RemovePeer>,
+    list_peers: Seat<ListPeers>,
+    held: Seat<GetHeld>,
+}
+
+impl Seats {
+    fn vacant() -> Self {
+        Self {
+            send: Seat::vacant(),
+            broadcast: Seat::vacant(),
+            await_end: Seat::vacant(),
+            list_outbox: Seat::vacant(),
+            get_hold: Seat::vacant(),
+            cancel: Seat::vacant(),
+            probe: Seat::vacant(),
+            list_routes: Seat::vacant(),
+            router_state: Seat::vacant(),
+            announce: Seat::vacant(),
+            add_peer: Seat::vacant(),
+            remove_peer: Seat::vacant(),
+            list_peers: Seat::vacant(),
+            held: Seat::vacant(),
+        }
+    }
+}
+
+struct Inner {
+    config: MeshConfig,
+    identity: Arc<MeshIdentity>,
+    health: HealthHandle,
+    seats: Seats,
+    store: Arc<dyn LocalStore>,
+    blobs: Arc<BlobDir>,
+    inbox_grown: watch::Receiver<u64>,
+    /// One taker of the inbox at a time.
+    taker: Arc<tokio::sync::Mutex<()>>,
+    started_at: std::time::Instant,
+    prepared: std::sync::Mutex<Option<tree::Prepared>>,
+    listening: std::sync::OnceLock<Listening>,
+}
+
+/// Where a running node can be reached.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// URLs with real ports.
+    pub urls: Vec<TransportAddr>,
+    /// The health endpoint.
+    pub health: Option<SocketAddr>,
+    /// The control socket.
+    pub control: Option<std::path::PathBuf>,
+}
+
+/// A handle to one node. Clones are the same node.
+#[derive(Clone)]
+pub struct MeshNode(Arc<Inner>);
+
+impl std::fmt::Debug for MeshNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MeshNode").field("address", &self.address()).finish_non_exhaustive()
+    }
+}
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// Who it is for.
+    pub to: Address,
+    /// The content, at most 16 MiB.
+    pub content: Bytes,
+    /// File name, where it is a file.
+    pub name: Option<String>,
+    /// How long it may live; the configured default where none is given.
+    pub ttl: Option<Duration>,
+    /// Its class.
+    pub priority: Priority,
+}
+
+impl Outbound {
+    /// A message with the defaults.
+    pub fn new(to: Address, content: impl Into<Bytes>) -> Self {
+        Self { to, content: content.into(), name: None, ttl: None, priority: Priority::Normal }
+    }
+}
+
+async fn ask<M>(seat: &Seat<M>, what: &'static str, message: M) -> Result<M::Result, MeshError>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    let mut outlet = seat.outlet();
+    outlet.request(message).await.map_err(|error| match error {
+        MailboxError::Closed | MailboxError::Timeout => MeshError::Stopped(what),
+    })
+}
+
+impl MeshNode {
+    /// This node's address.
+    pub fn address(&self) -> Address {
+        self.0.identity.address()
+    }
+
+    /// This node's public key.
+    pub fn public_key(&self) -> PublicKey {
+        self.0.identity.public_key()
+    }
+
+    /// What it was built with.
+    pub fn config(&self) -> &MeshConfig {
+        &self.0.config
+    }
+
+    /// Where it listens; none before it runs.
+    pub fn listening(&self) -> Option<&Listening> {
+        self.0.listening.get()
+    }
+
+    /// Since it was built.
+    pub fn uptime(&self) -> Duration {
+        crate::clock::now().saturating_duration_since(self.0.started_at)
+    }
+
+    /// Its state, folded from what its parts report.
+    pub fn health(&self) -> NodeHealth {
+        self.0.health.now()
+    }
+
+    /// Starts the node and returns once all listeners are bound.
+    ///
+    /// # Errors
+    /// A listener that cannot be bound, or a node that was started before.
+    pub async fn run(&self) -> Result<RunHandle, MeshError> {
+        let prepared = self
+            .0
+            .prepared
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take()
+            .ok_or_else(|| MeshError::Refused("this node was started before; build another".into()))?;
+        let running = tree::start(prepared, self.clone()).await?;
+        // Set once: `prepared` was there once.
+        let _ = self.0.listening.set(running.listening.clone());
+        Ok(RunHandle { node: self.clone(), running })
+    }
+
+    /// Puts a message into the outbox; returns when it is on disk. It is kept and sent again until
+    /// the destination's signed receipt or its expiry.
+    ///
+    /// # Errors
+    /// The node does not run or drains, the content is too large, the outbox or the disk is full.
+    pub async fn send(&self, message: Outbound) -> Result<MessageUid, MeshError> {
+        let send = SendContent {
+            destination: message.to,
+            name: message.name.unwrap_or_default(),
+            bytes: message.content,
+            ttl: message.ttl.unwrap_or(self.0.config.store.message_ttl),
+            priority: message.priority,
+        };
+        ask(&self.0.seats.send, "delivery", send).await?
+    }
+
+    /// Waits until a message has ended: delivered, expired, failed or cancelled. None where it is
+    /// not in the outbox.
+    ///
+    /// # Errors
+    /// The node stopped.
+    pub async fn wait_for(&self, uid: MessageUid) -> Result<Option<Finished>, MeshError> {
+        let (tell, told) = oneshot::channel();
+        ask(&self.0.seats.await_end, "delivery", AwaitEnd { uid, tell }).await?;
+        Ok(told.await.ok())
+    }
+
+    /// Sends a signed, unencrypted message to everyone.
+    ///
+    /// # Errors
+    /// As [`MeshNode::send`]; more than 15 KiB.
+    pub async fn broadcast(
+        &self,
+        content: impl Into<Bytes>,
+        name: Option<String>,
+        ttl: Option<Duration>,
+        max_hops: Option<u8>,
+    ) -> Result<MessageUid, MeshError> {
+        let send = SendBroadcast {
+            name: name.unwrap_or_default(),
+            bytes: content.into(),
+            ttl: ttl.unwrap_or(self.0.config.store.broadcast_ttl),
+            max_hops: max_hops.unwrap_or(self.0.config.routing.message_max_hops),
+        };
+        ask(&self.0.seats.broadcast, "delivery", send).await?
+    }
+
+    /// What is on its way.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn outbox(&self) -> Result<Vec<OutboxLine>, MeshError> {
+        ask(&self.0.seats.list_outbox, "delivery", ListOutbox).await
+    }
+
+    /// Why a message is not under way; none where there is no such message.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn hold_of(&self, uid: MessageUid) -> Result<Option<Hold>, MeshError> {
+        ask(&self.0.seats.get_hold, "delivery", GetHold(uid)).await
+    }
+
+    /// Takes a message back; true where it was in the outbox.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn cancel(&self, uid: MessageUid) -> Result<bool, MeshError> {
+        ask(&self.0.seats.cancel, "delivery", CancelMessage(uid)).await
+    }
+
+    /// Asks a destination, or with `trace` every node on the way, for an answer. Answers come until
+    /// the receiver is dropped.
+    ///
+    /// # Errors
+    /// The node does not run or drains.
+    pub async fn probe(&self, to: Address, trace: bool) -> Result<mpsc::Receiver<ProbeAnswer>, MeshError> {
+        let (answers, receiver) = mpsc::channel(256);
+        ask(&self.0.seats.probe, "delivery", Probe { destination: to, trace, answers }).await??;
+        Ok(receiver)
+    }
+
+    /// The links.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn peers(&self) -> Result<Vec<PeerLine>, MeshError> {
+        ask(&self.0.seats.list_peers, "link registry", ListPeers).await
+    }
+
+    /// Keeps a link to this peer from now on; remembered over restarts.
+    ///
+    /// # Errors
+    /// No port of that scheme; the node does not run.
+    pub async fn add_peer(&self, url: TransportAddr) -> Result<(), MeshError> {
+        ask(&self.0.seats.add_peer, "link registry", AddPeer(url.clone())).await??;
+        self.remember_peer(&url).await
+    }
+
+    /// Drops links to this peer and dials it no more. Gives what was dropped.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn remove_peer(&self, peer: PeerName) -> Result<Vec<TransportAddr>, MeshError> {
+        let removed = ask(&self.0.seats.remove_peer, "link registry", RemovePeer(peer)).await?;
+        for url in &removed {
+            self.forget_peer(url).await?;
+        }
+        Ok(removed)
+    }
+
+    /// The routing table.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn routes(&self) -> Result<Vec<RouteLine>, MeshError> {
+        ask(&self.0.seats.list_routes, "router", ListRoutes).await
+    }
+
+    /// Links, routes and counters of the router.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn router_state(&self) -> Result<RouterState, MeshError> {
+        ask(&self.0.seats.router_state, "router", GetRouterState).await
+    }
+
+    /// What is held for others.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn held(&self) -> Result<HeldSummary, MeshError> {
+        ask(&self.0.seats.held, "store", GetHeld).await
+    }
+
+    /// Announces now rather than at the next interval.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn announce(&self) -> Result<(), MeshError> {
+        ask(&self.0.seats.announce, "router", AnnounceNow).await
+    }
+}
+
+/// A running node. Dropping it leaves the node running; [`RunHandle::shutdown`] drains it.
+#[derive(Debug)]
+pub struct RunHandle {
+    node: MeshNode,
+    running: tree::Running,
+}
+
+impl RunHandle {
+    /// The node.
+    pub fn node(&self) -> &MeshNode {
+        &self.node
+    }
+
+    /// Its state.
+    pub fn health(&self) -> NodeHealth {
+        self.node.health()
+    }
+
+    /// All metrics of this process.
+    pub fn metrics_snapshot(&self) -> MetricsSnapshot {
+        crate::telemetry::snapshot()
+    }
+
+    /// Where the health endpoint listens.
+    pub fn health_addr(&self) -> Option<SocketAddr> {
+        self.running.listening.health
+    }
+
+    /// Where the node listens.
+    pub fn listening(&self) -> &Listening {
+        &self.running.listening
+    }
+
+    /// Begins to drain; [`RunHandle::wait`] tells when it is done. A second call skips ahead.
+    pub fn begin_shutdown(&self, reason: &str) {
+        self.running.begin_shutdown(reason, None);
+    }
+
+    /// What begins a drain from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        self.running.stopper()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// The root of the tree crashed.
+    pub async fn wait(&mut self) -> Result<DrainSummary, MeshError> {
+        self.running.wait().await
+    }
+
+    /// Drains the node and waits for its end.
+    ///
+    /// # Errors
+    /// As [`RunHandle::wait`].
+    pub async fn shutdown(mut self) -> Result<DrainSummary, MeshError> {
+        self.begin_shutdown("requested");
+        self.wait().await
+    }
+}
+
+/// Begins a drain.
+#[derive(Clone)]
+pub struct Stopper {
+    root: actix::Addr<Supervisor>,
+    plan: DrainPlan,
+    begun: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl std::fmt::Debug for Stopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stopper").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+impl Stopper {
+    /// The first call begins, the second skips ahead.
+    pub fn stop(&self, reason: &str, within: Option<Duration>) {
+        if self.begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            self.root.do_send(SkipAhead);
+        } else {
+            let plan = within.map_or(self.plan, DrainPlan::within);
+            self.root.do_send(BeginDrain { reason: reason.to_owned(), plan });
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! What the control socket and the HTTP API ask a node, answered.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::{InboxMessage, MeshNode, Outbound, Stopper};
+use crate::{
+    actors::links::{PeerLine, PeerName},
+    api::{
+        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, MessageId, NodeState, OutboxItem,
+        Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent,
+        SubsystemStatus, Timestamp, Trace, TraceHop,
+    },
+    control::{ReplyTx, Service},
+    http::{ApiQuery, ApiSource},
+    messages::{delivery::ProbeAnswer, lifecycle::DrainSummary, route::RouteLine},
+    proto::{
+        delivery::outbox::{End, Finished, Hold, OutboxLine},
+        health::HealthStatus,
+    },
+    telemetry,
+    transport::{TransportAddr, TransportCapability},
+    wire::{self, Address, MessageUid},
+};
+
+/// Serves the control socket.
+pub(super) struct NodeService {
+    node: MeshNode,
+    stopper: Stopper,
+    ended: watch::Receiver<Option<DrainSummary>>,
+}
+
+impl NodeService {
+    pub(super) fn new(
+        node: MeshNode,
+        stopper: Stopper,
+        ended: watch::Receiver<Option<DrainSummary>>,
+    ) -> Self {
+        Self { node, stopper, ended }
+    }
+
+    async fn serve(&self, request: Request, payload: Bytes, replies: ReplyTx) -> Result<(), ApiError> {
+        let node = &self.node;
+        match request {
+            Request::Status => replies.send(status(node).await?).await?,
+            Request::Peers => {
+                for peer in peers(node).await? {
+                    replies.send(peer).await?;
+                }
+            }
+            Request::Routes { destination } => {
+                let only = match destination {
+                    Some(text) => Some(node.resolve(&text, true).await?),
+                    None => None,
+                };
+                for route in routes(node).await? {
+                    if only.is_none_or(|only| only == route.destination) {
+                        replies.send(route).await?;
+                    }
+                }
+            }
+            Request::Stats => replies.send(Reply::Stats(stats())).await?,
+            Request::Drain { timeout_ms } => {
+                self.stopper.stop("requested", timeout_ms.map(Duration::from_millis));
+                let mut ended = self.ended.clone();
+                let summary = ended
+                    .wait_for(Option::is_some)
+                    .await
+                    .map_err(|_| ApiError::failed("the node's root crashed while it drained"))?
+                    .clone();
+                if let Some(summary) = summary {
+                    replies.send(stopped(&summary)).await?;
+                }
+            }
+            Request::PeerAdd { url } => {
+                let url: TransportAddr = url.parse().map_err(ApiError::usage)?;
+                node.add_peer(url).await.map_err(ApiError::failed)?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PeerRemove { peer } => {
+                self.peer_remove(&peer).await?;
+                replies.send(Done::OK).await?;
+            }
+            Request::Send { to, priority, ttl_ms, wait, file_name } => {
+                let to = node.resolve(&to, false).await?;
+                let message = Outbound {
+                    to,
+                    content: payload,
+                    name: file_name,
+                    ttl: ttl_ms.map(Duration::from_millis),
+                    priority: wire_priority(priority),
+                };
+                let id = node.send(message).await.map_err(ApiError::failed)?;
+                self.answer_send(id, wait, &replies).await?;
+            }
+            Request::Broadcast { ttl_ms, max_hops, file_name } => {
+                let ttl = ttl_ms.map(Duration::from_millis);
+                let id = node.broadcast(payload, file_name, ttl, max_hops).await.map_err(ApiError::failed)?;
+                replies.send(MessageId { id }).await?;
+            }
+            Request::Recv { count, wait, keep } => self.recv(count, wait, keep, &replies).await?,
+            Request::InboxList => {
+                let names = Names::of(node).await?;
+                let mut after = None;
+                loop {
+                    let (messages, next) = node.inbox(after).await.map_err(ApiError::failed)?;
+                    for message in messages {
+                        replies.send(names.item(&message)).await?;
+                    }
+                    after = next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+            }
+            Request::InboxAck { id } => {
+                let message = self.find(id).await?;
+                node.remove_message(&message).await.map_err(ApiError::failed)?;
+                replies.send(Done::OK).await?;
+            }
+            Request::OutboxList => {
+                for line in node.outbox().await.map_err(ApiError::failed)? {
+                    replies.send(outbox_item(&line)).await?;
+                }
+            }
+            Request::OutboxCancel { id } => {
+                if !node.cancel(id).await.map_err(ApiError::failed)? {
+                    return Err(ApiError::failed(format!("no message {id} is in the outbox")));
+                }
+                replies.send(Done::OK).await?;
+            }
+            Request::Trace { destination, timeout_ms } => {
+                let to = node.resolve(&destination, true).await?;
+                replies.send(trace(node, to, Duration::from_millis(timeout_ms)).await?).await?;
+            }
+            Request::Ping { destination, count, interval_ms, timeout_ms } => {
+                let to = node.resolve(&destination, true).await?;
+                for seq in 0..count {
+                    let next = tokio::time::Instant::now() + Duration::from_millis(interval_ms);
+                    replies.send(ping(node, to, seq, Duration::from_millis(timeout_ms)).await?).await?;
+                    if seq.saturating_add(1) < count {
+                        tokio::time::sleep_until(next).await;
+                    }
+                }
+            }
+            Request::Announce => {
+                node.announce().await.map_err(ApiError::failed)?;
+                replies.send(Done::OK).await?;
+            }
+            Request::ContactAdd { name, address } => {
+                let address = node.resolve(&address, true).await?;
+                replies.send(node.add_contact(&name, address).await?).await?;
+            }
+            Request::ContactList => {
+                for contact in node.contacts().await.map_err(ApiError::failed)? {
+                    replies.send(contact).await?;
+                }
+            }
+            Request::ContactRemove { name } => {
+                if !node.remove_contact(&name).await.map_err(ApiError::failed)? {
+                    return Err(ApiError::failed(format!("no contact is called {name:?}")));
+                }
+                replies.send(Done::OK).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn peer_remove(&self, peer: &str) -> Result<(), ApiError> {
+        let node = &self.node;
+        let name = match peer.parse::<TransportAddr>() {
+            Ok(url) => PeerName::Url(url),
+            Err(_) => PeerName::Address(node.resolve(peer, false).await?),
+        };
+        let configured: Vec<TransportAddr> =
+            node.config().transport.peers.iter().filter_map(|p| p.to_string().parse().ok()).collect();
+        let in_config = match &name {
+            PeerName::Url(url) => configured.iter().any(|c| c.same_place(url)),
+            PeerName::Address(address) => {
+                let lines = node.peers().await.map_err(ApiError::failed)?;
+                lines
+                    .iter()
+                    .any(|l| l.address == *address && configured.iter().any(|c| c.same_place(&l.info.remote)))
+            }
+        };
+        if in_config {
+            return Err(ApiError::failed(
+                "this peer stands in the configuration: remove it from `peers` there and restart the node",
+            ));
+        }
+        let removed = node.remove_peer(name).await.map_err(ApiError::failed)?;
+        if removed.is_empty() {
+            return Err(ApiError::failed(format!("{peer} is no peer of this node; see `qpc peers`")));
+        }
+        Ok(())
+    }
+
+    async fn answer_send(&self, id: MessageUid, wait: bool, replies: &ReplyTx) -> Result<(), ApiError> {
+        let ended = self.node.wait_for(id);
+        let hold = self.node.hold_of(id).await.map_err(ApiError::failed)?;
+        let reason = hold.and_then(Hold::reason);
+        let queued = SendOutcome { id, status: DeliveryStatus::Queued, reason, rtt_ms: None, hops: None };
+        replies.send(queued.clone()).await?;
+        if !wait {
+            return Ok(());
+        }
+        // The reason of a wait that runs out is read when it runs out, so it is told as it changes.
+        let mut ended = std::pin::pin!(ended);
+        let mut told = queued;
+        loop {
+            tokio::select! {
+                finished = &mut ended => {
+                    let outcome = match finished.map_err(ApiError::failed)? {
+                        Some(finished) => outcome(&finished),
+                        // It ended between the commit and the question: only a receipt is that fast.
+                        None => SendOutcome { status: DeliveryStatus::Delivered, reason: None, ..told },
+                    };
+                    replies.send(outcome).await?;
+                    return Ok(());
+                }
+                () = tokio::time::sleep(Duration::from_millis(500)) => {
+                    let hold = self.node.hold_of(id).await.map_err(ApiError::failed)?;
+                    let reason = hold.and_then(Hold::reason);
+                    if reason != told.reason {
+                        told.reason = reason;
+                        replies.send(told.clone()).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn recv(
+        &self,
+        count: Option<u64>,
+        wait: bool,
+        keep: bool,
+        replies: &ReplyTx,
+    ) -> Result<(), ApiError> {
+        let node = &self.node;
+        let _taker = node.taker().ok_or_else(|| {
+            ApiError::failed("another `qpc recv` takes messages from this node; end it first")
+        })?;
+        let names = Names::of(node).await?;
+        let mut after = None;
+        let mut taken = 0;
+        while count.is_none_or(|count| taken < count) {
+            let Some(message) = node.next_message(after, wait).await.map_err(ApiError::failed)? else {
+                break;
+            };
+            let content = node.content(&message).await.map_err(ApiError::failed)?;
+            replies.deliver(names.item(&message), content).await?;
+            // The line was written and flushed: only now may it go.
+            if keep {
+                after = Some(message.seq);
+            } else {
+                node.remove_message(&message).await.map_err(ApiError::failed)?;
+            }
+            taken = taken.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    async fn find(&self, id: MessageUid) -> Result<InboxMessage, ApiError> {
+        let mut after = None;
+        loop {
+            let (messages, next) = self.node.inbox(after).await.map_err(ApiError::failed)?;
+            if let Some(found) = messages.into_iter().find(|m| m.id() == id) {
+                return Ok(found);
+            }
+            after = next;
+            if after.is_none() {
+                return Err(ApiError::failed(format!("no message {id} is in the inbox")));
+            }
+        }
+    }
+}
+
+impl Service for NodeService {
+    fn call(
+        self: Arc<Self>,
+        request: Request,
+        payload: Bytes,
+        replies: ReplyTx,
+    ) -> BoxFuture<'static, Result<(), ApiError>> {
+        Box::pin(async move { self.serve(request, payload, replies).await })
+    }
+}
+
+/// Serves `/api/v1/…`.
+pub(super) struct NodeApi(pub(super) MeshNode);
+
+impl ApiSource for NodeApi {
+    fn get(&self, query: ApiQuery) -> BoxFuture<'static, Result<Value, String>> {
+        let node = self.0.clone();
+        Box::pin(async move {
+            let answer = match query {
+                ApiQuery::Status => serde_json::to_value(status(&node).await.map_err(|e| e.to_string())?),
+                ApiQuery::Peers => serde_json::to_value(peers(&node).await.map_err(|e| e.to_string())?),
+                ApiQuery::Routes => serde_json::to_value(routes(&node).await.map_err(|e| e.to_string())?),
+                ApiQuery::Stats => Ok(Value::Object(stats())),
+            };
+            answer.map_err(|e| e.to_string())
+        })
+    }
+}
+
+/// Contact names by address, for lists.
+struct Names(Vec<(String, Address)>);
+
+impl Names {
+    async fn of(node: &MeshNode) -> Result<Self, ApiError> {
+        let contacts = node.contacts().await.map_err(ApiError::failed)?;
+        Ok(Self(contacts.into_iter().map(|c| (c.name, c.address)).collect()))
+    }
+
+    fn item(&self, message: &InboxMessage) -> InboxItem {
+        let from = message.from();
+        InboxItem {
+            id: message.id(),
+            from,
+            from_name: self.0.iter().find(|(_, a)| *a == from).map(|(name, _)| name.clone()),
+            broadcast: message.is_broadcast(),
+            sent_at: Some(Timestamp(message.sent_at_unix_ms())),
+            received_at: Timestamp(message.received_at_unix_ms()),
+            hops: Some(message.hops()),
+            size: message.size(),
+            name: message.name().map(str::to_owned),
+        }
+    }
+}
+
+fn stats() -> serde_json::Map<String, Value> {
+    match serde_json::to_value(telemetry::snapshot()) {
+        Ok(Value::Object(map)) => map,
+        _ => serde_json::Map::new(),
+    }
+}
+
+async fn status(node: &MeshNode) -> Result<Status, ApiError> {
+    let health = node.health();
+    let router = node.router_state().await.map_err(ApiError::failed)?;
+    let held = node.held().await.map_err(ApiError::failed)?;
+    let listening = node.listening();
+    Ok(Status {
+        address: node.address(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        network: node.config().identity.network.clone(),
+        uptime_s: node.uptime().as_secs(),
+        state: state(health.status),
+        subsystems: health
+            .subsystems
+            .iter()
+            .map(|(name, s)| {
+                (name.to_string(), SubsystemStatus { status: state(s.status), detail: s.detail.clone() })
+            })
+            .collect(),
+        peers: router.links as u64,
+        routes: router.routes as u64,
+        stored: held.rows,
+        health: listening.and_then(|l| l.health).map(|a| a.to_string()),
+        listen: listening.map(|l| l.urls.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+    })
+}
+
+fn state(status: HealthStatus) -> NodeState {
+    match status {
+        HealthStatus::Healthy => NodeState::Healthy,
+        HealthStatus::Degraded => NodeState::Degraded,
+        HealthStatus::Draining => NodeState::Draining,
+        HealthStatus::Unhealthy => NodeState::Unhealthy,
+    }
+}
+
+async fn peers(node: &MeshNode) -> Result<Vec<Peer>, ApiError> {
+    Ok(node.peers().await.map_err(ApiError::failed)?.iter().map(peer).collect())
+}
+
+fn peer(line: &PeerLine) -> Peer {
+    Peer {
+        address: Some(line.address),
+        url: line.info.remote.to_string(),
+        transport: line.info.remote.scheme().to_owned(),
+        direction: match line.info.direction {
+            crate::transport::Direction::In => Direction::In,
+            crate::transport::Direction::Out => Direction::Out,
+        },
+        since_s: line.since.as_secs(),
+        rtt_ms: line.stats.rtt.map(ms),
+        tx_frames: line.stats.tx_frames,
+        rx_frames: line.stats.rx_frames,
+        tx_bytes: line.stats.tx_bytes,
+        rx_bytes: line.stats.rx_bytes,
+        capability: match line.info.capability {
+            TransportCapability::Unconstrained => Capability::Unconstrained,
+            TransportCapability::Medium => Capability::Medium,
+            TransportCapability::Constrained => Capability::Constrained,
+            TransportCapability::SeverelyConstrained => Capability::SeverelyConstrained,
+        },
+        rssi_dbm: None,
+        snr_db: None,
+    }
+}
+
+async fn routes(node: &MeshNode) -> Result<Vec<Route>, ApiError> {
+    Ok(node.routes().await.map_err(ApiError::failed)?.iter().map(route).collect())
+}
+
+fn route(line: &RouteLine) -> Route {
+    let route = &line.route;
+    Route {
+        destination: route.destination,
+        next_hop: line.next_hop,
+        hops: route.next_hops.first().map_or(0, |hop| hop.hops),
+        sequence: route.order.1,
+        boot_epoch: route.order.0,
+        expires_s: route.expires_in.as_secs(),
+        capabilities: route.capabilities.names().into_iter().map(str::to_owned).collect(),
+        transport: line.transport.to_owned(),
+        alternatives: route.next_hops.len().saturating_sub(1) as u64,
+        delivered_share: None,
+    }
+}
+
+fn outbox_item(line: &OutboxLine) -> OutboxItem {
+    let state = match (line.hold, line.attempts) {
+        (Hold::InCustody, _) => "in_custody",
+        (Hold::None, 0) => "queued",
+        (Hold::None, _) => "sent",
+        _ => "waiting",
+    };
+    OutboxItem {
+        id: line.uid,
+        to: line.destination,
+        size: line.size,
+        priority: match line.priority {
+            wire::Priority::Low => Priority::Low,
+            wire::Priority::Normal => Priority::Normal,
+            wire::Priority::High => Priority::High,
+            wire::Priority::Critical => Priority::Critical,
+        },
+        attempts: line.attempts,
+        next_retry_s: line.next_retry.map(|d| d.as_secs()),
+        expires_s: line.expires.as_secs(),
+        state: state.to_owned(),
+        reason: line.hold.reason(),
+    }
+}
+
+fn wire_priority(priority: Priority) -> wire::Priority {
+    match priority {
+        Priority::Low => wire::Priority::Low,
+        Priority::Normal => wire::Priority::Normal,
+        Priority::High => wire::Priority::High,
+        Priority::Critical => wire::Priority::Critical,
+    }
+}
+
+fn outcome(finished: &Finished) -> SendOutcome {
+    let (status, reason, rtt_ms, hops) = match finished.end {
+        End::Delivered { rtt, hops } => (DeliveryStatus::Delivered, None, rtt.map(ms), Some(hops)),
+        End::Expired => {
+            (DeliveryStatus::Expired, Some("its time ran out before the receipt came"), None, None)
+        }
+        End::Rejected => (DeliveryStatus::Failed, Some("the destination refused it"), None, None),
+        End::Cancelled => (DeliveryStatus::Failed, Some("cancelled"), None, None),
+    };
+    SendOutcome { id: finished.uid, status, reason: reason.map(str::to_owned), rtt_ms, hops }
+}
+
+/// A drain's end as the command line prints it.
+pub fn stopped(summary: &DrainSummary) -> Stopped {
+    Stopped {
+        event: StoppedEvent::Stopped,
+        reason: summary.reason.clone(),
+        drained: summary.drained,
+        phases: summary.phases.iter().map(|p| PhaseTime { name: p.name.to_owned(), ms: p.ms }).collect(),
+        undelivered_kept: summary.undelivered_kept,
+    }
+}
+
+async fn trace(node: &MeshNode, to: Address, timeout: Duration) -> Result<Trace, ApiError> {
+    let mut answers = node.probe(to, true).await.map_err(ApiError::failed)?;
+    let mut hops: Vec<Option<TraceHop>> = Vec::new();
+    let mut last = None;
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        let complete = last.is_some_and(|last: usize| hops.len() == last && hops.iter().all(Option::is_some));
+        if complete {
+            break;
+        }
+        let Ok(Some(answer)) = tokio::time::timeout_at(deadline, answers.recv()).await else { break };
+        let ProbeAnswer::Hop { address, rtt, reply } = answer else { continue };
+        let place = usize::from(reply.hop);
+        if place == 0 || last.is_some_and(|last| place > last) {
+            continue;
+        }
+        if hops.len() < place {
+            hops.resize(place, None);
+        }
+        if reply.reached && address == to {
+            last = Some(place);
+            hops.truncate(place);
+        }
+        if let Some(slot) = hops.get_mut(place.saturating_sub(1)) {
+            slot.get_or_insert(TraceHop {
+                address: Some(address),
+                rtt_ms: Some(ms(rtt)),
+                transport: Some(reply.transport),
+                snr_db: reply.snr_quarter_db.map(|q| f64::from(q) / 4.0),
+            });
+        }
+    }
+    let silent = TraceHop { address: None, rtt_ms: None, transport: None, snr_db: None };
+    Ok(Trace {
+        destination: to,
+        reached: last.is_some(),
+        hops: hops.into_iter().map(|hop| hop.unwrap_or_else(|| silent.clone())).collect(),
+    })
+}
+
+async fn ping(node: &MeshNode, to: Address, seq: u32, timeout: Duration) -> Result<Pong, ApiError> {
+    let mut answers = node.probe(to, false).await.map_err(ApiError::failed)?;
+    let answer = tokio::time::timeout(timeout, answers.recv()).await;
+    Ok(match answer {
+        Ok(Some(ProbeAnswer::Pong { rtt, hops })) => Pong { seq, rtt_ms: Some(ms(rtt)), hops: Some(hops) },
+        _ => Pong { seq, rtt_ms: None, hops: None },
+    })
+}
+
+fn ms(duration: Duration) -> f64 {
+    // Microseconds are all that a clock is good for.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

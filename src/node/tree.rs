@@ -1,0 +1,604 @@
+//! The composition root: the one file that knows every actor and wires their ways to each other.
+//!
+//! Start order is the order of dependence; a drain walks it backwards, so that the store goes last.
+//!
+//! ```text
+//! root ─┬─ store watch      ends the process when the store fails for good
+//!       ├─ health, http     on an arbiter of their own
+//!       ├─ store            what is held for others
+//!       ├─ delivery         outbox, inbox, receipts
+//!       ├─ router           dedup, routes, forwarding
+//!       ├─ maintenance      key rotation, old records
+//!       └─ transport ─┬─ links       registry, double links
+//!                     ├─ listener…   one a port
+//!                     ├─ dialler…    one a configured peer
+//!                     └─ link…       one a neighbour and transport
+//! ```
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, Arbiter};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Listening, MeshNode, Seats, Stopper, service::NodeService};
+#[cfg(feature = "quic")]
+use crate::transport::{QuicOptions, QuicPort};
+#[cfg(feature = "tcp")]
+use crate::transport::{TcpOptions, TcpPort};
+use crate::{
+    actors::{
+        child::{Child, ChildSpec, RestartIntensity},
+        custody::{CustodyParts, StoreActor},
+        delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        health::{HealthActor, HealthHandle},
+        links::{LinksActor, LinksParts, ResendLinks, listener},
+        mailbox::{self, Seat},
+        maintenance::{MaintenanceActor, MaintenanceParts},
+        router::{AnnounceOrder, RouterActor, RouterParts},
+        supervisor::{StartChild, Supervisor, Tree},
+        transport::LinkParts,
+    },
+    config::{Accept, MeshConfig, Role},
+    control::{ControlServer, location::Fallbacks},
+    crypto::MeshIdentity,
+    error::MeshError,
+    http::{HealthServer, Surface},
+    messages::lifecycle::{DrainPhase, DrainSummary},
+    proto::{
+        delivery::{compose::Sequences, outbox::OutboxConfig},
+        drain::DrainPlan,
+        link::NetworkSecret,
+        router::RouterConfig,
+    },
+    storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
+    transport::{MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
+    wire::{Capabilities, NetworkId},
+};
+
+/// How long clients of the control socket may take to read their last answer.
+const CONTROL_GRACE: Duration = Duration::from_secs(2);
+
+/// Everything a node starts from; consumed by its start.
+pub(crate) struct Prepared {
+    pub(super) config: MeshConfig,
+    pub(super) data_dir: PathBuf,
+    pub(super) identity: Arc<MeshIdentity>,
+    pub(super) network: NetworkId,
+    pub(super) network_secret: Option<NetworkSecret>,
+    pub(super) store_thread: StoreThread,
+    pub(super) store_events: mpsc::UnboundedReceiver<StopReason>,
+    pub(super) blobs: Arc<BlobDir>,
+    pub(super) keys: OwnKeys,
+    pub(super) inbox_grown: watch::Sender<u64>,
+    pub(super) health: HealthHandle,
+    pub(super) seats: Seats,
+    pub(super) transports: Vec<Arc<dyn MeshTransport>>,
+    pub(super) control_socket: bool,
+}
+
+/// A started tree, seen from outside its thread.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(super) listening: Listening,
+    stopper: Stopper,
+    ended: watch::Receiver<Option<Result<DrainSummary, String>>>,
+}
+
+impl Running {
+    pub(super) fn begin_shutdown(&self, reason: &str, within: Option<Duration>) {
+        self.stopper.stop(reason, within);
+    }
+
+    pub(super) fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    pub(super) async fn wait(&mut self) -> Result<DrainSummary, MeshError> {
+        let ended = self.ended.wait_for(Option::is_some).await;
+        match ended.ok().and_then(|summary| summary.clone()) {
+            Some(Ok(summary)) => Ok(summary),
+            Some(Err(why)) => Err(MeshError::Refused(why)),
+            None => Err(MeshError::Stopped("tree of actors")),
+        }
+    }
+}
+
+/// Starts the tree on a thread of its own and returns once every listener is bound.
+pub(super) async fn start(prepared: Prepared, node: MeshNode) -> Result<Running, MeshError> {
+    let (ready, started) = oneshot::channel();
+    let (ended, over) = watch::channel(None);
+    std::thread::Builder::new()
+        .name("qpc-node".into())
+        .spawn(move || {
+            let system = actix::System::new();
+            system.block_on(run(prepared, node, ready, ended));
+        })
+        .map_err(|e| MeshError::Refused(format!("cannot start the node's thread: {e}")))?;
+    let (listening, stopper) = started.await.map_err(|_| MeshError::Stopped("node thread"))??;
+    Ok(Running { listening, stopper, ended: over })
+}
+
+type Ready = oneshot::Sender<Result<(Listening, Stopper), MeshError>>;
+
+async fn run(
+    prepared: Prepared,
+    node: MeshNode,
+    ready: Ready,
+    ended: watch::Sender<Option<Result<DrainSummary, String>>>,
+) {
+    let data_dir = prepared.data_dir.clone();
+    let control_socket = prepared.control_socket;
+    let launched = launch(prepared, &node).await;
+    let mut launched = match launched {
+        Ok(launched) => launched,
+        Err(error) => {
+            // The asker may be gone; then nobody wants to know.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let control = if control_socket {
+        let service = Arc::new(NodeService::new(node, launched.stopper.clone(), launched.tree.ended.clone()));
+        match ControlServer::bind(&data_dir, &Fallbacks::default()) {
+            Ok(server) => Some(server.serve(service)),
+            Err(error) => {
+                let _ = ready.send(Err(MeshError::Refused(error.to_string())));
+                return;
+            }
+        }
+    } else {
+        None
+    };
+    launched.listening.control = control.as_ref().map(|c| c.path().to_owned());
+    launched.health.set_serving();
+    let _ = ready.send(Ok((launched.listening, launched.stopper)));
+
+    let summary = launched.tree.wait().await;
+    if let Some(control) = control {
+        control.stop(CONTROL_GRACE).await;
+    }
+    // Nothing submits any more: what waits is committed, the directory's lock is free after this.
+    let reason = launched.store_thread.close();
+    launched.http_arbiter.stop();
+    let end = match (summary, reason) {
+        (None, _) => Err("the root of the actor tree crashed".to_owned()),
+        (Some(summary), StopReason::Closed) => Ok(summary),
+        (Some(_), StopReason::Failed(error)) => Err(format!("the store failed: {error}")),
+        (Some(_), StopReason::Panicked(panic)) => Err(format!("the store's thread panicked: {panic}")),
+    };
+    ended.send_replace(Some(end));
+}
+
+struct Launched {
+    tree: Tree,
+    listening: Listening,
+    stopper: Stopper,
+    health: HealthHandle,
+    store_thread: StoreThread,
+    http_arbiter: Arbiter,
+}
+
+/// Binds, wires and starts everything, inside a running actor system.
+async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshError> {
+    let Prepared {
+        config,
+        identity,
+        network,
+        network_secret,
+        store_thread,
+        store_events,
+        blobs,
+        keys,
+        inbox_grown,
+        health,
+        seats,
+        transports,
+        ..
+    } = prepared;
+
+    // Everything that can be refused comes before anything runs.
+    let ports = bind(&config, &identity, transports).await?;
+    let http = bind_http(&config, &health, node)?;
+
+    let handle = store_thread.handle();
+    let store: Arc<dyn LocalStore> = Arc::new(handle.clone());
+    let mailboxes: Arc<dyn Mailboxes> = Arc::new(handle);
+    let boot_epoch = store.boot_epoch();
+    let (keys_tx, keys_rx) = watch::channel(Arc::new(keys));
+    let plan = plan(&config);
+    let mut peers = Vec::new();
+    for peer in &config.transport.peers {
+        peers.push(peer.to_string().parse()?);
+    }
+    for (url, _) in node.kv_all(Namespace::Peer).await? {
+        match String::from_utf8_lossy(&url).parse() {
+            Ok(peer) => peers.push(peer),
+            Err(error) => tracing::warn!(%error, "a remembered peer is not dialled"),
+        }
+    }
+
+    let ways = Ways::vacant();
+    let mut tree = Supervisor::root(health.clone());
+    let http_arbiter = Arbiter::new();
+    let mut start = Starter { root: tree.root.clone() };
+
+    start.child(store_watch(store_events)).await?;
+    start.child(health_child(health.clone(), ways.health.clone())).await?;
+    if let Some(server) = http.clone() {
+        let arbiter = http_arbiter.handle();
+        start.child(ChildSpec::permanent("http", move |guard| server.child(&arbiter, guard))).await?;
+    }
+    let custody = CustodyParts {
+        mailboxes,
+        answer: ways.custody_answer.clone(),
+        from_custody: ways.from_custody.clone(),
+        health: ways.health.clone(),
+    };
+    start.child(store_child(custody, ways.clone(), seats.clone())).await?;
+    let delivery = DeliveryParts {
+        identity: identity.clone(),
+        network,
+        boot_epoch,
+        sequences: Sequences::default(),
+        keys: keys_rx.clone(),
+        outbox: OutboxConfig { bytes_max: config.store.outbox_max.0, ..OutboxConfig::default() },
+        store: store.clone(),
+        blobs,
+        originate: ways.originate.clone(),
+        find_key: ways.find_key.clone(),
+        inbox_grown,
+    };
+    start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
+    let router = RouterParts {
+        identity: identity.clone(),
+        network,
+        config: RouterConfig {
+            relay: config.announce.capabilities.contains(&Role::Relay),
+            store: config.announce.capabilities.contains(&Role::Store),
+            origins_max: config.routing.routes_max as usize,
+            announce_interval: config.announce.interval,
+            ..RouterConfig::new(identity.public_key())
+        },
+        capabilities: capabilities(&config),
+        announce_lifetime: config.announce.lifetime,
+        order: Arc::new(AnnounceOrder::new(boot_epoch)),
+        keys: keys_rx,
+        store: store.clone(),
+        deliver: ways.deliver.clone(),
+        destination_up: ways.destination_up.clone(),
+        fate: ways.fate.clone(),
+        key_found: ways.key_found.clone(),
+        hold: ways.hold.clone(),
+        custody_news: ways.custody_news.clone(),
+        health: ways.health.clone(),
+    };
+    start.child(router_child(router, ways.clone(), seats.clone())).await?;
+    let maintenance = MaintenanceParts {
+        identity: identity.clone(),
+        network,
+        keys: keys_tx,
+        store,
+        announce: seats.announce.clone(),
+    };
+    start.child(maintenance_child(maintenance)).await?;
+    let links = LinksParts {
+        identity: identity.clone(),
+        network,
+        network_secret,
+        boot_epoch,
+        transports: ports.manager.clone(),
+        link: LinkParts {
+            own: identity.address(),
+            network,
+            envelopes: ways.envelopes.clone(),
+            announces: ways.announces.clone(),
+            control: ways.control.clone(),
+            egress_full: ways.egress_full.clone(),
+            established: ways.established.clone(),
+            ended: ways.link_ended.clone(),
+        },
+        supervisor: ways.start_child.clone(),
+        new_link: ways.new_link.clone(),
+        link_up: ways.link_up.clone(),
+        link_down: ways.link_down.clone(),
+        health: ways.health.clone(),
+        link_ids: Arc::default(),
+        peers,
+        keepalive: config.transport.keepalive,
+        links_max: config.transport.links_max as usize,
+        accept_any: config.accept() == Accept::Any,
+    };
+    start.child(transport_child(links, ports.listening, ways.clone(), seats)).await?;
+
+    let listening =
+        Listening { urls: ports.urls, health: http.map(|server| server.local_addr()), control: None };
+    let stopper = Stopper { root: tree.root.clone(), plan, begun: Arc::default() };
+    // The root's first report may come before anybody looks; nothing to wait for.
+    tree.ended.mark_unchanged();
+    Ok(Launched { tree, listening, stopper, health, store_thread, http_arbiter })
+}
+
+struct Starter {
+    root: Addr<Supervisor>,
+}
+
+impl Starter {
+    async fn child(&mut self, spec: ChildSpec) -> Result<(), MeshError> {
+        let started = self.root.send(StartChild(spec)).await;
+        started
+            .map_err(|_| MeshError::Stopped("root supervisor"))?
+            .map(|_| ())
+            .map_err(|e| MeshError::Refused(e.to_string()))
+    }
+}
+
+/// Ways between actors.
+#[derive(Clone)]
+struct Ways {
+    health: Seat<crate::messages::health::ReportHealth>,
+    custody_answer: Seat<crate::messages::store::CustodyAnswer>,
+    from_custody: Seat<crate::messages::store::FromCustody>,
+    hold: Seat<crate::messages::store::HoldEnvelopes>,
+    custody_news: Seat<crate::messages::store::CustodyNews>,
+    originate: Seat<crate::messages::delivery::Originate>,
+    find_key: Seat<crate::messages::delivery::FindKeyRecord>,
+    deliver: Seat<crate::messages::delivery::DeliverLocal>,
+    destination_up: Seat<crate::messages::delivery::DestinationUp>,
+    fate: Seat<crate::messages::delivery::PacketFate>,
+    key_found: Seat<crate::messages::delivery::KeyRecordFound>,
+    envelopes: Seat<crate::messages::link::EnvelopesVerified>,
+    announces: Seat<crate::messages::link::AnnounceVerified>,
+    control: Seat<crate::messages::link::LinkControl>,
+    egress_full: Seat<crate::messages::link::EgressFull>,
+    link_up: Seat<crate::messages::link::LinkUp>,
+    link_down: Seat<crate::messages::link::LinkDown>,
+    established: Seat<crate::actors::transport::LinkEstablished>,
+    link_ended: Seat<crate::actors::transport::LinkEnded>,
+    new_link: Seat<crate::actors::links::NewLink>,
+    resend_links: Seat<ResendLinks>,
+    start_child: Seat<StartChild>,
+}
+
+impl Ways {
+    fn vacant() -> Self {
+        Self {
+            health: Seat::vacant(),
+            custody_answer: Seat::vacant(),
+            from_custody: Seat::vacant(),
+            hold: Seat::vacant(),
+            custody_news: Seat::vacant(),
+            originate: Seat::vacant(),
+            find_key: Seat::vacant(),
+            deliver: Seat::vacant(),
+            destination_up: Seat::vacant(),
+            fate: Seat::vacant(),
+            key_found: Seat::vacant(),
+            envelopes: Seat::vacant(),
+            announces: Seat::vacant(),
+            control: Seat::vacant(),
+            egress_full: Seat::vacant(),
+            link_up: Seat::vacant(),
+            link_down: Seat::vacant(),
+            established: Seat::vacant(),
+            link_ended: Seat::vacant(),
+            new_link: Seat::vacant(),
+            resend_links: Seat::vacant(),
+            start_child: Seat::vacant(),
+        }
+    }
+}
+
+/// Publishes an actor in every seat it holds.
+macro_rules! publish {
+    ($address:ident in $($seat:expr),+ $(,)?) => {
+        $($seat.publish($address.clone().recipient());)+
+    };
+}
+
+/// Ends with an error when the store's thread ends for another reason than being told to.
+fn store_watch(events: mpsc::UnboundedReceiver<StopReason>) -> ChildSpec {
+    let events = Arc::new(tokio::sync::Mutex::new(events));
+    ChildSpec::permanent("store watch", move |guard| {
+        let events = events.clone();
+        Ok(Child::task(guard, DrainPhase::Cleanup, move |mut stop| async move {
+            let mut events = events.lock().await;
+            tokio::select! {
+                reason = events.recv() => match reason {
+                    Some(StopReason::Failed(error)) => Err(format!("the store failed: {error}")),
+                    Some(StopReason::Panicked(panic)) => Err(format!("the store panicked: {panic}")),
+                    Some(StopReason::Closed) | None => Err("the store closed early".to_owned()),
+                },
+                _ = stop.wanted() => Ok(()),
+            }
+        }))
+    })
+    // A node without its store must not limp on.
+    .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) })
+}
+
+fn health_child(health: HealthHandle, seat: Seat<crate::messages::health::ReportHealth>) -> ChildSpec {
+    ChildSpec::permanent("health", move |guard| {
+        let address = HealthActor::start(health.clone(), guard);
+        publish!(address in seat);
+        Ok(Child::actor(&address))
+    })
+}
+
+fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
+    ChildSpec::permanent("store", move |guard| {
+        let parts = parts.clone();
+        let address = StoreActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::STORE);
+            StoreActor::new(parts, guard)
+        });
+        publish!(address in ways.hold, ways.custody_news, seats.held);
+        Ok(Child::actor(&address))
+    })
+}
+
+fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
+    ChildSpec::permanent("delivery", move |guard| {
+        let parts = parts.clone();
+        let address = DeliveryActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::DELIVERY);
+            DeliveryActor::new(parts, guard)
+        });
+        publish!(address in
+            ways.deliver, ways.destination_up, ways.fate, ways.key_found,
+            seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
+            seats.cancel, seats.probe,
+        );
+        Ok(Child::actor(&address))
+    })
+}
+
+fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
+    ChildSpec::permanent("router", move |guard| {
+        let parts = parts.clone();
+        let address = RouterActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::ROUTER);
+            RouterActor::new(parts, guard)
+        });
+        publish!(address in
+            ways.envelopes, ways.announces, ways.control, ways.egress_full, ways.link_up, ways.link_down,
+            ways.originate, ways.find_key, ways.custody_answer, ways.from_custody,
+            seats.list_routes, seats.router_state, seats.announce,
+        );
+        // A fresh router knows no links. The registry does; at the first start there is none yet.
+        ways.resend_links.outlet().do_send(ResendLinks);
+        Ok(Child::actor(&address))
+    })
+}
+
+fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
+    ChildSpec::permanent("maintenance", move |guard| {
+        let parts = parts.clone();
+        let address = MaintenanceActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::MAINTENANCE);
+            MaintenanceActor::new(parts, guard)
+        });
+        Ok(Child::actor(&address))
+    })
+}
+
+/// The transport supervisor. Without its registry no link is of use, so a fault of the registry
+/// starts the whole branch anew.
+fn transport_child(
+    parts: LinksParts,
+    listening: Vec<Arc<dyn MeshTransport>>,
+    ways: Ways,
+    seats: Seats,
+) -> ChildSpec {
+    ChildSpec::permanent("transport", move |guard| {
+        let (parts, links_ways, links_seats) = (parts.clone(), ways.clone(), seats.clone());
+        let registry = ChildSpec::permanent("links", move |guard| {
+            let parts = parts.clone();
+            let address = LinksActor::create(move |ctx| {
+                ctx.set_mailbox_capacity(mailbox::SUPERVISOR);
+                LinksActor::new(parts, guard)
+            });
+            publish!(address in
+                links_ways.established, links_ways.link_ended, links_ways.new_link,
+                links_ways.resend_links,
+                links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
+            );
+            Ok(Child::actor(&address))
+        })
+        .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });
+        let mut children = vec![registry];
+        children.extend(listening.iter().map(|port| listener(port.clone(), ways.new_link.clone())));
+        let supervisor = Supervisor::nested("transport", guard, children);
+        ways.start_child.publish(supervisor.clone().recipient());
+        Ok(Child::actor(&supervisor))
+    })
+}
+
+struct Ports {
+    manager: Arc<TransportManager>,
+    /// Ports that accept.
+    listening: Vec<Arc<dyn MeshTransport>>,
+    urls: Vec<TransportAddr>,
+}
+
+/// Opens every port. A scheme that is not listened on gets a port that only dials.
+async fn bind(
+    config: &MeshConfig,
+    identity: &MeshIdentity,
+    own: Vec<Arc<dyn MeshTransport>>,
+) -> Result<Ports, MeshError> {
+    let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der())?;
+    let mut manager = TransportManager::new();
+    let mut listening: Vec<Arc<dyn MeshTransport>> = Vec::new();
+    for url in config.listen_urls() {
+        let at: TransportAddr = url.to_string().parse()?;
+        listening.push(open_port(&at, &tls).await?);
+    }
+    listening.extend(own);
+    let mut urls = Vec::new();
+    for port in &listening {
+        urls.push(port.info().local);
+        manager.add(port.clone());
+    }
+    let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
+    #[cfg(feature = "quic")]
+    if !listens(addr::QUIC) {
+        manager.add(Arc::new(QuicPort::dial_only(&tls, QuicOptions::default())));
+    }
+    #[cfg(feature = "tcp")]
+    if !listens(addr::TCP) {
+        manager.add(Arc::new(TcpPort::dial_only(&tls, TcpOptions::default())));
+    }
+    Ok(Ports { manager: Arc::new(manager), listening, urls })
+}
+
+async fn open_port(at: &TransportAddr, tls: &TlsIdentity) -> Result<Arc<dyn MeshTransport>, TransportError> {
+    Ok(match at.scheme() {
+        #[cfg(feature = "quic")]
+        addr::QUIC => Arc::new(QuicPort::listen(tls, at, QuicOptions::default()).await?),
+        #[cfg(feature = "tcp")]
+        addr::TCP => Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?),
+        scheme => return Err(TransportError::Unsupported { scheme, what: "listen here" }),
+    })
+}
+
+fn bind_http(
+    config: &MeshConfig,
+    health: &HealthHandle,
+    node: &MeshNode,
+) -> Result<Option<HealthServer>, MeshError> {
+    let Some(at) = config.health.listen.addr() else { return Ok(None) };
+    let mut surface = Surface::new(health.clone()).api(Arc::new(super::service::NodeApi(node.clone())));
+    for host in &config.health.hosts {
+        surface = surface.host_name(host.clone());
+    }
+    if config.health.metrics {
+        surface = surface.public_metrics();
+    }
+    let server = HealthServer::bind(at, surface).map_err(|e| MeshError::Refused(e.to_string()))?;
+    Ok(Some(server))
+}
+
+fn plan(config: &MeshConfig) -> DrainPlan {
+    let drain = &config.drain;
+    DrainPlan {
+        notice: DrainPlan::within(drain.draining).notice,
+        draining: drain.draining,
+        persisting: drain.persisting,
+        cleanup: drain.cleanup,
+    }
+}
+
+fn capabilities(config: &MeshConfig) -> Capabilities {
+    let mut bits = 0;
+    for role in &config.announce.capabilities {
+        bits |= match role {
+            Role::Relay => Capabilities::RELAY,
+            Role::Store => Capabilities::STORE,
+            Role::Gateway => Capabilities::GATEWAY,
+        };
+    }
+    if config.announce.constrained {
+        bits |= Capabilities::CONSTRAINED;
+    }
+    Capabilities(bits)
+}

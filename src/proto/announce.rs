@@ -1,0 +1,225 @@
+//! When this node announces itself, and what it passes on of others.
+//!
+//! Its own announce is due at the start, a second after its links changed, and every ten minutes.
+//! Most announces stay near: 8 links, every fourth 32, every sixteenth 128. As long as a mesh is
+//! small, one after a change of links goes all the way, so that it converges at once; a later path
+//! request makes that unnecessary.
+//!
+//! Announces of others go on once each under a budget of the whole node. What is over the budget
+//! waits and goes on as its origin's newest; so do the pages of the table that a new neighbour
+//! gets.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crate::wire::{Address, LinkId, limits::MAX_HOPS_MAX};
+
+/// Time between two announces of this node.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Announces a second that this node passes on, all links together.
+pub const ANNOUNCES_PER_SECOND: u32 = 50;
+
+/// Wait after a change of links, so that links that come together make one announce.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Least time between two announces of this node, whatever its links do.
+const SPACING: Duration = Duration::from_secs(10);
+
+/// Destinations up to which a mesh counts as small.
+const SMALL_MESH: usize = 1000;
+
+/// Origins whose announce may wait to be passed on. A table page at the next link-up, or the
+/// origin's next announce, makes up for one that found no room.
+const WAITING_MAX: usize = 4096;
+
+/// When this node's own announce is due, and how far it goes.
+#[derive(Debug)]
+pub struct AnnounceSchedule {
+    interval: Duration,
+    jitter: u64,
+    made: u64,
+    last: Option<Instant>,
+    next: Instant,
+    links_changed: bool,
+}
+
+impl AnnounceSchedule {
+    /// The first one is due at `now`. `jitter` is random; it takes up to a tenth off each interval,
+    /// so that nodes which started together do not announce together for ever.
+    pub fn new(now: Instant, interval: Duration, jitter: u64) -> Self {
+        Self { interval, jitter, made: 0, last: None, next: now, links_changed: true }
+    }
+
+    /// A link came or went: neighbours should hear of it soon.
+    pub fn links_changed(&mut self, now: Instant) {
+        let earliest = self.last.map_or(now, |last| last + SPACING);
+        self.next = self.next.min(earliest.max(now + SETTLE));
+        self.links_changed = true;
+    }
+
+    /// The hop limit to sign where an announce is due, in a mesh of `destinations`. The next one is
+    /// scheduled by that.
+    pub fn due(&mut self, now: Instant, destinations: usize) -> Option<u8> {
+        if now < self.next {
+            return None;
+        }
+        let by_turn = match self.made {
+            turn if turn.is_multiple_of(16) => MAX_HOPS_MAX,
+            turn if turn.is_multiple_of(4) => 32,
+            _ => 8,
+        };
+        let goes_far = self.links_changed && destinations <= SMALL_MESH;
+        self.links_changed = false;
+        self.made = self.made.saturating_add(1);
+        self.last = Some(now);
+        self.next = now + self.next_interval();
+        Some(if goes_far { MAX_HOPS_MAX } else { by_turn })
+    }
+
+    /// When the next one is due.
+    pub fn next_wake(&self) -> Instant {
+        self.next
+    }
+
+    fn next_interval(&mut self) -> Duration {
+        // One step of a multiplicative generator: nothing here has to be hard to guess.
+        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let thousandths = u32::try_from((self.jitter >> 33) % 100).unwrap_or(0);
+        self.interval.saturating_sub(self.interval * thousandths / 1000)
+    }
+}
+
+/// What is sent next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Send {
+    /// The newest announce of this origin, to every neighbour that did not bring it.
+    Flood(Address),
+    /// The next page entry of the table after this address, to one neighbour.
+    Page(LinkId, Option<Address>),
+}
+
+/// What is to be passed on, under the budget.
+#[derive(Debug)]
+pub struct FloodQueue {
+    allowance: Allowance,
+    waiting: VecDeque<Address>,
+    is_waiting: BTreeSet<Address>,
+    /// Links that are being told the table, with the last address told.
+    pages: BTreeMap<LinkId, Option<Address>>,
+    last_page: Option<LinkId>,
+    refused: u64,
+}
+
+impl FloodQueue {
+    /// Nothing waits and the budget is full.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            allowance: Allowance::new(now, ANNOUNCES_PER_SECOND),
+            waiting: VecDeque::new(),
+            is_waiting: BTreeSet::new(),
+            pages: BTreeMap::new(),
+            last_page: None,
+            refused: 0,
+        }
+    }
+
+    /// Passes `origin`'s newest announce on to everyone.
+    pub fn flood(&mut self, origin: Address) {
+        if self.waiting.len() >= WAITING_MAX {
+            self.refused = self.refused.saturating_add(1);
+        } else if self.is_waiting.insert(origin) {
+            self.waiting.push_back(origin);
+        }
+    }
+
+    /// Tells `link` the table, from the beginning.
+    pub fn tell_table(&mut self, link: LinkId) {
+        self.pages.insert(link, None);
+    }
+
+    /// The link is gone.
+    pub fn link_down(&mut self, link: LinkId) {
+        self.pages.remove(&link);
+    }
+
+    /// Where the table told to `link` goes on; from nowhere when all of it was told.
+    pub fn told(&mut self, link: LinkId, up_to: Option<Address>) {
+        if up_to.is_none() {
+            self.pages.remove(&link);
+        } else if let Some(cursor) = self.pages.get_mut(&link) {
+            *cursor = up_to;
+        }
+    }
+
+    /// What to send now; none where nothing waits or the budget is spent. News come first, then
+    /// each new neighbour in turn.
+    pub fn next(&mut self, now: Instant) -> Option<Send> {
+        if self.is_empty() || !self.allowance.take(now) {
+            return None;
+        }
+        if let Some(origin) = self.waiting.pop_front() {
+            self.is_waiting.remove(&origin);
+            return Some(Send::Flood(origin));
+        }
+        let after = self.last_page.unwrap_or(LinkId(0));
+        let mut rest = self.pages.range(LinkId(after.0.saturating_add(1))..);
+        let (link, cursor) = rest.next().or_else(|| self.pages.first_key_value())?;
+        self.last_page = Some(*link);
+        Some(Send::Page(*link, *cursor))
+    }
+
+    /// True where nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.pages.is_empty()
+    }
+
+    /// When to call [`FloodQueue::next`] again.
+    pub fn next_wake(&self) -> Option<Instant> {
+        (!self.is_empty()).then(|| self.allowance.ready_at())
+    }
+
+    /// Announces that found no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+}
+
+/// So many a second, and as many at once after a quiet second.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    per_second: u32,
+    /// When the allowance would be full again.
+    full_at: Instant,
+}
+
+impl Allowance {
+    pub(super) fn new(now: Instant, per_second: u32) -> Self {
+        Self { per_second: per_second.max(1), full_at: now }
+    }
+
+    /// Takes one where there is one.
+    pub(super) fn take(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.max(now) + self.price();
+        if full_at.saturating_duration_since(now) > Duration::from_secs(1) {
+            return false;
+        }
+        self.full_at = full_at;
+        true
+    }
+
+    /// When there is one.
+    pub(super) fn ready_at(&self) -> Instant {
+        let spare = Duration::from_secs(1).saturating_sub(self.price());
+        self.full_at.checked_sub(spare).unwrap_or(self.full_at)
+    }
+
+    fn price(&self) -> Duration {
+        Duration::from_secs(1) / self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const A: Ingress = Ingress::Link(LinkId(1));
+const B: Ingress = Ingress::Link(LinkId(2));
+
+fn id(n: u32) -> PacketId {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    PacketId(bytes)
+}
+
+fn seen(n: u32, ingress: Ingress, hop_count: u8) -> Sighting {
+    Sighting { packet_id: id(n), ingress, hop_count, retransmit: false, is_destination: false }
+}
+
+fn resent(n: u32, ingress: Ingress) -> Sighting {
+    Sighting { retransmit: true, ..seen(n, ingress, 3) }
+}
+
+#[test]
+fn a_copy_of_a_forwarded_packet_ends_here() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    assert_eq!(dedup.observe(now, &seen(1, A, 3)), Verdict::New);
+    dedup.forwarded(&id(1), Some(LinkId(2)));
+    for (ingress, hop_count) in [(A, 3), (B, 3), (B, 9), (B, 1), (Ingress::Local, 0)] {
+        assert_eq!(dedup.observe(now, &seen(1, ingress, hop_count)), Verdict::Duplicate);
+    }
+    assert_eq!(dedup.observe(now, &seen(2, A, 3)), Verdict::New);
+}
+
+#[test]
+fn nobody_suppresses_a_packet_by_racing_it_with_a_full_hop_count() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    assert_eq!(dedup.observe(now, &seen(1, A, 120)), Verdict::New);
+    // It was not forwarded. The honest copy is, once, and receipts go back its way.
+    assert_eq!(dedup.observe(now, &seen(1, B, 120)), Verdict::Duplicate);
+    assert_eq!(dedup.observe(now, &seen(1, B, 3)), Verdict::Shorter);
+    assert_eq!(dedup.record(&id(1)).unwrap().ingress, B);
+    dedup.forwarded(&id(1), Some(LinkId(3)));
+    assert_eq!(dedup.observe(now, &seen(1, A, 2)), Verdict::Duplicate);
+}
+
+#[test]
+fn resends_pass_from_the_same_link_three_times() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    dedup.observe(now, &seen(1, A, 3));
+    dedup.forwarded(&id(1), Some(LinkId(2)));
+    assert_eq!(dedup.observe(now, &resent(1, B)), Verdict::Duplicate);
+    for _ in 0..RETRANSMITS_MAX {
+        assert_eq!(dedup.observe(now, &resent(1, A)), Verdict::Retransmit);
+    }
+    assert_eq!(dedup.observe(now, &resent(1, A)), Verdict::Duplicate);
+    // One that was never here is simply new.
+    assert_eq!(dedup.observe(now, &resent(2, B)), Verdict::New);
+}
+
+#[test]
+fn at_the_destination_a_resend_counts_from_any_link() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    dedup.observe(now, &seen(1, A, 3));
+    let at_destination = Sighting { is_destination: true, ..resent(1, B) };
+    for _ in 0..RETRANSMITS_MAX {
+        assert_eq!(dedup.observe(now, &at_destination), Verdict::Retransmit);
+    }
+    assert_eq!(dedup.observe(now, &at_destination), Verdict::Duplicate);
+}
+
+#[test]
+fn the_record_says_which_way_a_packet_took() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    assert_eq!(dedup.record(&id(1)), None);
+    dedup.observe(now, &seen(1, A, 0));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None }));
+    dedup.forwarded(&id(1), Some(LinkId(9)));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: Some(LinkId(9)) }));
+    dedup.returned(&id(1));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None }));
+    dedup.observe(now, &seen(2, Ingress::Local, 0));
+    assert_eq!(dedup.record(&id(2)).unwrap().ingress, Ingress::Local);
+    assert_eq!(dedup.age(now + Duration::from_secs(7), &id(2)), Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn memory_is_bounded_and_the_newer_half_is_kept() {
+    let now = Instant::now();
+    let mut dedup = Dedup::with_capacity(now, 1, 1000);
+    for n in 0..10_000 {
+        assert_eq!(dedup.observe(now, &seen(n, A, 0)), Verdict::New);
+        assert!(dedup.len() <= 2000);
+    }
+    for n in 9_000..10_000 {
+        assert_eq!(dedup.observe(now, &seen(n, B, 0)), Verdict::Duplicate);
+    }
+    assert_eq!(dedup.observe(now, &seen(0, B, 0)), Verdict::New);
+}
+
+#[test]
+fn a_quiet_node_remembers_for_ten_minutes_and_forgets_in_twenty() {
+    let start = Instant::now();
+    let at = |s| start + Duration::from_secs(s);
+    let mut dedup = Dedup::new(start, 1);
+    dedup.observe(at(599), &seen(1, A, 0));
+    assert_eq!(dedup.observe(at(1198), &seen(1, B, 0)), Verdict::Duplicate);
+    assert_eq!(dedup.observe(at(1800), &seen(1, B, 0)), Verdict::New);
+}
+
+#[test]
+fn similar_identifiers_spread_over_the_table() {
+    let hasher = KeyedHasher::new(42);
+    let low_bits = |n: u32| hasher.hash_one(id(n)) & 0xfff;
+    let mut buckets = BTreeMap::new();
+    for n in 0..40_960 {
+        *buckets.entry(low_bits(n)).or_insert(0u32) += 1;
+    }
+    // Ten a bucket on average; a hash that ignored some bytes would leave most of them empty.
+    assert!(buckets.len() > 4080, "{}", buckets.len());
+    assert!(buckets.values().all(|n| *n < 40));
+    assert_ne!(KeyedHasher::new(1).hash_one(id(1)), KeyedHasher::new(2).hash_one(id(1)));
+}
+
+/// What the window promises, without any bound on memory or time.
+#[derive(Default)]
+struct Model {
+    packets: BTreeMap<PacketId, ModelEntry>,
+}
+
+struct ModelEntry {
+    ingress: Ingress,
+    egress: Option<LinkId>,
+    lowest: u8,
+    forwarded: bool,
+    resends: u8,
+}
+
+impl Model {
+    fn observe(&mut self, s: &Sighting) -> Verdict {
+        let Some(e) = self.packets.get_mut(&s.packet_id) else {
+            let entry = ModelEntry {
+                ingress: s.ingress,
+                egress: None,
+                lowest: s.hop_count,
+                forwarded: false,
+                resends: 0,
+            };
+            self.packets.insert(s.packet_id, entry);
+            return Verdict::New;
+        };
+        let from_where_it_came = s.ingress == e.ingress || s.is_destination;
+        if s.retransmit && from_where_it_came && e.resends < 3 {
+            e.resends += 1;
+            return Verdict::Retransmit;
+        }
+        if s.hop_count >= e.lowest {
+            return Verdict::Duplicate;
+        }
+        e.lowest = s.hop_count;
+        if e.forwarded {
+            return Verdict::Duplicate;
+        }
+        e.ingress = s.ingress;
+        Verdict::Shorter
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Observe(Sighting),
+    Forwarded(PacketId, Option<LinkId>),
+    Returned(PacketId),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let packet = (0..8u32).prop_map(id);
+    let ingress = (0..4u64).prop_map(|n| if n == 0 { Ingress::Local } else { Ingress::Link(LinkId(n)) });
+    let sighting = (packet.clone(), ingress, 0..6u8, any::<bool>(), any::<bool>()).prop_map(
+        |(packet_id, ingress, hop_count, retransmit, is_destination)| Sighting {
+            packet_id,
+            ingress,
+            hop_count,
+            retransmit,
+            is_destination,
+        },
+    );
+    prop_oneof![
+        4 => sighting.prop_map(Op::Observe),
+        2 => (packet.clone(), proptest::option::of((1..4u64).prop_map(LinkId)))
+            .prop_map(|(p, l)| Op::Forwarded(p, l)),
+        1 => packet.prop_map(Op::Returned),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_window_does_as_its_model(ops in proptest::collection::vec(op(), 1..200), step_ms in 0..1000u64) {
+        let start = Instant::now();
+        let mut dedup = Dedup::new(start, 99);
+        let mut model = Model::default();
+        for (n, op) in ops.into_iter().enumerate() {
+            // At most 200 s: the window is not to forget anything meanwhile.
+            let now = start + Duration::from_millis(step_ms * n as u64);
+            match op {
+                Op::Observe(s) => prop_assert_eq!(dedup.observe(now, &s), model.observe(&s)),
+                Op::Forwarded(packet, egress) => {
+                    dedup.forwarded(&packet, egress);
+                    if let Some(e) = model.packets.get_mut(&packet) {
+                        (e.forwarded, e.egress) = (true, egress);
+                    }
+                }
+                Op::Returned(packet) => {
+                    dedup.returned(&packet);
+                    if let Some(e) = model.packets.get_mut(&packet) {
+                        (e.forwarded, e.egress) = (false, None);
+                    }
+                }
+            }
+            for n in 0..8 {
+                let want = model.packets.get(&id(n));
+                let want = want.map(|e| ForwardRecord { ingress: e.ingress, egress: e.egress });
+                prop_assert_eq!(dedup.record(&id(n)), want);
+            }
+        }
+    }
+}

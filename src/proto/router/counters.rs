@@ -1,0 +1,80 @@
+//! What a router counts.
+
+use crate::proto::table::{Reject, Update};
+
+/// Plain counts since the start; the metrics copy them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Envelopes that came over links.
+    pub received: u64,
+    /// Envelopes of this node's own.
+    pub originated: u64,
+    /// Envelopes that went on over a link; a broadcast counts once a link.
+    pub forwarded: u64,
+    /// Envelopes that were for this node.
+    pub delivered: u64,
+    /// Envelopes given to custody for want of a path.
+    pub to_custody: u64,
+    /// Copies that ended in the dedup window.
+    pub duplicates: u64,
+    /// Resends that were let through.
+    pub retransmits: u64,
+    /// Envelopes at the end of their hop limit.
+    pub hop_limit: u64,
+    /// Envelopes past their lifetime.
+    pub expired: u64,
+    /// Envelopes without a path.
+    pub no_route: u64,
+    /// Envelopes that a link's queue did not take.
+    pub unsent: u64,
+    /// This node's own envelopes that came back.
+    pub own_returned: u64,
+    /// Receipts that went back the way their message came.
+    pub receipts_returned: u64,
+    /// Receipts that went by route.
+    pub receipts_routed: u64,
+    /// Announces that made or renewed a route.
+    pub announces_newer: u64,
+    /// Announces that added or changed a way.
+    pub announces_alternative: u64,
+    /// Announces that changed nothing.
+    pub announces_known: u64,
+    /// Announces older than one seen before.
+    pub announces_stale: u64,
+    /// Announces of the newest order that came after their time.
+    pub announces_expired: u64,
+    /// Announces past their hop limit.
+    pub announces_hop_limit: u64,
+    /// Announces that claimed to come straight from another node than the neighbour.
+    pub announces_not_origin: u64,
+    /// Announces of new origins that the full table refused.
+    pub announces_table_full: u64,
+    /// Announces passed on to neighbours.
+    pub announces_passed_on: u64,
+    /// Announces of this node with a higher order than its own.
+    pub own_order_seen: u64,
+    /// Refusals that were not of a packet this node had sent over that link, and questions over
+    /// their budget.
+    pub control_ignored: u64,
+}
+
+impl Counters {
+    pub(super) fn announce(&mut self, update: Update) {
+        let counter = match update {
+            Update::Newer => &mut self.announces_newer,
+            Update::Alternative => &mut self.announces_alternative,
+            Update::Known => &mut self.announces_known,
+            Update::Rejected(Reject::Stale) => &mut self.announces_stale,
+            Update::Rejected(Reject::Expired) => &mut self.announces_expired,
+            Update::Rejected(Reject::HopLimit) => &mut self.announces_hop_limit,
+            Update::Rejected(Reject::NotTheOrigin) => &mut self.announces_not_origin,
+            Update::Rejected(Reject::TableFull) => &mut self.announces_table_full,
+        };
+        bump(counter);
+    }
+}
+
+/// Adds one.
+pub(super) fn bump(counter: &mut u64) {
+    *counter = counter.saturating_add(1);
+}

@@ -1,0 +1,392 @@
+//! Verification at the edge: what a link received becomes [`Verified`] here, once, or goes no
+//! further.
+//!
+//! Each link's task has a [`Verifier`] of its own. Cores behind it take `Verified<T>` only, and
+//! nothing but this module makes one, so that no path leads around the check. Cheap checks come
+//! first, the signature last, and nothing is remembered of what failed.
+
+mod held;
+
+use std::ops::Deref;
+
+use bytes::Bytes;
+use hashlink::LruCache;
+
+use crate::{
+    crypto::{
+        CryptoError, SignatureInput, SignedType, VerifiedKeyRecord, VerifyKey, compute_address,
+        hash::{prefix, sha256},
+        key_record,
+        merkle::root_from_path,
+    },
+    wire::{
+        Address, Announce, Digest, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId,
+        NodeName, PacketId, Proof, PublicKey, Signature, key_record::SignedKeyRecord,
+    },
+};
+
+pub use held::{HELD_BYTES_MAX, HELD_FOR, HeldForKey, Hold};
+
+/// Decoded keys of sources that a link remembers, 200 bytes each. Decoding one again costs a tenth
+/// of a verification, asking the neighbour for one a round trip.
+pub const KEYS_MAX: usize = 1024;
+
+/// Merkle roots that a link remembers as verified, 150 bytes each. A source's root serves 256
+/// envelopes, which come close together.
+pub const ROOTS_MAX: usize = 1024;
+
+/// Key records that a link remembers as verified. Announces repeat the same one for a week.
+pub const RECORDS_MAX: usize = 256;
+
+/// Something whose signature was checked against the key that its address certifies.
+#[derive(Debug, Clone)]
+pub struct Verified<T>(T);
+
+impl<T> Verified<T> {
+    /// The content, for whoever needs it without the promise.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+/// An envelope that came over a link, or that this node made.
+#[derive(Debug, Clone)]
+pub struct InboundEnvelope {
+    /// Its id, computed.
+    pub packet_id: PacketId,
+    /// Who signed it.
+    pub source: Address,
+    /// The key it was signed with.
+    pub source_key: PublicKey,
+    /// Who it is for; [`Address::BROADCAST`] for everyone.
+    pub destination: Address,
+    /// The envelope itself.
+    pub envelope: Envelope,
+    /// What the link said of it.
+    pub ext: FrameExt,
+}
+
+impl Verified<InboundEnvelope> {
+    /// An envelope that this node signed a moment ago, or that it verified before it wrote it to
+    /// its own store. `packet_id` and the names are the caller's word: nothing is checked.
+    pub fn trusted(packet_id: PacketId, source_key: PublicKey, envelope: Envelope, ext: FrameExt) -> Self {
+        let header = envelope.header();
+        let (source, destination) = (name_to_address(&header.source), name_to_address(&header.destination));
+        Self(InboundEnvelope { packet_id, source, source_key, destination, envelope, ext })
+    }
+
+    /// The same envelope for its next link: the parts that no signature covers are set, and the
+    /// source's key attached or left out.
+    pub(super) fn for_link(mut self, hop_count: u8, ext: FrameExt, attach_key: bool) -> Self {
+        let inner = &mut self.0;
+        inner.ext = ext;
+        inner.envelope.set_hop_count(hop_count);
+        if attach_key {
+            inner.envelope = inner.envelope.with_source_key(inner.source_key);
+        } else if inner.envelope.has_attached_key() {
+            inner.envelope = inner.envelope.without_source_key();
+        }
+        self
+    }
+}
+
+/// An announce that came over a link.
+#[derive(Debug, Clone)]
+pub struct InboundAnnounce {
+    /// Whose it is.
+    pub origin: Address,
+    /// The announce itself.
+    pub announce: Announce,
+    /// The key record it carries, where it carries one.
+    pub key_record: Option<VerifiedKeyRecord>,
+}
+
+/// What became of an envelope.
+#[derive(Debug)]
+pub enum VerifyOutcome {
+    /// Its proof holds.
+    Verified(Verified<InboundEnvelope>),
+    /// Its source's key is not known here: hold it in [`HeldForKey`] and ask the neighbour.
+    KeyNeeded {
+        /// Whose key.
+        source: Address,
+        /// The envelope, for another try.
+        envelope: Envelope,
+        /// What the link said of it.
+        ext: FrameExt,
+    },
+    /// It goes no further.
+    Failed(VerifyError),
+}
+
+/// Why something is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// A source that no node may have.
+    #[error("{0} is a reserved address, no node's")]
+    ReservedSource(Address),
+    /// This node's own envelope came back.
+    #[error("an envelope of this node's own came back")]
+    OwnSource,
+    /// The zero address as a destination.
+    #[error("the destination is the zero address")]
+    ReservedDestination,
+    /// A question or a private message to everyone, or a broadcast to one.
+    #[error("a {kind} envelope may not go to {destination}")]
+    BroadcastKind {
+        /// What it is.
+        kind: &'static str,
+        /// Where it was to go.
+        destination: Address,
+    },
+    /// A broadcast that would be remembered for longer than the dedup windows last.
+    #[error("a broadcast lives for {got_s} s, the limit is {limit_s} s")]
+    BroadcastLifetime {
+        /// Lifetime given.
+        got_s: u32,
+        /// Lifetime allowed.
+        limit_s: u32,
+    },
+    /// A key, signature or address that does not hold.
+    #[error(transparent)]
+    Crypto(#[from] CryptoError),
+    /// A Merkle path outside any tree.
+    #[error("the Merkle path fits no tree")]
+    MerklePath,
+    /// An announce carries a key record other than the one it names.
+    #[error("the announce of {origin} carries a key record that it does not name")]
+    ForeignKeyRecord {
+        /// Whose announce it is.
+        origin: Address,
+    },
+}
+
+impl VerifyError {
+    /// True where the neighbour passed on what it should have refused itself. It is charged for the
+    /// failure.
+    pub fn peer_fault(&self) -> bool {
+        match self {
+            // An echo over a loop of honest nodes.
+            Self::OwnSource => false,
+            Self::Crypto(error) => error.is_peer_fault(),
+            _ => true,
+        }
+    }
+
+    /// Name in metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ReservedSource(_) => "reserved_source",
+            Self::OwnSource => "own_source",
+            Self::ReservedDestination => "reserved_destination",
+            Self::BroadcastKind { .. } => "broadcast_kind",
+            Self::BroadcastLifetime { .. } => "broadcast_lifetime",
+            Self::Crypto(CryptoError::PublicKey { .. }) => "weak_key",
+            Self::Crypto(CryptoError::AddressMismatch { .. }) => "foreign_key",
+            Self::Crypto(CryptoError::Signature { .. }) => "bad_signature",
+            Self::Crypto(_) => "malformed",
+            Self::MerklePath => "merkle_path",
+            Self::ForeignKeyRecord { .. } => "foreign_key_record",
+        }
+    }
+}
+
+/// Checks what one link receives.
+#[derive(Debug)]
+pub struct Verifier {
+    own: Address,
+    input: SignatureInput,
+    keys: LruCache<Address, VerifyKey>,
+    /// Root of a source, and the signature that was checked over it. The signature is compared as
+    /// well: one that nobody checked would fail at the next relay, at our cost.
+    roots: LruCache<(Address, Digest), Signature>,
+    records: LruCache<Digest, VerifiedKeyRecord>,
+}
+
+impl Verifier {
+    /// For a link of the node `own` in `network`.
+    pub fn new(own: Address, network: NetworkId) -> Self {
+        Self {
+            own,
+            input: SignatureInput::new(network),
+            keys: LruCache::new(KEYS_MAX),
+            roots: LruCache::new(ROOTS_MAX),
+            records: LruCache::new(RECORDS_MAX),
+        }
+    }
+
+    /// Checks an envelope.
+    pub fn verify(&mut self, envelope: Envelope, ext: FrameExt) -> VerifyOutcome {
+        let header = envelope.header();
+        let source = name_to_address(&header.source);
+        let destination = name_to_address(&header.destination);
+        match self.check(&envelope, source, destination) {
+            Ok(Some((packet_id, source_key))) => VerifyOutcome::Verified(Verified(InboundEnvelope {
+                packet_id,
+                source,
+                source_key,
+                destination,
+                envelope,
+                ext,
+            })),
+            Ok(None) => VerifyOutcome::KeyNeeded { source, envelope, ext },
+            Err(error) => VerifyOutcome::Failed(error),
+        }
+    }
+
+    /// Checks an announce. One of this node's own passes too: it may show that the node was
+    /// restored from a backup.
+    ///
+    /// # Errors
+    /// A refused key, a signature that does not hold, a key record that is not the named one.
+    pub fn verify_announce(&mut self, announce: Announce) -> Result<Verified<InboundAnnounce>, VerifyError> {
+        let content = &announce.content;
+        let origin = compute_address(&content.public_key);
+        if origin.is_reserved() {
+            return Err(VerifyError::ReservedSource(origin));
+        }
+        if let Some(record) = &announce.key_record {
+            let named = content.key_record_hash;
+            if named.is_none() || named != Some(record_hash8(record)) {
+                return Err(VerifyError::ForeignKeyRecord { origin });
+            }
+        }
+        let known = self.keys.get(&origin).cloned();
+        let key = known.clone().map_or_else(|| VerifyKey::new(&content.public_key), Ok)?;
+        self.input.of(SignedType::Announce, &announce.signed).verify(&key, &announce.signature)?;
+        if known.is_none() {
+            self.keys.insert(origin, key);
+        }
+        let key_record = match &announce.key_record {
+            Some(record) => {
+                let record = self.verify_key_record(record)?;
+                if record.address() != origin {
+                    return Err(VerifyError::ForeignKeyRecord { origin });
+                }
+                Some(record)
+            }
+            None => None,
+        };
+        Ok(Verified(InboundAnnounce { origin, announce, key_record }))
+    }
+
+    /// Checks a key record.
+    ///
+    /// # Errors
+    /// A refused key or a signature that does not hold.
+    pub fn verify_key_record(&mut self, record: &SignedKeyRecord) -> Result<VerifiedKeyRecord, VerifyError> {
+        let digest = sha256(&[&record.signed]);
+        if let Some(held) = self.records.get(&digest)
+            && held.signed().signature == record.signature
+        {
+            return Ok(held.clone());
+        }
+        // A copy of its own, so that a record kept for days holds on to no larger buffer.
+        let own = SignedKeyRecord { signed: Bytes::copy_from_slice(&record.signed), ..record.clone() };
+        let verified = key_record::verify(&mut self.input, &own)?;
+        self.records.insert(digest, verified.clone());
+        Ok(verified)
+    }
+
+    /// Takes a key that the neighbour offered for an address that was asked for.
+    ///
+    /// # Errors
+    /// A key of another address, or one that is refused.
+    pub fn learn_key(&mut self, asked: &Address, key: &PublicKey) -> Result<(), VerifyError> {
+        let key = VerifyKey::of_address(asked, key)?;
+        self.keys.insert(*asked, key);
+        Ok(())
+    }
+
+    /// The packet's id and its source's key; none where that key is unknown.
+    fn check(
+        &mut self,
+        envelope: &Envelope,
+        source: Address,
+        destination: Address,
+    ) -> Result<Option<(PacketId, PublicKey)>, VerifyError> {
+        if source.is_reserved() {
+            return Err(VerifyError::ReservedSource(source));
+        }
+        if source == self.own {
+            return Err(VerifyError::OwnSource);
+        }
+        check_destination(envelope, destination)?;
+
+        let known = self.keys.get(&source).cloned();
+        let key = match (&known, envelope.source_key()) {
+            (Some(key), None) => key.clone(),
+            (Some(key), Some(carried)) if key.public_key() == carried => key.clone(),
+            (_, Some(carried)) => VerifyKey::of_address(&source, &carried)?,
+            (None, None) => return Ok(None),
+        };
+        let signed_type = match envelope.format() {
+            EnvelopeFormat::V1 => SignedType::EnvelopeV1,
+            EnvelopeFormat::V2 => SignedType::EnvelopeV2,
+        };
+        let input = self.input.of(signed_type, envelope.signed());
+        let packet_id = input.packet_id();
+        match envelope.proof() {
+            Proof::Signature(signature) => input.verify(&key, signature)?,
+            Proof::Merkle { root_signature, index, path } => {
+                let root = root_from_path(input.leaf(), *index, path).ok_or(VerifyError::MerklePath)?;
+                if self.roots.get(&(source, root)) != Some(root_signature) {
+                    self.input.of(SignedType::MerkleRoot, root.as_bytes()).verify(&key, root_signature)?;
+                    self.roots.insert((source, root), *root_signature);
+                }
+            }
+        }
+        let source_key = key.public_key();
+        if known.is_none() {
+            self.keys.insert(source, key);
+        }
+        Ok(Some((packet_id, source_key)))
+    }
+}
+
+/// Broadcasts go to everyone and nothing else does: a question to everyone would be answered by
+/// everyone. Kinds of a newer version may go anywhere, since nobody here answers them.
+fn check_destination(envelope: &Envelope, destination: Address) -> Result<(), VerifyError> {
+    let header = envelope.header();
+    if destination == Address::BROADCAST {
+        let limit = Lifetime::TEN_MINUTES;
+        if header.lifetime > limit {
+            let (got_s, limit_s) = (header.lifetime.as_secs(), limit.as_secs());
+            return Err(VerifyError::BroadcastLifetime { got_s, limit_s });
+        }
+    } else if destination.is_reserved() {
+        return Err(VerifyError::ReservedDestination);
+    }
+    let is_known = header.kind.0 <= EnvelopeKind::TRACE_REPLY.0;
+    let fits = (header.kind == EnvelopeKind::BROADCAST) == (destination == Address::BROADCAST);
+    if is_known && !fits {
+        return Err(VerifyError::BroadcastKind { kind: header.kind.name(), destination });
+    }
+    Ok(())
+}
+
+/// The address behind a name. In V1 the broadcast address is a key of all ones, which is no
+/// point of the curve.
+fn name_to_address(name: &NodeName) -> Address {
+    match name {
+        NodeName::Address(address) => *address,
+        NodeName::Key(PublicKey(key)) if *key == [0xff; 32] => Address::BROADCAST,
+        NodeName::Key(key) => compute_address(key),
+    }
+}
+
+/// What announces name a key record by.
+fn record_hash8(record: &SignedKeyRecord) -> [u8; 8] {
+    prefix(&sha256(&[&record.signed]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,415 @@
+//! A disk that fills up or fails: nothing is acknowledged that is not kept, nothing stays of what
+//! was refused, and a full disk is no reason to stop.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use quicprochat_mesh::{
+    storage::{
+        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, HoldRefusal, InboxCommit, LocalOp,
+        LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow,
+        QueueBounds, Seen, StopReason, StoreError, StoreThread, Work, WorkDone, WorkResult, ask_local,
+        faults::{FaultOn, FaultyDisk},
+        space::Space,
+    },
+    wire::{Address, MessageUid, PacketId, TransferTag},
+};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const ALL: PageLimit = PageLimit { rows_max: usize::MAX, bytes_max: usize::MAX };
+
+fn wide(n: u64) -> [u8; 16] {
+    (u128::from(n) + 1).to_be_bytes()
+}
+
+fn inbox_commit(n: u64) -> LocalOp {
+    LocalOp::InboxCommit(InboxCommit {
+        packet_id: PacketId(wide(n)),
+        uid: MessageUid(wide(n)),
+        source: Address([2; 16]),
+        dedup_until_unix_s: 100 + n,
+        entry: vec![n as u8; 500],
+    })
+}
+
+fn outbox_put(n: u64) -> LocalOp {
+    LocalOp::OutboxPut(OutboxRow {
+        uid: MessageUid(wide(n)),
+        destination: Address([1; 16]),
+        created_unix_s: n,
+        expires_unix_s: 100 + n,
+        state: vec![n as u8; 10],
+        body: vec![n as u8; 3000],
+    })
+}
+
+fn hold(n: u64) -> MailOp {
+    MailOp::Hold(HeldRow {
+        packet_id: PacketId(wide(n)),
+        destination: Address([3; 16]),
+        source: Address([2; 16]),
+        ingress: Address([4; 16]),
+        expires_unix_s: 100 + n,
+        held_at_unix_s: n,
+        age_s: 0,
+        frame: Bytes::from(vec![n as u8; 2000]),
+    })
+}
+
+/// A batch that adds, replaces and removes rows of every kind; different for each `n`.
+fn mixed(n: u64) -> Vec<Work> {
+    vec![
+        Work::Local(vec![
+            outbox_put(n),
+            LocalOp::OutboxUpdate { uid: MessageUid(wide(n.saturating_sub(1))), state: vec![7; 20] },
+            LocalOp::OutboxRemove(MessageUid(wide(n.saturating_sub(2)))),
+            inbox_commit(n),
+            LocalOp::InboxRemove(n.saturating_sub(2)),
+            LocalOp::PartialPut(PartialRow {
+                source: Address([2; 16]),
+                tag: TransferTag([5; 16]),
+                until_unix_s: n,
+                state: vec![n as u8; 400],
+            }),
+            LocalOp::KvPut { namespace: Namespace::ReceiverSecret, key: vec![1], value: vec![n as u8; 32] },
+            LocalOp::KvPut { namespace: Namespace::Route, key: n.to_be_bytes().to_vec(), value: vec![1; 60] },
+            LocalOp::Reserve { counter: Counter::Announce, count: 5 },
+            LocalOp::ForgetSeen { now_unix_s: 98 + n, rows_max: 10 },
+        ]),
+        Work::Mail(vec![
+            hold(n),
+            MailOp::Remove(vec![PacketId(wide(n.saturating_sub(3)))]),
+            MailOp::Expire { now_unix_s: 95 + n, rows_max: 10 },
+        ]),
+    ]
+}
+
+/// Everything there is, as answers.
+fn everything() -> Vec<Work> {
+    vec![
+        Work::Local(vec![
+            LocalOp::OutboxPage { after: None, limit: ALL },
+            LocalOp::InboxPage { after: None, limit: ALL },
+            LocalOp::PartialPage { after: None, limit: ALL },
+            LocalOp::KvPage { namespace: Namespace::ReceiverSecret, after: None, limit: ALL },
+            LocalOp::KvPage { namespace: Namespace::Route, after: None, limit: ALL },
+            LocalOp::Counts,
+        ]),
+        Work::Mail(vec![
+            MailOp::Page { destination: Address([3; 16]), after: None, limit: ALL },
+            MailOp::Usage { destination: Some(Address([3; 16])) },
+        ]),
+    ]
+}
+
+fn text(results: Result<Vec<WorkResult>, StoreError>) -> String {
+    format!("{:#?}", results.unwrap())
+}
+
+fn open_on(disk: &FaultyDisk, path: &Path) -> Result<EmbeddedStore, StoreError> {
+    let options = EmbeddedOptions { open_file: disk.opener(), ..EmbeddedOptions::default() };
+    EmbeddedStore::open(DataDir::open(path)?.into(), options)
+}
+
+/// Fills a store and its model with the same batches.
+fn filled(disk: &FaultyDisk, path: &Path) -> (EmbeddedStore, MemEngine) {
+    let (mut store, mut model) = (open_on(disk, path).unwrap(), MemEngine::default());
+    for n in 1..8 {
+        assert_eq!(text(store.commit(&mixed(n))), text(model.commit(&mixed(n))));
+    }
+    (store, model)
+}
+
+/// How many calls of a kind one batch makes, found by failing ever later ones until none fails.
+fn each_failure(on: FaultOn, errno: i32, mut run: impl FnMut(u64) -> bool) {
+    let mut failed = 0;
+    for after in 0.. {
+        if !run(after) {
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 0, "no {on:?} failed with {errno}");
+}
+
+#[test]
+fn a_batch_refused_for_lack_of_space_leaves_nothing_and_the_next_one_goes_through() {
+    // A sync that reports ENOSPC has everything written before it: the batch is there after a
+    // reopen and must be taken back.
+    for on in [FaultOn::Write, FaultOn::SetLen, FaultOn::Sync] {
+        each_failure(on, ENOSPC, |after| {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FaultyDisk::default();
+            let (mut store, mut model) = filled(&disk, &dir.path().join("data"));
+            let mut large = mixed(8);
+            large.extend((100..130).map(|n| Work::Local(vec![outbox_put(n)])));
+            disk.fail(on, after, ENOSPC, false);
+            let result = store.commit(&large);
+            if disk.heal() == 0 {
+                // The batch makes fewer calls than that.
+                result.unwrap();
+                return false;
+            }
+            assert!(matches!(result, Err(StoreError::NoSpace { .. })), "{on:?} {after}: {result:?}");
+            assert_eq!(
+                text(store.commit(&everything())),
+                text(model.commit(&everything())),
+                "{on:?} {after}"
+            );
+            assert_eq!(text(store.commit(&mixed(9))), text(model.commit(&mixed(9))), "{on:?} {after}");
+            // And so it is for whoever opens it next.
+            drop(store);
+            let mut store = open_on(&disk, &dir.path().join("data")).unwrap();
+            assert_eq!(
+                text(store.commit(&everything())),
+                text(model.commit(&everything())),
+                "{on:?} {after}"
+            );
+            true
+        });
+    }
+}
+
+#[test]
+fn while_the_disk_stays_full_everything_is_refused_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let (mut store, mut model) = filled(&disk, &dir.path().join("data"));
+    // The refused batch is on the disk, and taking it back fails as long as the disk is full.
+    disk.fail(FaultOn::Sync, 0, ENOSPC, true);
+    for n in 8..12 {
+        assert!(matches!(store.commit(&mixed(n)), Err(StoreError::NoSpace { .. })), "{n}");
+    }
+    assert!(disk.heal() >= 4);
+    assert_eq!(text(store.commit(&everything())), text(model.commit(&everything())));
+    assert_eq!(text(store.commit(&mixed(8))), text(model.commit(&mixed(8))));
+}
+
+#[test]
+fn after_a_failed_write_or_sync_nothing_is_acknowledged_until_a_restart_which_loses_nothing() {
+    for on in [FaultOn::Write, FaultOn::Sync] {
+        each_failure(on, EIO, |after| {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FaultyDisk::default();
+            let (mut store, mut model) = filled(&disk, &dir.path().join("data"));
+            disk.fail(on, after, EIO, false);
+            let result = store.commit(&mixed(8));
+            if disk.heal() == 0 {
+                result.unwrap();
+                return false;
+            }
+            let e = result.unwrap_err();
+            assert!(matches!(e, StoreError::IoFatal { .. }) && e.is_fatal(), "{on:?} {after}: {e:?}");
+            // The disk is well again, but what it holds is unknown: no further answer.
+            let calls = disk.calls();
+            assert!(store.commit(&mixed(8)).unwrap_err().is_fatal());
+            assert!(store.commit(&everything()).unwrap_err().is_fatal());
+            assert_eq!(disk.calls(), calls, "a dead store touched the disk");
+            drop(store);
+            // The batch may stand or not, as after any crash; whole, and all before it stands.
+            let mut store = open_on(&disk, &dir.path().join("data")).unwrap();
+            let there = text(store.commit(&everything()));
+            let without = text(model.commit(&everything()));
+            model.commit(&mixed(8)).unwrap();
+            let with = text(model.commit(&everything()));
+            assert!(there == without || there == with, "{on:?} {after}: half a batch:\n{there}");
+            true
+        });
+    }
+}
+
+#[test]
+fn a_store_whose_opening_fails_anywhere_opens_when_the_disk_is_well() {
+    for on in [FaultOn::Write, FaultOn::SetLen, FaultOn::Sync] {
+        for errno in [ENOSPC, EIO] {
+            each_failure(on, errno, |after| {
+                let dir = tempfile::tempdir().unwrap();
+                let disk = FaultyDisk::default();
+                disk.fail(on, after, errno, false);
+                let opened = open_on(&disk, &dir.path().join("data"));
+                if disk.heal() == 0 {
+                    opened.unwrap();
+                    return false;
+                }
+                // A failure while closing is nobody's loss; one before is reported.
+                if let Err(e) = opened {
+                    let expected = matches!(e, StoreError::NoSpace { .. } | StoreError::IoFatal { .. });
+                    assert!(expected, "{on:?} {after} {errno}: {e:?}");
+                }
+                let mut store = open_on(&disk, &dir.path().join("data")).unwrap();
+                store.commit(&mixed(1)).unwrap().into_iter().for_each(|result| drop(result.unwrap()));
+                true
+            });
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_disk_stops_the_thread_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let (store, _) = filled(&disk, &dir.path().join("data"));
+    let thread = StoreThread::start(Box::new(store), QueueBounds::default(), Box::new(|_| ())).unwrap();
+    disk.fail(FaultOn::Sync, 0, EIO, true);
+    let refused = ask_local(&thread.handle(), vec![outbox_put(50)]).unwrap().await;
+    assert!(matches!(refused, Err(StoreError::IoFatal { .. })));
+    assert!(matches!(thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
+}
+
+// ---- the reserve -------------------------------------------------------------------------------
+
+#[test]
+fn below_the_reserve_nothing_new_is_taken_and_everything_else_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let nearly_full = Arc::new(AtomicBool::new(false));
+    let full = Arc::clone(&nearly_full);
+    let options = EmbeddedOptions {
+        space: Arc::new(move |_| {
+            let free_bytes = if full.load(Ordering::SeqCst) { (1 << 20) - 1 } else { 1 << 30 };
+            Ok(Space { free_bytes, total_bytes: 16 << 20 })
+        }),
+        ..EmbeddedOptions::default()
+    };
+    let mut store =
+        EmbeddedStore::open(DataDir::open(&dir.path().join("d")).unwrap().into(), options).unwrap();
+    store.commit(&[Work::Local(vec![outbox_put(1), inbox_commit(1)]), Work::Mail(vec![hold(1)])]).unwrap();
+
+    nearly_full.store(true, Ordering::SeqCst);
+    let results = store
+        .commit(&[
+            // Whole or not at all: the removal beside a refused entry does not happen either.
+            Work::Local(vec![LocalOp::OutboxRemove(MessageUid(wide(1))), inbox_commit(2)]),
+            Work::Local(vec![
+                LocalOp::OutboxUpdate { uid: MessageUid(wide(1)), state: vec![1] },
+                LocalOp::Reserve { counter: Counter::Envelope, count: 1 },
+                LocalOp::InboxRemove(1),
+            ]),
+            Work::Mail(vec![hold(1), hold(2), MailOp::Remove(vec![PacketId(wide(1))])]),
+        ])
+        .unwrap();
+    assert!(matches!(
+        &results[0],
+        Err(StoreError::BelowReserve { free_bytes: 1_048_575, reserve_bytes: 1_048_576 })
+    ));
+    match &results[1] {
+        Ok(WorkDone::Local(outcomes)) => assert_eq!(
+            *outcomes,
+            [LocalOutcome::Done, LocalOutcome::Reserved { first: 1, count: 1 }, LocalOutcome::Done]
+        ),
+        other => panic!("{other:?}"),
+    }
+    match &results[2] {
+        Ok(WorkDone::Mail(outcomes)) => assert!(
+            matches!(
+                outcomes.as_slice(),
+                [
+                    MailOutcome::Duplicate,
+                    MailOutcome::Refused(HoldRefusal::Disk(StoreError::BelowReserve { .. })),
+                    MailOutcome::Removed { rows: 1 }
+                ]
+            ),
+            "{outcomes:?}"
+        ),
+        other => panic!("{other:?}"),
+    }
+
+    nearly_full.store(false, Ordering::SeqCst);
+    match store.commit(&[Work::Local(vec![inbox_commit(2), inbox_commit(2)])]).unwrap().remove(0).unwrap() {
+        WorkDone::Local(outcomes) => {
+            assert_eq!(outcomes, [LocalOutcome::Committed { seq: 2 }, LocalOutcome::Seen(Seen::Packet)]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+// ---- a volume that is really full --------------------------------------------------------------
+
+const ON_TMPFS: &str = "QPC_TEST_SMALL_VOLUME";
+/// The child's way to say that this system lets nobody mount anything.
+const NOT_PERMITTED: i32 = 77;
+
+#[test]
+fn a_small_volume_fills_up_refuses_and_recovers() {
+    if let Some(path) = std::env::var_os(ON_TMPFS) {
+        return fill_and_free(Path::new(&path));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // A mount name space of its own, so that the mount ends with the child.
+    let script = r#"mount -t tmpfs -o size=4m,mode=0700 tmpfs "$1" || exit 77; shift; exec "$@""#;
+    let run = |flags: &str| {
+        Command::new("unshare")
+            .args([flags, "sh", "-c", script, "sh"])
+            .arg(dir.path())
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "a_small_volume_fills_up_refuses_and_recovers", "--nocapture"])
+            .env(ON_TMPFS, dir.path())
+            .status()
+    };
+    let permitted = ["-m", "-Urm"].iter().find_map(|flags| match run(flags) {
+        Ok(status) if status.code() == Some(NOT_PERMITTED) || status.code() == Some(1) => None,
+        Ok(status) => Some(status),
+        Err(_) => None,
+    });
+    match permitted {
+        Some(status) => assert!(status.success(), "{status}"),
+        // The faulty disk above shows the same at every call; only the real volume is missing.
+        None => println!("not measured: this system lets tests mount no file system"),
+    }
+}
+
+fn fill_and_free(volume: &Path) {
+    // Without the reserve, so that the engine itself runs into the end of the volume.
+    let options = || EmbeddedOptions {
+        space: Arc::new(|_| Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX })),
+        ..EmbeddedOptions::default()
+    };
+    let path = volume.join("data");
+    let open = || EmbeddedStore::open(DataDir::open(&path).unwrap().into(), options()).unwrap();
+    let ballast = volume.join("ballast");
+    std::fs::write(&ballast, vec![1u8; 1 << 20]).unwrap();
+    let mut store = open();
+    let mut kept = BTreeSet::new();
+    let mut refused = 0;
+    for n in 0..2000 {
+        match store.commit(&[Work::Local(vec![outbox_put(n)])]) {
+            Ok(results) => {
+                results.into_iter().for_each(|result| drop(result.unwrap()));
+                kept.insert(wide(n));
+            }
+            Err(StoreError::NoSpace { .. }) => refused += 1,
+            Err(e) => panic!("{e:?}"),
+        }
+        if refused == 20 {
+            break;
+        }
+    }
+    assert_eq!(refused, 20, "the volume never filled up");
+    let there = |store: &mut EmbeddedStore| -> BTreeSet<[u8; 16]> {
+        let work = Work::Local(vec![LocalOp::OutboxPage { after: None, limit: ALL }]);
+        match store.commit(&[work]).unwrap().remove(0).unwrap() {
+            WorkDone::Local(outcomes) => match outcomes.as_slice() {
+                [LocalOutcome::Outbox(page)] => page.rows.iter().map(|row| *row.uid.as_bytes()).collect(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+    };
+    std::fs::remove_file(&ballast).unwrap();
+    assert_eq!(there(&mut store), kept, "what was acknowledged, and only that");
+    store.commit(&[Work::Local(vec![outbox_put(5000)])]).unwrap();
+    kept.insert(wide(5000));
+    drop(store);
+    assert_eq!(there(&mut open()), kept);
+    println!("kept {} and refused {refused} on a full volume", kept.len());
+}
