@@ -266,7 +266,8 @@ async fn error_of(link: &mut Link) -> TransportError {
 async fn a_peer_that_breaks_the_framing_over_tcp_is_cut_with_the_reason() {
     let port = tcp_port(TcpOptions::default()).await;
     let too_large = u16::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
-    let faults: [(&[u8], fn(&TransportError) -> bool, bool); 3] = [
+    type IsExpected = fn(&TransportError) -> bool;
+    let faults: [(&[u8], IsExpected, bool); 3] = [
         (&too_large, |e| matches!(e, TransportError::FrameTooLarge { from_peer: true, .. }), true),
         (&[0, 0], |e| matches!(e, TransportError::EmptyFrame { from_peer: true }), true),
         // Torn, then gone: that is a broken connection, nobody's fault.
