@@ -28,10 +28,7 @@ use crate::{
     },
     telemetry,
     transport::{CloseCode, LinkReceiver, LinkSender, TransportError},
-    wire::{
-        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass,
-        handshake::CloseReason,
-    },
+    wire::{Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass},
 };
 
 /// Signatures checked before other tasks of the thread get their turn: about 0.3 ms.
@@ -56,7 +53,7 @@ const ANNOUNCES_PER_S: u64 = 200;
 pub struct SharedEgress {
     queues: Mutex<Egress>,
     wake: Notify,
-    closing: Mutex<Option<CloseReason>>,
+    closing: Mutex<Option<String>>,
 }
 
 impl SharedEgress {
@@ -79,8 +76,8 @@ impl SharedEgress {
     }
 
     /// Lets the writer finish what is queued, close the medium with `reason` and end.
-    pub fn close(&self, reason: CloseReason) {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    pub fn close(&self, reason: &str) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         self.wake.notify_one();
     }
 
@@ -88,8 +85,8 @@ impl SharedEgress {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(out)
     }
 
-    fn closing(&self) -> Option<CloseReason> {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn closing(&self) -> Option<String> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -199,7 +196,7 @@ impl Reader {
                 if !has_hello {
                     if early.len() > EARLY_FRAMES_MAX {
                         self.fault("data before hello");
-                        return TransportError::LinkClosed;
+                        return TransportError::Protocol { detail: "data before hello" };
                     }
                     established = Some(wait);
                     continue;
@@ -440,8 +437,7 @@ impl Writer {
         loop {
             let Some(class) = self.egress.take(&mut frames) else {
                 if let Some(reason) = self.egress.closing() {
-                    let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
-                    self.tx.close(CloseCode(code), reason.name()).await;
+                    self.tx.close(CloseCode::NORMAL, &reason).await;
                     return;
                 }
                 self.egress.wake.notified().await;

@@ -25,7 +25,7 @@ use super::{
     child::{Child, ChildSpec},
     mailbox::{self, Outlet, Seat},
     supervisor::StartChild,
-    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor, label},
+    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor},
 };
 use crate::{
     clock,
@@ -242,16 +242,13 @@ impl LinksActor {
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
         let (peer, peer_key) = (entry.peer, entry.peer_key);
-        let scheme = label(entry.info.remote.scheme());
+        let scheme = entry.info.remote.scheme();
         let new_facts = facts(entry, message.hello.boot_epoch, now);
         let rivals: Vec<LinkId> = self
             .links
             .iter()
             .filter(|(id, e)| {
-                **id != message.link
-                    && e.up.is_some()
-                    && e.peer == peer
-                    && label(e.info.remote.scheme()) == scheme
+                **id != message.link && e.up.is_some() && e.peer == peer && e.info.remote.scheme() == scheme
             })
             .map(|(id, _)| *id)
             .collect();
@@ -349,8 +346,7 @@ impl LinksActor {
 
     fn count(&self) {
         for scheme in ["quic", "tcp", "mem"] {
-            let up =
-                self.links.values().filter(|e| e.up.is_some() && label(e.info.remote.scheme()) == scheme);
+            let up = self.links.values().filter(|e| e.up.is_some() && e.info.remote.scheme() == scheme);
             metrics::gauge!(telemetry::LINKS, "transport" => scheme).set(up.count() as f64);
         }
     }
@@ -472,7 +468,7 @@ impl Handler<ResendLinks> for LinksActor {
                 peer: entry.peer,
                 peer_key: entry.peer_key,
                 hello: up.hello.clone(),
-                transport: label(entry.info.remote.scheme()),
+                transport: entry.info.remote.scheme(),
                 outlet: up.outlet.clone(),
             });
         }
@@ -481,11 +477,11 @@ impl Handler<ResendLinks> for LinksActor {
 
 /// True for private, link-local and loopback addresses.
 fn is_near(remote: &TransportAddr) -> bool {
-    // Media without IP addresses reach whom they reach.
-    let Some(at) = remote.socket_addr() else { return true };
-    match at.ip().to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    // What was accepted has an address; media inside the process have none and are near.
+    match remote.socket_addr().map(|at| at.ip()) {
+        Some(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        None => true,
     }
 }
 
@@ -543,10 +539,7 @@ impl Handler<AddPeer> for LinksActor {
         if self.draining {
             return Err(MeshError::Draining);
         }
-        let schemes = self.parts.transports.schemes();
-        if !schemes.contains(message.0.scheme()) {
-            return Err(TransportError::NoPort { url: message.0, have: schemes }.into());
-        }
+        self.parts.transports.check(&message.0)?;
         self.dial(message.0);
         Ok(())
     }

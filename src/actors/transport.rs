@@ -33,7 +33,7 @@ use crate::{
         verify::Verifier,
     },
     telemetry,
-    transport::{Link, LinkInfo, Scheme},
+    transport::{Link, LinkInfo},
     wire::{
         Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
@@ -174,7 +174,7 @@ impl TransportActor {
     ) -> Self {
         Self {
             id,
-            transport: label(medium.info.remote.scheme()),
+            transport: medium.info.remote.scheme(),
             info: medium.info.clone(),
             session: Session::new(config, clock::now(), nonce),
             medium: Some(medium),
@@ -238,7 +238,7 @@ impl TransportActor {
         }
         self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.go = None;
-        self.egress.close(reason);
+        self.egress.close(reason.name());
         // Stops when the writer has closed the medium (`WriterDone`), or here.
         ctx.run_later(CLOSE_WITHIN, Self::stop);
     }
@@ -413,15 +413,5 @@ impl Handler<Drain> for TransportActor {
                 self.step(link::Input::Close(CloseReason::Shutdown, "the node is stopping".into()), ctx);
             }
         }
-    }
-}
-
-/// Name of a medium in metrics and lists: a fixed set, whatever a program brings along.
-pub fn label(scheme: &Scheme) -> &'static str {
-    match scheme.as_str() {
-        "quic" => "quic",
-        "tcp" => "tcp",
-        "mem" | "mem-shared" => "mem",
-        _ => "other",
     }
 }

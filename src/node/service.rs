@@ -384,7 +384,7 @@ fn peer(line: &PeerLine) -> Peer {
     Peer {
         address: Some(line.address),
         url: line.info.remote.to_string(),
-        transport: line.info.remote.scheme().to_string(),
+        transport: line.info.remote.scheme().to_owned(),
         direction: match line.info.direction {
             crate::transport::Direction::In => Direction::In,
             crate::transport::Direction::Out => Direction::Out,

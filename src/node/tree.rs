@@ -21,6 +21,10 @@ use actix::{Actor, Addr, Arbiter};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Listening, MeshNode, Seats, Stopper, service::NodeService};
+#[cfg(feature = "quic")]
+use crate::transport::{QuicOptions, QuicPort};
+#[cfg(feature = "tcp")]
+use crate::transport::{TcpOptions, TcpPort};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -47,10 +51,7 @@ use crate::{
         router::RouterConfig,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{
-        MeshTransport, QuicOptions, QuicPort, Scheme, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
-        TransportError, TransportManager,
-    },
+    transport::{MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
     wire::{Capabilities, NetworkId},
 };
 
@@ -536,32 +537,28 @@ async fn bind(
     let mut urls = Vec::new();
     for port in &listening {
         urls.push(port.info().local);
-        manager.register(port.clone());
+        manager.add(port.clone());
     }
     let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
     #[cfg(feature = "quic")]
-    if !listens(Scheme::QUIC) {
-        manager.register(Arc::new(QuicPort::dial_only(&tls, QuicOptions::default())));
+    if !listens(addr::QUIC) {
+        manager.add(Arc::new(QuicPort::dial_only(&tls, QuicOptions::default())));
     }
     #[cfg(feature = "tcp")]
-    if !listens(Scheme::TCP) {
-        manager.register(Arc::new(TcpPort::dial_only(&tls, TcpOptions::default())));
+    if !listens(addr::TCP) {
+        manager.add(Arc::new(TcpPort::dial_only(&tls, TcpOptions::default())));
     }
     Ok(Ports { manager: Arc::new(manager), listening, urls })
 }
 
 async fn open_port(at: &TransportAddr, tls: &TlsIdentity) -> Result<Arc<dyn MeshTransport>, TransportError> {
-    match at.scheme() {
+    Ok(match at.scheme() {
         #[cfg(feature = "quic")]
-        scheme if *scheme == Scheme::QUIC => {
-            Ok(Arc::new(QuicPort::listen(tls, at, QuicOptions::default()).await?))
-        }
+        addr::QUIC => Arc::new(QuicPort::listen(tls, at, QuicOptions::default()).await?),
         #[cfg(feature = "tcp")]
-        scheme if *scheme == Scheme::TCP => {
-            Ok(Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?))
-        }
-        _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
-    }
+        addr::TCP => Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?),
+        scheme => return Err(TransportError::Unsupported { scheme, what: "listen here" }),
+    })
 }
 
 fn bind_http(
