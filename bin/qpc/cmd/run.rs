@@ -51,6 +51,10 @@ pub struct Args {
     /// Look for nodes on the local network also with --listen
     #[arg(long)]
     discover: bool,
+
+    /// Drain when stdin closes, so that the node does not outlive the program that started it
+    #[arg(long)]
+    until_stdin_closes: bool,
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
@@ -85,7 +89,7 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         note("warning: the seed of this identity was on a command line; use it for tests only");
     }
 
-    let stop = signals()?;
+    let stop = signals(args.until_stdin_closes)?;
     let record = cx.data_dir.join(health::RECORD_NAME);
     let ready = announce_ready(cx.out.json, record.clone());
     let stopped =
@@ -140,9 +144,9 @@ pub fn tell_stopped(stopped: &Stopped) -> String {
     )
 }
 
-/// One item a signal, for as long as the process lives. The thread is its own, so that a node that
-/// hangs still hears the second signal.
-fn signals() -> Result<mpsc::UnboundedReceiver<()>, Failure> {
+/// One item a signal, for as long as the process lives, and one for the end of stdin where that is
+/// wanted. The threads are their own, so that a node that hangs still hears the second signal.
+fn signals(watch_stdin: bool) -> Result<mpsc::UnboundedReceiver<()>, Failure> {
     let failed = |e: std::io::Error| ApiError::failed(format!("cannot listen for signals: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let guard = runtime.enter();
@@ -151,6 +155,15 @@ fn signals() -> Result<mpsc::UnboundedReceiver<()>, Failure> {
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     drop(guard);
     let (tx, rx) = mpsc::unbounded_channel();
+    if watch_stdin {
+        let closed = tx.clone();
+        let watch = move || {
+            // An error is an end as well. Nobody listens where the node is gone already.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = closed.send(());
+        };
+        std::thread::Builder::new().name("stdin".into()).spawn(watch).map_err(failed)?;
+    }
     let listen = move || {
         runtime.block_on(async {
             loop {
