@@ -55,8 +55,8 @@ use crate::{
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
         limits::{
-            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX,
-            RECEIPT_BITMAPS_MAX, RECEIPT_IDS_MAX,
+            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
+            RECEIPT_IDS_MAX,
         },
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},
@@ -270,7 +270,7 @@ impl DeliveryActor {
             (_, None) => return None,
         }
         .encode();
-        let wanted = wanted(record, EnvelopeKind::MESSAGE);
+        let wanted = wanted(record, EnvelopeKind::MESSAGE, self.parts.outbox.max_hops);
         match self.composer.sealed(now, &mut random::os_rng(), &wanted, &key, &plaintext) {
             Ok(composed) => Some((*t, composed)),
             Err(error) => {
@@ -338,7 +338,7 @@ impl DeliveryActor {
 
     fn make_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Composed)> {
         let record = self.outbox.record(&job.transmit.uid)?;
-        let wanted = wanted(record, EnvelopeKind::CHUNK);
+        let wanted = wanted(record, EnvelopeKind::CHUNK, self.parts.outbox.max_hops);
         let chunk = Chunk { tag: job.tag, index: job.index, total: job.total, ciphertext: bytes };
         match self.composer.open(&wanted, &chunk.encode()) {
             Ok(composed) => Some((job.transmit, composed)),
@@ -873,14 +873,14 @@ fn count_refused(reason: &'static str) {
     metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => reason).increment(1);
 }
 
-fn wanted(record: &OutboxRecord, kind: EnvelopeKind) -> Wanted {
+fn wanted(record: &OutboxRecord, kind: EnvelopeKind, max_hops: u8) -> Wanted {
     Wanted {
         kind,
         priority: record.priority(),
         destination: record.destination,
         created_unix_s: record.created_unix_s(),
         lifetime: record.lifetime(),
-        max_hops: MAX_HOPS_MAX,
+        max_hops,
     }
 }
 

@@ -6,7 +6,7 @@ mod page;
 use std::time::{Duration, Instant};
 
 use clap::value_parser;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use quicprochat_mesh::{
     api::{
         ApiError, DeliveryStatus, ErrorClass, MessageId, Priority, Request, Route, SendOutcome, Status, Trace,
@@ -76,8 +76,8 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         return Err(failure);
     }
     told?;
-    let clean = drained?;
-    page.section(format!("{clean} nodes drained and stopped; {} removed.", folder.path().display()))
+    let nodes = drained?;
+    page.section(format!("{nodes} nodes drained and stopped; {} removed.", folder.path().display()))
 }
 
 /// The story.
@@ -320,21 +320,18 @@ fn tell_delivered(page: &Page, to: &Node, outcome: &SendOutcome) -> Result<(), F
     )
 }
 
-/// Stops all, the last first, so that none sees its neighbours vanish before its own end.
+/// Stops all at once.
 async fn drain(line: &mut [Node]) -> Result<usize, Failure> {
-    let mut clean = 0usize;
-    let mut worst = Ok(());
-    for node in line.iter_mut().rev() {
-        match node.stop().await {
-            Ok(Some(stopped)) if stopped.drained => clean = clean.saturating_add(1),
-            Ok(Some(_)) => {
-                worst = Err(ApiError::failed(format!("{} did not drain in time", node.name)).into());
-            }
-            Ok(None) => worst = Err(ApiError::failed(format!("{} ended without a word", node.name)).into()),
-            Err(failure) => worst = Err(failure),
+    let ended = join_all(line.iter_mut().map(|node| async move {
+        match node.stop().await? {
+            Some(stopped) if stopped.drained => Ok(()),
+            Some(_) => Err(ApiError::failed(format!("{} did not drain in time", node.name)).into()),
+            None => Err(ApiError::failed(format!("{} ended without a word", node.name)).into()),
         }
-    }
-    worst.map(|()| clean)
+    }));
+    let ended = ended.await;
+    let nodes = ended.len();
+    ended.into_iter().collect::<Result<Vec<()>, Failure>>().map(|_| nodes)
 }
 
 fn late(deadline: Instant, why: impl FnOnce() -> String) -> Result<(), Failure> {

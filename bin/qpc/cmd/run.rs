@@ -48,17 +48,12 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     network_secret_file: Option<PathBuf>,
 
-    /// Look for nodes on the local network also with --listen
-    #[arg(long)]
-    discover: bool,
-
     /// Drain when stdin closes, so that the node does not outlive the program that started it
     #[arg(long)]
     until_stdin_closes: bool,
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
-    let discover = if args.discover { vec!["true".to_owned()] } else { vec![] };
     // A path on the command line is relative to where the person is, one in the file to the file's
     // directory.
     let secret = match args.network_secret_file {
@@ -79,7 +74,6 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             "network_secret_file",
             secret.iter().map(|p| p.display().to_string()).collect(),
         )
-        .flag("--discover", "transport.discover", discover)
         .load()?;
     for warning in &loaded.warnings {
         note(format!("warning: {warning}"));
