@@ -1,5 +1,60 @@
 //! QuicProChat Mesh: a peer-to-peer node that carries signed, end-to-end encrypted messages over
-//! QUIC, TCP and radio, hop by hop, with no server that owns the network.
+//! QUIC and TCP, hop by hop, with no server that owns the network.
+//!
+//! A node is built with [`MeshNodeBuilder`] and used through [`MeshNode`] and [`RunHandle`]; that
+//! it is a tree of actors inside is nothing its user has to know. Two nodes in one program, over
+//! TCP on this machine:
+//!
+//! ```
+//! use std::time::Duration;
+//! use quicprochat_mesh::{MeshConfig, MeshNode, MeshNodeBuilder, Outbound, RunHandle};
+//!
+//! async fn start(dir: &std::path::Path, peers: &str) -> Result<RunHandle, quicprochat_mesh::MeshError> {
+//!     let config = MeshConfig::from_toml(&format!(
+//!         "[transport]\nlisten = ['tcp://127.0.0.1:0']\npeers = [{peers}]\n[health]\nlisten = 'off'\n"
+//!     ))?;
+//!     MeshNodeBuilder::new().config(config).data_dir(dir).build().await?.run().await
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (anna_dir, bert_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
+//! # let (anna_dir, bert_dir) = (anna_dir.path(), bert_dir.path());
+//! let bert = start(bert_dir, "").await?;
+//! // The pin behind # refuses any other identity at that place.
+//! let bert_url = format!("'{}#{}'", bert.listening().urls[0], bert.node().address());
+//! let anna = start(anna_dir, &bert_url).await?;
+//!
+//! // On Anna's disk when `send` returns; it goes out as soon as there is a way.
+//! let id = anna.node().send(Outbound::new(bert.node().address(), "hello")).await?;
+//! // Bert's signed receipt is back when this returns.
+//! let end = tokio::time::timeout(Duration::from_secs(60), anna.node().wait_for(id)).await??;
+//! println!("{end:?}");
+//!
+//! let (message, content) = bert.node().receive().await?;
+//! assert_eq!((message.from(), &content[..]), (anna.node().address(), &b"hello"[..]));
+//! anna.shutdown().await?;
+//! bert.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Modules
+//!
+//! From the bytes up: [`wire`] (formats), [`crypto`] (keys, signatures, seals), [`proto`] (every
+//! decision, without IO, clocks or randomness of its own), [`transport`] and [`storage`] (IO),
+//! [`messages`] and [`actors`] (thin shells around the cores), [`node`] (what wires them).
+//! `ARCHITECTURE.md` tells the whole; `docs/protocol.md` is the specification of the wire.
+//!
+//! # Names that are not here yet
+//!
+//! The library of the system before this one also had `MeshRouter`, `AnnounceDedup`,
+//! `create_announce`, `process_received_announce`, `process_incoming`, `gc`,
+//! `BackpressureController`, `DutyCycleTracker`, `PersistentRoutingTable`,
+//! `PersistentMessageStore`, `ShutdownCoordinator` with `TaskGuard` and `ConnectionDrainer`, and
+//! the builder's `fapp_relay`, `fapp_patient` and `fapp_therapist`. They come with the parts they
+//! belong to: alternatives in routing, radio, user hooks in a drain, and FAPP. `CryptoConfig`
+//! comes with the first thing about keys that one may choose.
 
 pub mod actors;
 pub mod api;
@@ -18,3 +73,24 @@ pub mod telemetry;
 pub mod testing;
 pub mod transport;
 pub mod wire;
+
+pub use config::{
+    AnnounceConfig, ConfigError, DrainConfig, HealthConfig, IdentityConfig, LoggingConfig, MeshConfig,
+    RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
+};
+pub use crypto::{CryptoError, MeshIdentity, compute_address};
+pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
+pub use http::HealthServer;
+pub use node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle};
+pub use proto::{
+    health::{HealthStatus, NodeHealth},
+    limit::TokenBucket,
+    table::RoutingTable,
+};
+pub use storage::StoreError;
+pub use telemetry::{MetricsSnapshot, prometheus_text};
+pub use transport::{
+    CryptoMode, MeshTransport, TransportAddr, TransportCapability, TransportError, TransportInfo,
+    TransportManager,
+};
+pub use wire::{Announce as MeshAnnounce, MeshEnvelope, MeshEnvelopeV2};

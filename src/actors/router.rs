@@ -305,6 +305,7 @@ impl RouterActor {
     }
 
     fn make_announce(&mut self, max_hops: u8) -> Announce {
+        let max_hops = max_hops.min(self.parts.config.announce_max_hops);
         let (boot_epoch, sequence) = self.parts.order.next();
         let keys = self.parts.keys.borrow().clone();
         let content = AnnounceContent {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use super::{
-    BROADCAST_LIFETIME_MAX, HealthListen, MESSAGE_LIFETIME_MAX, MeshConfig, Scheme, format_duration,
+    BROADCAST_LIFETIME_MAX, DEDUP_ENTRIES_MAX, HealthListen, MESSAGE_LIFETIME_MAX, MeshConfig, Scheme,
+    format_duration,
 };
 use crate::wire::limits::{CONTENT_BYTES_MAX, MAX_HOPS_MAX};
 
@@ -51,40 +52,24 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("announce.max_hops", c.announce.max_hops, 1, MAX_HOPS_MAX);
     findings.range("routing.message_max_hops", c.routing.message_max_hops, 1, MAX_HOPS_MAX);
     findings.range("routing.routes_max", c.routing.routes_max, 16, 1 << 24);
-    findings.range("routing.neighbour_share_percent", c.routing.neighbour_share_percent, 1, 100);
-    findings.range("routing.dedup_entries_max", c.routing.dedup_entries_max, 256, 1 << 24);
+    findings.range("routing.dedup_entries_max", c.routing.dedup_entries_max, 256, DEDUP_ENTRIES_MAX);
     findings.range("store.mailbox_neighbour_percent", c.store.mailbox_neighbour_percent, 1, 100);
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
-    findings.range("inbox.messages_max", c.inbox.messages_max, 1, u32::MAX);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);
-    findings.range("rate_limit.messages_per_s", c.rate_limit.messages_per_s, 1, u32::MAX);
-    findings.range("rate_limit.verifications_per_s", c.rate_limit.verifications_per_s, 1, u32::MAX);
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
-    findings.range("rate_limit.critical_percent", c.rate_limit.critical_percent, 0, 100);
     // What reads the filter comes with the command line; a program that embeds the node logs its own way.
     #[cfg(feature = "cli")]
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&c.logging.filter) {
         findings.say("logging.filter", error);
     }
-    // Whoever may hold one message at all must be able to hold the largest one.
+    // What holds one message at all must be able to hold the largest one.
     let largest = super::ByteSize(CONTENT_BYTES_MAX);
-    for (key, value) in [
-        ("store.outbox_max", c.store.outbox_max),
-        ("inbox.bytes_max", c.inbox.bytes_max),
-        ("inbox.partial_max", c.inbox.partial_max),
-    ] {
-        if value < largest {
-            findings.say(key, format!("{value} does not hold one message of {largest}"));
-        }
+    if c.store.outbox_max < largest {
+        let value = c.store.outbox_max;
+        findings.say("store.outbox_max", format!("{value} does not hold one message of {largest}"));
     }
-    for (key, value) in [
-        ("store.cache", c.store.cache),
-        ("transport.queue", c.transport.queue),
-        ("rate_limit.bytes_per_s", c.rate_limit.bytes_per_s),
-    ] {
-        if value.0 < 64 * 1024 {
-            findings.say(key, format!("{value} is less than 64KiB, which holds a few frames"));
-        }
+    if c.store.cache.0 < 64 * 1024 {
+        findings.say("store.cache", format!("{} is less than 64KiB, a few pages", c.store.cache));
     }
 }
 
@@ -105,23 +90,8 @@ fn durations(c: &MeshConfig, findings: &mut Findings) {
     }
     findings.time("store.message_ttl", c.store.message_ttl, ms(10_000), MESSAGE_LIFETIME_MAX);
     findings.time("store.broadcast_ttl", c.store.broadcast_ttl, ms(10_000), BROADCAST_LIFETIME_MAX);
-    findings.time("inbox.partial_ttl", c.inbox.partial_ttl, ms(60_000), MESSAGE_LIFETIME_MAX);
     findings.time("transport.keepalive", c.transport.keepalive, ms(100), ms(20_000));
     findings.time("transport.dial_timeout", c.transport.dial_timeout, ms(100), ms(120_000));
-    findings.time("transport.redial_max", c.transport.redial_max, ms(100), day);
-    findings.time("crypto.key_rotation", c.crypto.key_rotation, ms(60_000), day.saturating_mul(365));
-    let needed = c.crypto.key_rotation.saturating_add(MESSAGE_LIFETIME_MAX);
-    if c.crypto.key_lifetime < needed {
-        findings.say(
-            "crypto.key_lifetime",
-            format!(
-                "{} is less than crypto.key_rotation + {} = {}: a message could outlive its key",
-                format_duration(c.crypto.key_lifetime),
-                format_duration(MESSAGE_LIFETIME_MAX),
-                format_duration(needed)
-            ),
-        );
-    }
     let deadline_max = Duration::from_secs(600);
     findings.time("drain.draining", c.drain.draining, ms(0), deadline_max);
     findings.time("drain.persisting", c.drain.persisting, ms(1000), deadline_max);

@@ -128,6 +128,10 @@ macro_rules! sections {
     };
 }
 
+/// Packet ids that one generation of the memory against loops can hold: seven eighths of 2^20, the
+/// load at which a hash table of 2^20 slots stays one.
+pub const DEDUP_ENTRIES_MAX: u32 = (1 << 20) / 8 * 7;
+
 const MIB: u64 = 1024 * 1024;
 const MINUTE: u64 = 60;
 const HOUR: u64 = 3600;
@@ -166,10 +170,8 @@ sections! {
     "routing" => routing: RoutingConfig {
         /// Destinations the table holds.
         routes_max: u32 = 65_536;
-        /// Share of the table that one neighbour can fill, in percent.
-        neighbour_share_percent: u8 = 25;
-        /// Packet ids remembered in each of two generations, 40 bytes each.
-        dedup_entries_max: u32 = 1 << 20;
+        /// Packet ids remembered in each of two generations, 40 bytes each; at most 917504.
+        dedup_entries_max: u32 = DEDUP_ENTRIES_MAX;
         /// How far messages of this node travel, in links: 1 to 128.
         message_max_hops: u8 = 64;
     }
@@ -192,18 +194,6 @@ sections! {
         cache: ByteSize = ByteSize(32 * MIB);
     }
 
-    /// Messages for this node.
-    "inbox" => inbox: InboxConfig {
-        /// Messages not yet taken out with `recv`. A full inbox refuses, and senders keep trying.
-        bytes_max: ByteSize = ByteSize(1024 * MIB);
-        /// The same as a number of messages.
-        messages_max: u32 = 100_000;
-        /// Files from strangers that are still arriving, all together.
-        partial_max: ByteSize = ByteSize(64 * MIB);
-        /// How long an unfinished file is kept.
-        partial_ttl: Duration = secs(DAY);
-    }
-
     /// Links to other nodes.
     "transport" => transport: TransportConfig {
         /// Where to listen, as quic://HOST:PORT or tcp://HOST:PORT. With none, both on
@@ -215,43 +205,18 @@ sections! {
         /// Whom to dial, and to redial for ever: quic://HOST:PORT or tcp://HOST:PORT. With
         /// #ADDRESS behind it another node at that place is refused.
         peers: Vec<PeerUrl> = vec![];
-        /// Looks for nodes on the local network also where `listen` is set.
-        discover: bool = false;
         /// Links at a time; further ones are refused.
         links_max: u32 = 1024;
         /// Silence after which a link is asked whether it lives; at most 20s.
         keepalive: Duration = secs(15);
         /// How long dialling may take, handshake included.
         dial_timeout: Duration = secs(10);
-        /// Longest pause between two attempts to dial.
-        redial_max: Duration = secs(5 * MINUTE);
-        /// What may wait for one link, for each of control, interactive and bulk.
-        queue: ByteSize = ByteSize(4 * MIB);
     }
 
-    /// Keys that messages are encrypted to.
-    "crypto" => crypto: CryptoConfig {
-        /// Age at which the receiver key is replaced.
-        key_rotation: Duration = secs(7 * DAY);
-        /// Age until which others may encrypt to it; at least key_rotation + 14d.
-        key_lifetime: Duration = secs(21 * DAY);
-        /// Hides lengths by padding to 32, 64, 128, … bytes on internet links.
-        padding: bool = true;
-    }
-
-    /// What one neighbour may cost.
+    /// What others may cost.
     "rate_limit" => rate_limit: RateLimitConfig {
-        /// Messages a second from one neighbour.
-        messages_per_s: u32 = 50_000;
-        /// Bytes a second from one neighbour.
-        bytes_per_s: ByteSize = ByteSize(100 * MIB);
-        /// Signatures of announces and unknown keys checked for one neighbour a second; a bad
-        /// signature counts 20 times.
-        verifications_per_s: u32 = 1_800;
-        /// Announces worked on a second, all neighbours together.
+        /// Announces of others passed on a second, all neighbours together.
         announces_per_s: u32 = 50;
-        /// Share of a neighbour's messages that may be critical, in percent; the rest is downgraded.
-        critical_percent: u8 = 5;
     }
 
     /// The health endpoint (HTTP).
@@ -284,8 +249,7 @@ sections! {
 }
 
 impl MeshConfig {
-    /// A node on small hardware or behind a thin link: announces rarely, keeps and forwards little,
-    /// does not look around on the local network.
+    /// A node on small hardware or behind a thin link: announces rarely, keeps and forwards little.
     pub fn constrained() -> Self {
         let mut config = Self::default();
         config.announce.interval = secs(HOUR);
@@ -297,16 +261,8 @@ impl MeshConfig {
         config.store.outbox_max = ByteSize(16 * MIB);
         config.store.mailbox_max = ByteSize(16 * MIB);
         config.store.cache = ByteSize(4 * MIB);
-        config.inbox.bytes_max = ByteSize(32 * MIB);
-        config.inbox.messages_max = 4096;
-        config.inbox.partial_max = ByteSize(16 * MIB);
         config.transport.links_max = 16;
-        config.transport.queue = ByteSize(MIB / 4);
-        config.rate_limit.messages_per_s = 500;
-        config.rate_limit.bytes_per_s = ByteSize(MIB);
-        config.rate_limit.verifications_per_s = 100;
         config.rate_limit.announces_per_s = 5;
-        config.crypto.padding = false;
         config
     }
 

@@ -106,7 +106,7 @@ fn flags_beat_environment_beats_file_beats_defaults() {
         ]))
         .flag("--network", "network", vec!["flag".into()])
         .flag("--peer", "transport.peers", vec!["tcp://a:1".into(), "tcp://b:1".into()])
-        .flag("--discover", "transport.discover", vec![])
+        .flag("--health-listen", "health.listen", vec![])
         .load()
         .unwrap();
     assert_eq!(loaded.config.identity.network, "flag");

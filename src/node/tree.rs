@@ -241,7 +241,11 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
         boot_epoch,
         sequences: Sequences::default(),
         keys: keys_rx.clone(),
-        outbox: OutboxConfig { bytes_max: config.store.outbox_max.0, ..OutboxConfig::default() },
+        outbox: OutboxConfig {
+            bytes_max: config.store.outbox_max.0,
+            max_hops: config.routing.message_max_hops,
+            ..OutboxConfig::default()
+        },
         store: store.clone(),
         blobs,
         originate: ways.originate.clone(),
@@ -257,6 +261,9 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
             store: config.announce.capabilities.contains(&Role::Store),
             origins_max: config.routing.routes_max as usize,
             announce_interval: config.announce.interval,
+            announce_max_hops: config.announce.max_hops,
+            announces_per_s: config.rate_limit.announces_per_s,
+            dedup_entries_max: config.routing.dedup_entries_max as usize,
             ..RouterConfig::new(identity.public_key())
         },
         capabilities: capabilities(&config),
@@ -527,11 +534,12 @@ async fn bind(
     own: Vec<Arc<dyn MeshTransport>>,
 ) -> Result<Ports, MeshError> {
     let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der())?;
+    let handshake_timeout = config.transport.dial_timeout;
     let mut manager = TransportManager::new();
     let mut listening: Vec<Arc<dyn MeshTransport>> = Vec::new();
     for url in config.listen_urls() {
         let at: TransportAddr = url.to_string().parse()?;
-        listening.push(open_port(&at, &tls).await?);
+        listening.push(open_port(&at, &tls, handshake_timeout).await?);
     }
     listening.extend(own);
     let mut urls = Vec::new();
@@ -542,23 +550,41 @@ async fn bind(
     let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
     #[cfg(feature = "quic")]
     if !listens(addr::QUIC) {
-        manager.add(Arc::new(QuicPort::dial_only(&tls, QuicOptions::default())));
+        manager.add(Arc::new(QuicPort::dial_only(&tls, quic_options(handshake_timeout))));
     }
     #[cfg(feature = "tcp")]
     if !listens(addr::TCP) {
-        manager.add(Arc::new(TcpPort::dial_only(&tls, TcpOptions::default())));
+        manager.add(Arc::new(TcpPort::dial_only(&tls, tcp_options(handshake_timeout))));
     }
     Ok(Ports { manager: Arc::new(manager), listening, urls })
 }
 
-async fn open_port(at: &TransportAddr, tls: &TlsIdentity) -> Result<Arc<dyn MeshTransport>, TransportError> {
-    Ok(match at.scheme() {
+#[cfg(feature = "quic")]
+fn quic_options(handshake_timeout: Duration) -> QuicOptions {
+    QuicOptions { handshake_timeout, ..QuicOptions::default() }
+}
+
+#[cfg(feature = "tcp")]
+fn tcp_options(handshake_timeout: Duration) -> TcpOptions {
+    TcpOptions { handshake_timeout, ..TcpOptions::default() }
+}
+
+async fn open_port(
+    at: &TransportAddr,
+    tls: &TlsIdentity,
+    handshake_timeout: Duration,
+) -> Result<Arc<dyn MeshTransport>, TransportError> {
+    match at.scheme() {
         #[cfg(feature = "quic")]
-        addr::QUIC => Arc::new(QuicPort::listen(tls, at, QuicOptions::default()).await?),
+        scheme if scheme == addr::QUIC => {
+            Ok(Arc::new(QuicPort::listen(tls, at, quic_options(handshake_timeout)).await?))
+        }
         #[cfg(feature = "tcp")]
-        addr::TCP => Arc::new(TcpPort::listen(tls, at, TcpOptions::default()).await?),
-        scheme => return Err(TransportError::Unsupported { scheme, what: "listen here" }),
-    })
+        scheme if scheme == addr::TCP => {
+            Ok(Arc::new(TcpPort::listen(tls, at, tcp_options(handshake_timeout)).await?))
+        }
+        _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
+    }
 }
 
 fn bind_http(

@@ -114,10 +114,10 @@ pub struct FloodQueue {
 }
 
 impl FloodQueue {
-    /// Nothing waits and the budget is full.
-    pub fn new(now: Instant) -> Self {
+    /// Nothing waits and the budget of `per_second` announces is full.
+    pub fn new(now: Instant, per_second: u32) -> Self {
         Self {
-            allowance: Allowance::new(now, ANNOUNCES_PER_SECOND),
+            allowance: Allowance::new(now, per_second),
             waiting: VecDeque::new(),
             is_waiting: BTreeSet::new(),
             pages: BTreeMap::new(),

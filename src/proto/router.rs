@@ -30,12 +30,13 @@ use crate::{
     wire::{
         Address, Announce, Envelope, Frame, LinkId, PacketId, PublicKey,
         control::{Refuse, RefuseReason},
+        limits::MAX_HOPS_MAX,
     },
 };
 
 use super::{
-    announce::{ANNOUNCE_INTERVAL, AnnounceSchedule, FloodQueue, Send},
-    dedup::{Dedup, Ingress},
+    announce::{ANNOUNCE_INTERVAL, ANNOUNCES_PER_SECOND, AnnounceSchedule, FloodQueue, Send},
+    dedup::{Dedup, GENERATION_ENTRIES_MAX, Ingress},
     fib::{Fib, Hops},
     table::{LinkClass, ORIGINS_MAX, Order, Reject, RouteInfo, RoutingTable, Update, Via},
     verify::{InboundAnnounce, InboundEnvelope, Verified},
@@ -68,6 +69,12 @@ pub struct RouterConfig {
     pub origins_max: usize,
     /// Time between announces.
     pub announce_interval: Duration,
+    /// Links that announces of this node cross at most.
+    pub announce_max_hops: u8,
+    /// Announces of others passed on a second.
+    pub announces_per_s: u32,
+    /// Packets remembered in each of the dedup window's two generations.
+    pub dedup_entries_max: usize,
 }
 
 impl RouterConfig {
@@ -79,6 +86,9 @@ impl RouterConfig {
             store: false,
             origins_max: ORIGINS_MAX,
             announce_interval: ANNOUNCE_INTERVAL,
+            announce_max_hops: MAX_HOPS_MAX,
+            announces_per_s: ANNOUNCES_PER_SECOND,
+            dedup_entries_max: GENERATION_ENTRIES_MAX,
         }
     }
 }
@@ -225,9 +235,9 @@ impl Router {
             links: Links::default(),
             table: RoutingTable::new(config.origins_max),
             fib: Fib::new(own, seed),
-            dedup: Dedup::new(now, seed.rotate_left(17)),
+            dedup: Dedup::with_capacity(now, seed.rotate_left(17), config.dedup_entries_max),
             schedule: AnnounceSchedule::new(now, config.announce_interval, seed.rotate_left(41)),
-            floods: FloodQueue::new(now),
+            floods: FloodQueue::new(now, config.announces_per_s),
             own_announce: None,
             source_keys: LruCache::new(SOURCE_KEYS_MAX),
             wanted: BTreeMap::new(),

@@ -13,6 +13,7 @@ pub mod handshake;
 pub mod ids;
 pub mod key_record;
 pub mod limits;
+pub mod mesh_envelope;
 pub mod receipt;
 pub mod service;
 
@@ -25,6 +26,7 @@ pub use frame::{Frame, FrameExt, FrameParts, FrameType};
 pub use error::DecodeError;
 pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
 pub use key_record::{KeyRecord, ReceiverKey, SignedKeyRecord};
+pub use mesh_envelope::{MeshEnvelope, MeshEnvelopeV2};
 
 /// The three queues of a link, most urgent first. Control never waits behind data, and a file
 /// never delays a chat line.

@@ -4,6 +4,7 @@ mod announce;
 mod broadcast;
 mod config;
 mod contact;
+mod demo;
 mod drain;
 mod health;
 mod inbox;
@@ -58,6 +59,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Demo(demo::Args),
     Init(init::Args),
     Run(run::Args),
     Status(status::Args),
@@ -98,6 +100,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
     runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(args, cx),
+            Command::Demo(args) => demo::run(args, cx).await,
             Command::Init(args) => init::run(args, cx),
             Command::Status(args) => status::run(args, cx).await,
             Command::Peers(args) => peers::run(args, cx).await,

@@ -48,13 +48,12 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     network_secret_file: Option<PathBuf>,
 
-    /// Look for nodes on the local network also with --listen
+    /// Drain when stdin closes, so that the node does not outlive the program that started it
     #[arg(long)]
-    discover: bool,
+    until_stdin_closes: bool,
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
-    let discover = if args.discover { vec!["true".to_owned()] } else { vec![] };
     // A path on the command line is relative to where the person is, one in the file to the file's
     // directory.
     let secret = match args.network_secret_file {
@@ -75,7 +74,6 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             "network_secret_file",
             secret.iter().map(|p| p.display().to_string()).collect(),
         )
-        .flag("--discover", "transport.discover", discover)
         .load()?;
     for warning in &loaded.warnings {
         note(format!("warning: {warning}"));
@@ -85,7 +83,7 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         note("warning: the seed of this identity was on a command line; use it for tests only");
     }
 
-    let stop = signals()?;
+    let stop = signals(args.until_stdin_closes)?;
     let record = cx.data_dir.join(health::RECORD_NAME);
     let ready = announce_ready(cx.out.json, record.clone());
     let stopped =
@@ -140,9 +138,9 @@ pub fn tell_stopped(stopped: &Stopped) -> String {
     )
 }
 
-/// One item a signal, for as long as the process lives. The thread is its own, so that a node that
-/// hangs still hears the second signal.
-fn signals() -> Result<mpsc::UnboundedReceiver<()>, Failure> {
+/// One item a signal, for as long as the process lives, and one for the end of stdin where that is
+/// wanted. The threads are their own, so that a node that hangs still hears the second signal.
+fn signals(watch_stdin: bool) -> Result<mpsc::UnboundedReceiver<()>, Failure> {
     let failed = |e: std::io::Error| ApiError::failed(format!("cannot listen for signals: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let guard = runtime.enter();
@@ -151,6 +149,15 @@ fn signals() -> Result<mpsc::UnboundedReceiver<()>, Failure> {
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     drop(guard);
     let (tx, rx) = mpsc::unbounded_channel();
+    if watch_stdin {
+        let closed = tx.clone();
+        let watch = move || {
+            // An error is an end as well. Nobody listens where the node is gone already.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = closed.send(());
+        };
+        std::thread::Builder::new().name("stdin".into()).spawn(watch).map_err(failed)?;
+    }
     let listen = move || {
         runtime.block_on(async {
             loop {

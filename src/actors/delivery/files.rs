@@ -41,7 +41,7 @@ impl DeliveryActor {
 
     pub(super) fn make_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Composed)> {
         let record = self.outbox.record(&job.transmit.uid)?;
-        let wanted = wanted(record, EnvelopeKind::CHUNK);
+        let wanted = wanted(record, EnvelopeKind::CHUNK, self.parts.outbox.max_hops);
         let chunk = Chunk { tag: job.tag, index: job.index, total: job.total, ciphertext: bytes };
         match self.composer.open(&wanted, &chunk.encode()) {
             Ok(composed) => Some((job.transmit, composed)),

@@ -60,8 +60,8 @@ use crate::{
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
         limits::{
-            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX,
-            RECEIPT_BITMAPS_MAX, RECEIPT_IDS_MAX,
+            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
+            RECEIPT_IDS_MAX,
         },
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},

@@ -68,7 +68,7 @@ impl DeliveryActor {
             (_, None) => return None,
         }
         .encode();
-        let wanted = wanted(record, EnvelopeKind::MESSAGE);
+        let wanted = wanted(record, EnvelopeKind::MESSAGE, self.parts.outbox.max_hops);
         match self.composer.sealed(now, &mut random::os_rng(), &wanted, &key, &plaintext) {
             Ok(composed) => Some((*t, composed)),
             Err(error) => {
@@ -163,13 +163,13 @@ impl DeliveryActor {
     }
 }
 
-pub(super) fn wanted(record: &OutboxRecord, kind: EnvelopeKind) -> Wanted {
+pub(super) fn wanted(record: &OutboxRecord, kind: EnvelopeKind, max_hops: u8) -> Wanted {
     Wanted {
         kind,
         priority: record.priority(),
         destination: record.destination,
         created_unix_s: record.created_unix_s(),
         lifetime: record.lifetime(),
-        max_hops: MAX_HOPS_MAX,
+        max_hops,
     }
 }

@@ -55,7 +55,7 @@ fn flapping_links_do_not_make_a_node_shout() {
 #[test]
 fn announces_go_on_under_a_budget_and_none_is_forgotten() {
     let start = Instant::now();
-    let mut queue = FloodQueue::new(start);
+    let mut queue = FloodQueue::new(start, ANNOUNCES_PER_SECOND);
     for n in 0..200 {
         queue.flood(address(n));
         queue.flood(address(n));
@@ -75,7 +75,7 @@ fn announces_go_on_under_a_budget_and_none_is_forgotten() {
 #[test]
 fn new_neighbours_are_told_the_table_in_turn_and_news_come_first() {
     let now = Instant::now();
-    let mut queue = FloodQueue::new(now);
+    let mut queue = FloodQueue::new(now, ANNOUNCES_PER_SECOND);
     let (a, b) = (LinkId(3), LinkId(5));
     queue.tell_table(a);
     queue.tell_table(b);
@@ -95,7 +95,7 @@ fn new_neighbours_are_told_the_table_in_turn_and_news_come_first() {
 
 #[test]
 fn the_queue_is_bounded() {
-    let mut queue = FloodQueue::new(Instant::now());
+    let mut queue = FloodQueue::new(Instant::now(), ANNOUNCES_PER_SECOND);
     for n in 0..10_000u32 {
         let mut address = [0; 16];
         address[..4].copy_from_slice(&n.to_be_bytes());

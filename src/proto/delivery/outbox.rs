@@ -17,7 +17,7 @@ use crate::wire::{
     Address, MessageUid, PacketId, Priority, TransferTag,
     content::chunk_count,
     control::RefuseReason,
-    limits::{CHUNK_BYTES, PAYLOAD_BYTES_MAX},
+    limits::{CHUNK_BYTES, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX},
     receipt::{ChunkReceipt, Receipt, TransferState},
 };
 
@@ -38,6 +38,8 @@ pub struct OutboxConfig {
     pub entries_max: usize,
     /// Content bytes kept at most.
     pub bytes_max: u64,
+    /// Links that a message may cross.
+    pub max_hops: u8,
 }
 
 impl Default for OutboxConfig {
@@ -49,6 +51,7 @@ impl Default for OutboxConfig {
             timeout_max: Duration::from_secs(5 * 60),
             entries_max: 100_000,
             bytes_max: 1024 * 1024 * 1024,
+            max_hops: MAX_HOPS_MAX,
         }
     }
 }
