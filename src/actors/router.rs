@@ -245,7 +245,7 @@ impl RouterActor {
                 self.fate.offer_gossip("delivery", fate);
             }
             Output::InCustody { packet_ids, .. } => {
-                self.custody_news.offer_gossip("store", CustodyNews::Settled(packet_ids.clone()));
+                self.custody_news.offer_gossip("store", CustodyNews::HandedOver(packet_ids.clone()));
                 self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
             }
             Output::RouteUp(destination) => {
@@ -290,13 +290,15 @@ impl RouterActor {
         }
     }
 
-    /// A receipt that passes settles what is held here; a trace that passes is answered.
+    /// A receipt that passes settles what is held here for its signer; a trace that passes is
+    /// answered.
     fn seen(&mut self, link: LinkId, envelope: Verified<InboundEnvelope>) {
         match envelope.envelope.header().kind {
             EnvelopeKind::TRACE => self.deliver(Some(link), vec![envelope]),
             EnvelopeKind::RECEIPT => {
                 if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
-                    let settled = CustodyNews::Settled(receipt.packet_ids);
+                    let settled =
+                        CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
                     self.custody_news.offer_gossip("store", settled);
                 }
             }
