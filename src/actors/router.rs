@@ -33,6 +33,7 @@ use crate::{
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         link::{
             AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
+            NeighbourControl,
         },
         route::{AnnounceNow, GetRouterState, ListRoutes, RouteLine, RouterState},
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
@@ -297,8 +298,7 @@ impl RouterActor {
             EnvelopeKind::TRACE => self.deliver(Some(link), vec![envelope]),
             EnvelopeKind::RECEIPT => {
                 if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
-                    let settled =
-                        CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
+                    let settled = CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
                     self.custody_news.offer_gossip("store", settled);
                 }
             }
@@ -458,7 +458,11 @@ impl Handler<LinkControl> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: LinkControl, ctx: &mut Context<Self>) {
-        self.step(Input::Control(message.link, message.frame), ctx);
+        let input = match message.control {
+            NeighbourControl::Frame(frame) => Input::Control(message.link, frame),
+            NeighbourControl::KeyRecord(record) => Input::KeyRecord(record),
+        };
+        self.step(input, ctx);
     }
 }
 

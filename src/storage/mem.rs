@@ -274,9 +274,8 @@ impl MemEngine {
             }
             MailOp::RemoveFor { destination, packet_ids } => {
                 let before = self.held.len();
-                self.held.retain(|_, row| {
-                    row.destination != *destination || !packet_ids.contains(&row.packet_id)
-                });
+                self.held
+                    .retain(|_, row| row.destination != *destination || !packet_ids.contains(&row.packet_id));
                 O::Removed { rows: before - self.held.len() }
             }
             MailOp::Expire { now_unix_s, rows_max } => {
