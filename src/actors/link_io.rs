@@ -18,7 +18,7 @@ use super::mailbox::Outlet;
 use crate::{
     clock,
     messages::{
-        link::{AnnounceVerified, EnvelopesVerified, LinkControl},
+        link::{AnnounceVerified, EnvelopesVerified, LinkControl, NeighbourControl},
         message,
     },
     proto::{
@@ -252,6 +252,10 @@ impl Reader {
         }
     }
 
+    fn tell_router(&mut self, control: NeighbourControl) {
+        self.outlets.control.offer_gossip("router", LinkControl { link: self.link, control });
+    }
+
     fn fault(&self, what: &'static str) {
         if let Some(actor) = self.outlets.faults.upgrade() {
             actor.do_send(TooManyFaults(what));
@@ -307,13 +311,22 @@ impl Reader {
                 Ok(
                     frame @ (Frame::KeyNeeded(_)
                     | Frame::KeyRequest(_)
-                    | Frame::KeyReply(_)
                     | Frame::PathRequest(_)
                     | Frame::CustodyAck(_)
                     | Frame::Refuse(_)),
                 ) => {
-                    let control = LinkControl { link: self.link, frame };
-                    self.outlets.control.offer_gossip("router", control);
+                    self.tell_router(NeighbourControl::Frame(frame));
+                }
+                // Checked against the budget of announces: a record costs a signature as they do.
+                Ok(Frame::KeyReply(record)) => {
+                    if !budget.announces.try_take(clock::now(), 1) {
+                        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
+                        continue;
+                    }
+                    match self.verifier.verify_key_record(&record) {
+                        Ok(record) => self.tell_router(NeighbourControl::KeyRecord(Box::new(record))),
+                        Err(error) => well &= self.failed(&error, budget),
+                    }
                 }
                 Ok(frame) => own.push(frame),
                 Err(error) => {

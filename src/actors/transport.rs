@@ -248,6 +248,15 @@ impl TransportActor {
         ctx.stop();
     }
 
+    /// A task panicked: the link ends at once rather than by the silence that would follow, and the
+    /// guard says `Crashed`, since nobody says otherwise.
+    fn task_crashed(&mut self, text: &'static str, ctx: &mut Context<Self>) {
+        tracing::error!(link = %self.id, remote = %self.info.remote, text, "link task panicked");
+        let (reason, text) = (CloseReason::Unresponsive, text.to_owned());
+        self.end.said.get_or_insert(LinkEnded { link: self.id, reason, text, by_peer: false });
+        ctx.stop();
+    }
+
     fn rearm(&mut self, ctx: &mut Context<Self>) {
         let wake = self.session.next_wake().map(|(at, _)| at);
         if self.timer.as_ref().map(|(at, _)| *at) == wake {
@@ -299,10 +308,19 @@ impl Actor for TransportActor {
             counters: self.counters.clone(),
             closed: weak(&address),
         };
-        self.end.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
+        let read = actix_rt::spawn(reader.run(established));
         let written = actix_rt::spawn(writer.run());
-        self.end.tasks.push(written.abort_handle());
-        ctx.spawn(written.into_actor(self).map(|_, actor, ctx| {
+        self.end.tasks.extend([read.abort_handle(), written.abort_handle()]);
+        ctx.spawn(read.into_actor(self).map(|ended, actor, ctx| {
+            // An orderly end was told by `MediumClosed`.
+            if ended.is_err_and(|error| error.is_panic()) {
+                actor.task_crashed("the reader crashed", ctx);
+            }
+        }));
+        ctx.spawn(written.into_actor(self).map(|ended, actor, ctx| {
+            if ended.is_err_and(|error| error.is_panic()) {
+                return actor.task_crashed("the writer crashed", ctx);
+            }
             // Its end is the end of the link, orderly or not.
             if actor.end.said.is_none() {
                 actor.step(link::Input::Close(CloseReason::Unresponsive, "the medium closed".into()), ctx);
