@@ -15,8 +15,7 @@ use std::{
 use bytes::Bytes;
 use common::{Node, Spec, qpc, raw_peer::RawPeer, temp_dir, wait_until};
 use quicprochat_mesh::wire::{
-    Address, Envelope, EnvelopeKind, Frame, Proof, Signature,
-    cbor,
+    Address, Envelope, EnvelopeKind, Frame, Proof, Signature, cbor,
     handshake::CloseReason,
     limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX},
 };
@@ -189,9 +188,8 @@ fn a_nodes_own_envelope_that_comes_back_is_dropped_without_blame() {
 fn a_node_that_dials_itself_says_so() {
     let node = Spec::new("node").start();
     for scheme in ["quic", "tcp"] {
-        let faults = || {
-            node.metric(LINK_FAULTS, &[("reason", "own_identity")]) + node.metric(DIALS_FAILED, &[])
-        };
+        let faults =
+            || node.metric(LINK_FAULTS, &[("reason", "own_identity")]) + node.metric(DIALS_FAILED, &[]);
         let before = faults();
         node.ask(&["peer", "add", &node.url(scheme)]);
         wait_until("the fault", || faults() > before);
@@ -263,9 +261,8 @@ fn a_peer_without_a_hello_is_let_go() {
         }
     }
     hasty.goodbye();
-    let faults = || {
-        ["before_hello", "too_many_faults"].map(|reason| node.metric(LINK_FAULTS, &[("reason", reason)]))
-    };
+    let faults =
+        || ["before_hello", "too_many_faults"].map(|reason| node.metric(LINK_FAULTS, &[("reason", reason)]));
     wait_until("the fault", || faults().iter().sum::<f64>() > 0.0);
     assert_eq!(node.metric("qpc_envelopes_forwarded_total", &[]), verified);
 
@@ -292,9 +289,7 @@ fn nodes_of_other_networks_and_secrets_say_what_to_set() {
 
     let fits = with("fits", &ours).peer(node.url("tcp")).start();
     fits.has_links(1);
-    let other = with("other", &secret("theirs", "a secret of somebody else"))
-        .peer(node.url("tcp"))
-        .start();
+    let other = with("other", &secret("theirs", "a secret of somebody else")).peer(node.url("tcp")).start();
     other.counts(LINK_FAULTS, &[("reason", "network_secret")], 0.0);
     other.logs("use the same `network_secret_file` on both");
     node.counts(LINK_FAULTS, &[("reason", "network_secret")], 0.0);
@@ -313,9 +308,11 @@ fn nodes_of_other_networks_and_secrets_say_what_to_set() {
 
     let short = secret("short", "hunter2");
     let data = dir.path().join("short-data");
-    qpc(&data, &["run", "--health-listen", "off", "--network-secret-file", &short])
-        .exits(1)
-        .says(&["too short", "at least 16 bytes", "openssl rand"]);
+    qpc(&data, &["run", "--health-listen", "off", "--network-secret-file", &short]).exits(1).says(&[
+        "too short",
+        "at least 16 bytes",
+        "openssl rand",
+    ]);
     let missing = dir.path().join("missing");
     qpc(&data, &["run", "--health-listen", "off", "--network-secret-file", missing.to_str().unwrap()])
         .exits(1)

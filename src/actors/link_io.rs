@@ -28,7 +28,10 @@ use crate::{
     },
     telemetry,
     transport::{CloseCode, LinkReceiver, LinkSender, TransportError},
-    wire::{Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass},
+    wire::{
+        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass,
+        handshake::CloseReason,
+    },
 };
 
 /// Signatures checked before other tasks of the thread get their turn: about 0.3 ms.
@@ -53,7 +56,7 @@ const ANNOUNCES_PER_S: u64 = 200;
 pub struct SharedEgress {
     queues: Mutex<Egress>,
     wake: Notify,
-    closing: Mutex<Option<String>>,
+    closing: Mutex<Option<CloseReason>>,
 }
 
 impl SharedEgress {
@@ -76,17 +79,17 @@ impl SharedEgress {
     }
 
     /// Lets the writer finish what is queued, close the medium with `reason` and end.
-    pub fn close(&self, reason: &str) {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    pub fn close(&self, reason: CloseReason) {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         self.wake.notify_one();
     }
 
-    fn take(&self, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(out)
+    fn take(&self, ready: impl Fn(TrafficClass) -> bool, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(ready, out)
     }
 
-    fn closing(&self) -> Option<String> {
-        self.closing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn closing(&self) -> Option<CloseReason> {
+        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -445,31 +448,55 @@ pub struct Writer {
 impl Writer {
     /// Runs until closed.
     pub async fn run(mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
+        if let Err(end) = self.write().await
+            && let Some(closed) = self.closed.upgrade()
+        {
+            closed.do_send(MediumClosed(end));
+        }
+    }
+
+    /// Takes what is queued, most urgent first. A class whose last batch the medium has not taken
+    /// yet is left queued, and waiting for it never keeps a more urgent frame from being written.
+    async fn write(&mut self) -> Result<(), TransportError> {
         let mut frames = Vec::new();
         loop {
-            let Some(class) = self.egress.take(&mut frames) else {
-                if let Some(reason) = self.egress.closing() {
-                    self.tx.close(CloseCode::NORMAL, &reason).await;
-                    return;
+            let tx = &self.tx;
+            if let Some(class) = self.egress.take(|class| tx.unwritten_bytes(class) == 0, &mut frames) {
+                self.count(&frames);
+                tokio::select! {
+                    biased;
+                    sent = self.tx.send(class, &frames) => sent?,
+                    // The frames are taken; what the medium has not written is written below.
+                    () = self.egress.wake.notified() => {}
                 }
-                self.egress.wake.notified().await;
+                frames.clear();
                 continue;
-            };
-            let bytes: usize = frames.iter().map(FrameParts::len).sum();
-            if let Err(end) = self.tx.send(class, &frames).await {
-                if let Some(closed) = self.closed.upgrade() {
-                    closed.do_send(MediumClosed(end));
-                }
-                return;
             }
-            self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
-            self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
-            metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
-                .increment(frames.len() as u64);
-            metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
-                .increment(bytes as u64);
-            frames.clear();
+            if let Some(class) = TrafficClass::ALL.into_iter().find(|c| self.tx.unwritten_bytes(*c) > 0) {
+                tokio::select! {
+                    biased;
+                    sent = self.tx.send(class, &[]) => sent?,
+                    () = self.egress.wake.notified() => {}
+                }
+                continue;
+            }
+            if let Some(reason) = self.egress.closing() {
+                let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
+                self.tx.close(CloseCode(code), reason.name()).await;
+                return Ok(());
+            }
+            self.egress.wake.notified().await;
         }
+    }
+
+    fn count(&self, frames: &[FrameParts]) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let bytes: usize = frames.iter().map(FrameParts::len).sum();
+        self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
+        self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
+        metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
+            .increment(frames.len() as u64);
+        metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
+            .increment(bytes as u64);
     }
 }

@@ -142,7 +142,8 @@ struct Entry {
     peer_key: PublicKey,
     peer: Address,
     up: Option<Up>,
-    ended: Option<oneshot::Sender<CloseReason>>,
+    /// Whoever dialled it, and whoever dialled links that gave way to it.
+    ended: Vec<oneshot::Sender<CloseReason>>,
 }
 
 struct Up {
@@ -233,7 +234,8 @@ impl LinksActor {
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote));
-        self.links.insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended });
+        self.links
+            .insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended.into_iter().collect() });
         self.supervisor.do_send(StartChild(spec));
     }
 
@@ -337,9 +339,18 @@ impl LinksActor {
             reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
         );
         metrics::counter!(telemetry::LINKS_CLOSED, "reason" => message.reason.name()).increment(1);
-        if let Some(ended) = entry.ended {
-            // The dialler may have been removed.
-            let _ = ended.send(message.reason);
+        // A dialler whose link gave way to another one waits for the end of that one.
+        let survivor = (message.reason == CloseReason::Duplicate)
+            .then(|| self.links.values_mut().find(|e| e.up.is_some() && e.peer == entry.peer))
+            .flatten();
+        match survivor {
+            Some(survivor) => survivor.ended.extend(entry.ended),
+            None => {
+                for ended in entry.ended {
+                    // The dialler may have been removed.
+                    let _ = ended.send(message.reason);
+                }
+            }
         }
         self.count();
     }
@@ -407,8 +418,7 @@ impl Dialler {
                     new_link.do_send(NewLink { link, ended: Some(ended) });
                     backoff.started(clock::now());
                     match over.await {
-                        // The other link to this node stands; look again in a while.
-                        Ok(CloseReason::Duplicate) => tokio::time::sleep(BackoffPolicy::REDIAL.cap).await,
+                        // Nothing changes that soon: somebody has to change a configuration.
                         Ok(
                             CloseReason::NetworkMismatch
                             | CloseReason::VersionMismatch

@@ -33,7 +33,7 @@ use crate::{
         verify::Verifier,
     },
     telemetry,
-    transport::{Link, LinkInfo},
+    transport::{CloseCode, Link, LinkInfo, TransportError},
     wire::{
         Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
@@ -238,7 +238,7 @@ impl TransportActor {
         }
         self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.go = None;
-        self.egress.close(reason.name());
+        self.egress.close(reason);
         // Stops when the writer has closed the medium (`WriterDone`), or here.
         ctx.run_later(CLOSE_WITHIN, Self::stop);
     }
@@ -360,8 +360,8 @@ impl Handler<MediumClosed> for TransportActor {
         if self.end.said.is_none() {
             let text = message.0.to_string();
             tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            self.end.said =
-                Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
+            let (reason, by_peer) = close_reason(&message.0);
+            self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         }
         self.stop(ctx);
     }
@@ -432,4 +432,12 @@ impl Handler<Drain> for TransportActor {
             }
         }
     }
+}
+
+/// What the end of a medium says about the link: a peer whose goodbye was overtaken by the close
+/// names its reason in the close's code too.
+fn close_reason(error: &TransportError) -> (CloseReason, bool) {
+    let TransportError::Closed { code, .. } = error else { return (CloseReason::Unresponsive, false) };
+    let number = code.0.checked_sub(CloseCode::FIRST_FREE.0).and_then(|n| u8::try_from(n).ok());
+    (number.map_or(CloseReason::Unresponsive, CloseReason::from), true)
 }

@@ -89,9 +89,8 @@ impl RawPeer {
     /// Sends to a node that may have closed the link.
     pub fn try_send(&mut self, frame: impl Into<Bytes>) -> Result<(), String> {
         let frames = [FrameParts::whole(frame)];
-        let sent = async {
-            tokio::time::timeout(PATIENCE, self.link.tx.send(TrafficClass::Control, &frames)).await
-        };
+        let sent =
+            async { tokio::time::timeout(PATIENCE, self.link.tx.send(TrafficClass::Control, &frames)).await };
         self.runtime.block_on(sent).expect("a send takes for ever").map_err(|e| e.to_string())
     }
 

@@ -178,6 +178,26 @@ impl DeliveryActor {
             Err(error) => tracing::error!(%error, "a file check ended early"),
         }));
     }
+
+    /// Gives up files whose message has expired, and the memory of those that came in whole.
+    pub(super) fn forget_files(&mut self, ctx: &mut Context<Self>) {
+        let forgotten = self.incoming.forget(clock::unix_s());
+        let ops = forgotten
+            .iter()
+            .map(|(key, _)| (LocalOp::PartialRemove { source: key.0, tag: key.1 }, Committing::Nothing));
+        let ops: Vec<_> = ops.collect();
+        if !ops.is_empty() {
+            self.submit(ops, None);
+        }
+        for (key, complete) in forgotten {
+            // The blob of a whole file belongs to the inbox.
+            if !complete {
+                let name = BlobName::incoming(&key.0, &key.1);
+                remove_blob(self.parts.blobs.clone(), BlobKind::Incoming, name);
+            }
+        }
+        ctx.run_later(FORGET_EVERY, Self::forget_files);
+    }
 }
 
 pub(super) struct ChunkRead {

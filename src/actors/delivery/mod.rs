@@ -90,6 +90,9 @@ const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
 /// Record size of an outgoing blob: a sealed chunk.
 const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
+/// Time between looks at files that never became whole.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
 /// receiver's may be set back an hour by hand.
 const DEDUP_MARGIN_S: u64 = 600 + 3600;
@@ -309,6 +312,7 @@ impl Actor for DeliveryActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(ctx);
+        ctx.run_later(FORGET_EVERY, Self::forget_files);
     }
 }
 
