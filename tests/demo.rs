@@ -62,8 +62,15 @@ fn it_stays_until_it_is_told_to_stop() {
     let mut child = demo(temp.path()).spawn().unwrap();
     watch(child.id());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let told = lines.find(|line| line.contains("Ctrl-C")).expect("it says how to end it");
-    assert!(told.contains("drains"), "{told}");
+    let told: Vec<String> = lines.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
+    // What it names is there to be asked.
+    let peers = told.iter().find(|line| line.contains("qpc peers")).expect("commands to try");
+    let dir = peers.split_whitespace().next_back().unwrap();
+    for command in ["peers", "health"] {
+        let ask =
+            Command::new(env!("CARGO_BIN_EXE_qpc")).args([command, "--data-dir", dir]).output().unwrap();
+        assert!(ask.status.success(), "{command}: {ask:?}");
+    }
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let rest: Vec<String> = lines.collect();

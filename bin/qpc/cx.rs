@@ -10,20 +10,23 @@ use crate::{fail::Failure, out::Out};
 /// Name of the configuration in a data directory.
 const CONFIG_NAME: &str = "config.toml";
 
+/// Heading of these flags in the help, so that they do not stand between a command's own.
+const EVERY: &str = "Options of every command";
+
 /// Flags of every command.
 #[derive(Debug, Args)]
 pub struct Global {
     /// Directory of the node's identity, store, config.toml and control socket [default: the
     /// platform's data directory]
-    #[arg(long, global = true, value_name = "DIR", env = "QPC_DATA_DIR", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "DIR", env = "QPC_DATA_DIR", hide_env_values = true)]
     data_dir: Option<PathBuf>,
 
     /// Configuration file [default: config.toml in the data directory]
-    #[arg(long, global = true, value_name = "FILE", env = "QPC_CONFIG", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = EVERY, value_name = "FILE", env = "QPC_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
 
     /// Print one JSON object a line on stdout, and nothing else
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERY)]
     json: bool,
 }
 

@@ -84,8 +84,10 @@ fn refusal(cx: &Context, addr: SocketAddr, error: &std::io::Error) -> ApiError {
 /// Status code and body of `GET /healthz`.
 async fn get(addr: SocketAddr) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(addr).await?;
-    // HTTP/1.0 has no chunks: the body is what comes until the end.
-    let request = format!("GET /healthz HTTP/1.0\r\nHost: {addr}\r\nAccept: application/json\r\n\r\n");
+    // The endpoint's bodies have a length, never chunks: the body is what comes until the end.
+    let request = format!(
+        "GET /healthz HTTP/1.1\r\nHost: {addr}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;

@@ -41,14 +41,16 @@ An ADDRESS is 32 hex digits, a unique prefix of at least 8, or a contact's name.
 500ms, 30s, 10m, 2h, 7d.
 
 Try it:
+  qpc demo                        see a small mesh at work on this machine
   qpc run &                       start a node (makes an identity on first use)
   qpc status                      see how it is
   qpc send --to ADDRESS hello     send a message, end-to-end encrypted
   qpc recv --follow               read what arrives";
 
-/// QuicProChat Mesh: signed, end-to-end encrypted messages over whatever links there are
+/// A peer-to-peer mesh node: signed, end-to-end encrypted messages over QUIC and TCP, hop by hop,
+/// with no server that owns the network
 #[derive(Debug, Parser)]
-#[command(name = "qpc", version, about, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(name = "qpc", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]

@@ -42,7 +42,11 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         answered = answered.saturating_add(u32::from(pong.rtt_ms.is_some()));
         cx.out.show(&pong, |p| match p.rtt_ms {
             Some(_) => {
-                let hops = p.hops.map_or(String::new(), |h| format!(" over {h} hops"));
+                let hops = match p.hops {
+                    Some(1) => " over 1 hop".to_owned(),
+                    Some(hops) => format!(" over {hops} hops"),
+                    None => String::new(),
+                };
                 format!("{}: {}{hops}", p.seq, human::ms(p.rtt_ms))
             }
             None => format!("{}: no answer", p.seq),
