@@ -355,6 +355,16 @@ impl LinksActor {
         self.count();
     }
 
+    /// Connections that never became links end inside their port, which only counts them.
+    fn count_handshakes(&self) {
+        let ports = self.parts.transports.ports();
+        for scheme in ["quic", "tcp", "mem"] {
+            let own = ports.iter().filter(|port| label(&port.info().scheme) == scheme);
+            let failed = own.fold(0u64, |sum, port| sum.saturating_add(port.stats().handshakes_failed));
+            metrics::counter!(telemetry::HANDSHAKES_FAILED, "transport" => scheme).absolute(failed);
+        }
+    }
+
     fn count(&self) {
         for scheme in ["quic", "tcp", "mem"] {
             let up = self.links.values().filter(|e| e.up.is_some() && e.info.remote.scheme() == scheme);
@@ -503,6 +513,7 @@ impl LinksActor {
         let report =
             SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
         self.health.offer_gossip("health", ReportHealth(report));
+        self.count_handshakes();
         ctx.run_later(REPORT_EVERY, Self::report);
     }
 }

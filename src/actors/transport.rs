@@ -357,12 +357,15 @@ impl Handler<MediumClosed> for TransportActor {
     type Result = ();
 
     fn handle(&mut self, message: MediumClosed, ctx: &mut Context<Self>) {
-        if self.end.said.is_none() {
-            let text = message.0.to_string();
-            tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            let (reason, by_peer) = close_reason(&message.0);
-            self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
+        if self.end.said.is_some() {
+            // The session is over and the goodbye on its way out. A reader that ends now must not
+            // take the writer with it: the peer would never learn why. `finish` has set a limit.
+            return;
         }
+        let text = message.0.to_string();
+        tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
+        let (reason, by_peer) = close_reason(&message.0);
+        self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.stop(ctx);
     }
 }

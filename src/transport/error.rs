@@ -135,7 +135,10 @@ pub enum TransportError {
         got: Address,
     },
     /// The other end has this node's own key.
-    #[error("{url} is this node itself, or another one that runs with a copy of its key")]
+    #[error(
+        "{url} is this node itself, or another one that runs with a copy of its key: remove it from the \
+         peers, or give the other node a key of its own"
+    )]
     SelfDial {
         /// What was dialled, or who dialled.
         url: TransportAddr,

@@ -2,8 +2,8 @@
 //! when the test is over. Everything waits for an event under one deadline; when a test fails, the
 //! logs of its nodes are printed with it.
 
-// Each test file uses its part of this.
-#![allow(dead_code)]
+// Each test file uses its part of this, and nothing else does.
+#![allow(dead_code, unreachable_pub)]
 // A test says what it expects by unwrapping it.
 #![allow(clippy::unwrap_used)]
 
@@ -266,6 +266,12 @@ impl Spec {
     pub fn env(mut self, key: &str, value: &str) -> Self {
         self.env.push((key.into(), value.into()));
         self
+    }
+
+    /// A node that asks its peers for a sign of life rarely: a raw peer answers only while a test
+    /// reads from it.
+    pub fn patient(name: &str) -> Self {
+        Self { env: vec![("QPC_TRANSPORT_KEEPALIVE".into(), "20s".into())], ..Self::new(name) }
     }
 
     #[track_caller]

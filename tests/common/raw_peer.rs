@@ -15,7 +15,7 @@ use quicprochat_mesh::{
         handshake::{Goodbye, Hello, VERSION},
     },
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::PATIENCE;
 
@@ -24,21 +24,26 @@ pub const NETWORK: &str = "public";
 
 /// See the module.
 pub struct RawPeer {
-    runtime: Runtime,
+    runtime: Handle,
     link: Link,
     // Dropping it would end the link.
     _port: Box<dyn MeshTransport>,
     pub identity: MeshIdentity,
     sequence: u32,
     waiting: Vec<Bytes>,
+    // Dropping it ends the thread that drives the sockets.
+    _stop: oneshot::Sender<()>,
 }
 
 impl RawPeer {
     /// Connects and says nothing yet.
     #[track_caller]
     pub fn dial(url: &str, seed: u8) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
+        let driver = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = driver.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        // What was handed to the link goes out also while the test looks elsewhere.
+        std::thread::spawn(move || drop(driver.block_on(stopped)));
         let identity = MeshIdentity::from_seed([seed; 32]);
         let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der()).unwrap();
         let guard = runtime.enter();
@@ -50,7 +55,7 @@ impl RawPeer {
         let url: TransportAddr = url.parse().unwrap();
         let link = runtime.block_on(async { tokio::time::timeout(PATIENCE, port.dial(&url)).await });
         let link = link.expect("no link in time").unwrap();
-        Self { runtime, link, _port: port, identity, sequence: 0, waiting: Vec::new() }
+        Self { runtime, link, _port: port, identity, sequence: 0, waiting: Vec::new(), _stop: stop }
     }
 
     /// Connects and says a good hello.

@@ -24,9 +24,6 @@ pub const PARTIALS_PER_SOURCE: usize = 4;
 /// Bytes of all partial files together.
 pub const PARTIAL_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Seconds without a new chunk after which a partial file is forgotten.
-pub const PARTIAL_LIFETIME_S: u64 = 24 * 3600;
-
 /// AEAD tag that each stored chunk ends with.
 const TAG_BYTES: u64 = 16;
 
