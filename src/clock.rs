@@ -13,7 +13,37 @@ pub fn now() -> Instant {
 
 /// Wall-clock time since 1970, zero where the clock stands before it.
 pub fn unix() -> Duration {
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(unix) = virtual_unix() {
+        return unix;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(any(test, feature = "testing"))]
+thread_local! {
+    /// What both clocks said when virtual time began on this thread.
+    static VIRTUAL_START: std::cell::Cell<Option<(Instant, Duration)>> = const { std::cell::Cell::new(None) };
+}
+
+/// Lets the wall clock of this thread go along with tokio's from now on, paused or not; gives what
+/// sets it free again when dropped. A week of virtual time is a week on both clocks then.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn follow_virtual_time() -> impl Drop {
+    struct Free;
+    impl Drop for Free {
+        fn drop(&mut self) {
+            VIRTUAL_START.set(None);
+        }
+    }
+    VIRTUAL_START.set(Some((now(), unix())));
+    Free
+}
+
+#[cfg(any(test, feature = "testing"))]
+fn virtual_unix() -> Option<Duration> {
+    let (at, unix) = VIRTUAL_START.get()?;
+    Some(unix.saturating_add(now().saturating_duration_since(at)))
 }
 
 /// Wall-clock seconds since 1970.

@@ -164,6 +164,10 @@ fn mail_op() -> impl Strategy<Value = MailOp> {
         }),
         3 => vec(0u8..24, 0..4)
             .prop_map(|ids| MailOp::Remove(ids.into_iter().map(|n| PacketId([n; 16])).collect())),
+        3 => (id(), vec(0u8..24, 0..4)).prop_map(|(destination, ids)| MailOp::RemoveFor {
+            destination: Address(destination),
+            packet_ids: ids.into_iter().map(|n| PacketId([n; 16])).collect(),
+        }),
         2 => (time(), 0usize..4).prop_map(|(now_unix_s, rows_max)| MailOp::Expire { now_unix_s, rows_max }),
         2 => proptest::option::of(id())
             .prop_map(|destination| MailOp::Usage { destination: destination.map(Address) }),

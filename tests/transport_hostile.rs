@@ -11,7 +11,7 @@ use quicprochat_mesh::{
         Link, MeshTransport, QuicOptions, QuicPort, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
         TransportError, tls::ALPN,
     },
-    wire::{TrafficClass, limits::FRAME_BYTES_MAX},
+    wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX},
 };
 use rustls::{
     ClientConfig, DigitallySignedStruct, NamedGroup, SignatureScheme,
@@ -60,7 +60,7 @@ fn socket_of(port: &dyn MeshTransport) -> SocketAddr {
 
 /// An honest peer links up and is heard, in spite of whatever goes on.
 async fn honest_peers_are_served(port: &dyn MeshTransport) {
-    let honest: Box<dyn MeshTransport> = match port.info().scheme.as_str() {
+    let honest: Box<dyn MeshTransport> = match port.info().scheme {
         "quic" => Box::new(QuicPort::dial_only(&tls(9), QuicOptions::default())),
         _ => Box::new(TcpPort::dial_only(&tls(9), TcpOptions::default())),
     };
@@ -73,8 +73,8 @@ async fn honest_peers_are_served(port: &dyn MeshTransport) {
     assert_eq!(got, ["hello"]);
 }
 
-fn frame(bytes: Vec<u8>) -> quicprochat_mesh::transport::FrameParts {
-    quicprochat_mesh::transport::FrameParts::whole(bytes)
+fn frame(bytes: Vec<u8>) -> FrameParts {
+    FrameParts::whole(bytes)
 }
 
 /// Waits until the port has refused `count` handshakes.
@@ -266,7 +266,8 @@ async fn error_of(link: &mut Link) -> TransportError {
 async fn a_peer_that_breaks_the_framing_over_tcp_is_cut_with_the_reason() {
     let port = tcp_port(TcpOptions::default()).await;
     let too_large = u16::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
-    let faults: [(&[u8], fn(&TransportError) -> bool, bool); 3] = [
+    type IsExpected = fn(&TransportError) -> bool;
+    let faults: [(&[u8], IsExpected, bool); 3] = [
         (&too_large, |e| matches!(e, TransportError::FrameTooLarge { from_peer: true, .. }), true),
         (&[0, 0], |e| matches!(e, TransportError::EmptyFrame { from_peer: true }), true),
         // Torn, then gone: that is a broken connection, nobody's fault.

@@ -191,20 +191,31 @@ impl StoreActor {
                 self.reachable.remove(&destination);
                 self.custodian.unreachable(&destination);
             }
-            CustodyNews::Settled(packets) => {
-                self.custodian.settled(&packets);
+            CustodyNews::Settled { by, packets } => {
+                self.custodian.receipted(&by, &packets);
+                if self.mailboxes_of.contains(&by) {
+                    self.remove(MailOp::RemoveFor { destination: by, packet_ids: packets }, ctx);
+                }
+            }
+            CustodyNews::HandedOver(packets) => {
+                self.custodian.handed_over(&packets);
                 if !self.mailboxes_of.is_empty() {
-                    self.ask(vec![MailOp::Remove(packets)], ctx, |actor, result, ctx| {
-                        if let Err(error) = result {
-                            tracing::error!(%error, "cannot remove what was delivered");
-                        }
-                        actor.measure(ctx);
-                    });
+                    self.remove(MailOp::Remove(packets), ctx);
                 }
             }
             CustodyNews::Refused(packet) => self.custodian.refused(&packet),
         }
         self.pump(ctx);
+    }
+
+    fn remove(&mut self, op: MailOp, ctx: &mut Context<Self>) {
+        self.ask(vec![op], ctx, |actor, result, ctx| {
+            if let Err(error) = result {
+                // They are handed on again, and the destination knows them.
+                tracing::error!(%error, "cannot remove what was delivered");
+            }
+            actor.measure(ctx);
+        });
     }
 
     fn expire(&mut self, ctx: &mut Context<Self>) {

@@ -18,7 +18,7 @@ use super::mailbox::Outlet;
 use crate::{
     clock,
     messages::{
-        link::{AnnounceVerified, EnvelopesVerified, LinkControl},
+        link::{AnnounceVerified, EnvelopesVerified, LinkControl, NeighbourControl},
         message,
     },
     proto::{
@@ -84,8 +84,8 @@ impl SharedEgress {
         self.wake.notify_one();
     }
 
-    fn take(&self, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(out)
+    fn take(&self, ready: impl Fn(TrafficClass) -> bool, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(ready, out)
     }
 
     fn closing(&self) -> Option<CloseReason> {
@@ -199,7 +199,7 @@ impl Reader {
                 if !has_hello {
                     if early.len() > EARLY_FRAMES_MAX {
                         self.fault("data before hello");
-                        return TransportError::LinkClosed;
+                        return TransportError::Protocol { detail: "data before hello" };
                     }
                     established = Some(wait);
                     continue;
@@ -253,6 +253,10 @@ impl Reader {
         if let Some(actor) = self.outlets.frames.upgrade() {
             actor.do_send(LinkFrames { frames, undecodable });
         }
+    }
+
+    fn tell_router(&mut self, control: NeighbourControl) {
+        self.outlets.control.offer_gossip("router", LinkControl { link: self.link, control });
     }
 
     fn fault(&self, what: &'static str) {
@@ -310,13 +314,22 @@ impl Reader {
                 Ok(
                     frame @ (Frame::KeyNeeded(_)
                     | Frame::KeyRequest(_)
-                    | Frame::KeyReply(_)
                     | Frame::PathRequest(_)
                     | Frame::CustodyAck(_)
                     | Frame::Refuse(_)),
                 ) => {
-                    let control = LinkControl { link: self.link, frame };
-                    self.outlets.control.offer_gossip("router", control);
+                    self.tell_router(NeighbourControl::Frame(frame));
+                }
+                // Checked against the budget of announces: a record costs a signature as they do.
+                Ok(Frame::KeyReply(record)) => {
+                    if !budget.announces.try_take(clock::now(), 1) {
+                        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
+                        continue;
+                    }
+                    match self.verifier.verify_key_record(&record) {
+                        Ok(record) => self.tell_router(NeighbourControl::KeyRecord(Box::new(record))),
+                        Err(error) => well &= self.failed(&error, budget),
+                    }
                 }
                 Ok(frame) => own.push(frame),
                 Err(error) => {
@@ -435,32 +448,55 @@ pub struct Writer {
 impl Writer {
     /// Runs until closed.
     pub async fn run(mut self) {
-        use std::sync::atomic::Ordering::Relaxed;
+        if let Err(end) = self.write().await
+            && let Some(closed) = self.closed.upgrade()
+        {
+            closed.do_send(MediumClosed(end));
+        }
+    }
+
+    /// Takes what is queued, most urgent first. A class whose last batch the medium has not taken
+    /// yet is left queued, and waiting for it never keeps a more urgent frame from being written.
+    async fn write(&mut self) -> Result<(), TransportError> {
         let mut frames = Vec::new();
         loop {
-            let Some(class) = self.egress.take(&mut frames) else {
-                if let Some(reason) = self.egress.closing() {
-                    let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
-                    self.tx.close(CloseCode(code), reason.name()).await;
-                    return;
+            let tx = &self.tx;
+            if let Some(class) = self.egress.take(|class| tx.unwritten_bytes(class) == 0, &mut frames) {
+                self.count(&frames);
+                tokio::select! {
+                    biased;
+                    sent = self.tx.send(class, &frames) => sent?,
+                    // The frames are taken; what the medium has not written is written below.
+                    () = self.egress.wake.notified() => {}
                 }
-                self.egress.wake.notified().await;
+                frames.clear();
                 continue;
-            };
-            let bytes: usize = frames.iter().map(FrameParts::len).sum();
-            if let Err(end) = self.tx.send(class, &frames).await {
-                if let Some(closed) = self.closed.upgrade() {
-                    closed.do_send(MediumClosed(end));
-                }
-                return;
             }
-            self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
-            self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
-            metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
-                .increment(frames.len() as u64);
-            metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
-                .increment(bytes as u64);
-            frames.clear();
+            if let Some(class) = TrafficClass::ALL.into_iter().find(|c| self.tx.unwritten_bytes(*c) > 0) {
+                tokio::select! {
+                    biased;
+                    sent = self.tx.send(class, &[]) => sent?,
+                    () = self.egress.wake.notified() => {}
+                }
+                continue;
+            }
+            if let Some(reason) = self.egress.closing() {
+                let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
+                self.tx.close(CloseCode(code), reason.name()).await;
+                return Ok(());
+            }
+            self.egress.wake.notified().await;
         }
+    }
+
+    fn count(&self, frames: &[FrameParts]) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let bytes: usize = frames.iter().map(FrameParts::len).sum();
+        self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
+        self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
+        metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
+            .increment(frames.len() as u64);
+        metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
+            .increment(bytes as u64);
     }
 }

@@ -25,7 +25,7 @@ use super::{
     child::{Child, ChildSpec},
     mailbox::{self, Outlet, Seat},
     supervisor::StartChild,
-    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor, label},
+    transport::{GetLinkStats, LinkEnded, LinkEstablished, LinkParts, LinkStats, TransportActor},
 };
 use crate::{
     clock,
@@ -142,7 +142,8 @@ struct Entry {
     peer_key: PublicKey,
     peer: Address,
     up: Option<Up>,
-    ended: Option<oneshot::Sender<CloseReason>>,
+    /// Whoever dialled it, and whoever dialled links that gave way to it.
+    ended: Vec<oneshot::Sender<CloseReason>>,
 }
 
 struct Up {
@@ -233,7 +234,8 @@ impl LinksActor {
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote));
-        self.links.insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended });
+        self.links
+            .insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended.into_iter().collect() });
         self.supervisor.do_send(StartChild(spec));
     }
 
@@ -242,16 +244,13 @@ impl LinksActor {
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
         let (peer, peer_key) = (entry.peer, entry.peer_key);
-        let scheme = label(entry.info.remote.scheme());
+        let scheme = entry.info.remote.scheme();
         let new_facts = facts(entry, message.hello.boot_epoch, now);
         let rivals: Vec<LinkId> = self
             .links
             .iter()
             .filter(|(id, e)| {
-                **id != message.link
-                    && e.up.is_some()
-                    && e.peer == peer
-                    && label(e.info.remote.scheme()) == scheme
+                **id != message.link && e.up.is_some() && e.peer == peer && e.info.remote.scheme() == scheme
             })
             .map(|(id, _)| *id)
             .collect();
@@ -340,17 +339,35 @@ impl LinksActor {
             reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
         );
         metrics::counter!(telemetry::LINKS_CLOSED, "reason" => message.reason.name()).increment(1);
-        if let Some(ended) = entry.ended {
-            // The dialler may have been removed.
-            let _ = ended.send(message.reason);
+        // A dialler whose link gave way to another one waits for the end of that one.
+        let survivor = (message.reason == CloseReason::Duplicate)
+            .then(|| self.links.values_mut().find(|e| e.up.is_some() && e.peer == entry.peer))
+            .flatten();
+        match survivor {
+            Some(survivor) => survivor.ended.extend(entry.ended),
+            None => {
+                for ended in entry.ended {
+                    // The dialler may have been removed.
+                    let _ = ended.send(message.reason);
+                }
+            }
         }
         self.count();
     }
 
+    /// Connections that never became links end inside their port, which only counts them.
+    fn count_handshakes(&self) {
+        let ports = self.parts.transports.ports();
+        for scheme in ["quic", "tcp", "mem"] {
+            let own = ports.iter().filter(|port| label(&port.info().scheme) == scheme);
+            let failed = own.fold(0u64, |sum, port| sum.saturating_add(port.stats().handshakes_failed));
+            metrics::counter!(telemetry::HANDSHAKES_FAILED, "transport" => scheme).absolute(failed);
+        }
+    }
+
     fn count(&self) {
         for scheme in ["quic", "tcp", "mem"] {
-            let up =
-                self.links.values().filter(|e| e.up.is_some() && label(e.info.remote.scheme()) == scheme);
+            let up = self.links.values().filter(|e| e.up.is_some() && e.info.remote.scheme() == scheme);
             metrics::gauge!(telemetry::LINKS, "transport" => scheme).set(up.count() as f64);
         }
     }
@@ -411,8 +428,7 @@ impl Dialler {
                     new_link.do_send(NewLink { link, ended: Some(ended) });
                     backoff.started(clock::now());
                     match over.await {
-                        // The other link to this node stands; look again in a while.
-                        Ok(CloseReason::Duplicate) => tokio::time::sleep(BackoffPolicy::REDIAL.cap).await,
+                        // Nothing changes that soon: somebody has to change a configuration.
                         Ok(
                             CloseReason::NetworkMismatch
                             | CloseReason::VersionMismatch
@@ -472,7 +488,7 @@ impl Handler<ResendLinks> for LinksActor {
                 peer: entry.peer,
                 peer_key: entry.peer_key,
                 hello: up.hello.clone(),
-                transport: label(entry.info.remote.scheme()),
+                transport: entry.info.remote.scheme(),
                 outlet: up.outlet.clone(),
             });
         }
@@ -481,11 +497,11 @@ impl Handler<ResendLinks> for LinksActor {
 
 /// True for private, link-local and loopback addresses.
 fn is_near(remote: &TransportAddr) -> bool {
-    // Media without IP addresses reach whom they reach.
-    let Some(at) = remote.socket_addr() else { return true };
-    match at.ip().to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    // What was accepted has an address; media inside the process have none and are near.
+    match remote.socket_addr().map(|at| at.ip()) {
+        Some(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+        None => true,
     }
 }
 
@@ -497,6 +513,7 @@ impl LinksActor {
         let report =
             SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
         self.health.offer_gossip("health", ReportHealth(report));
+        self.count_handshakes();
         ctx.run_later(REPORT_EVERY, Self::report);
     }
 }
@@ -543,10 +560,7 @@ impl Handler<AddPeer> for LinksActor {
         if self.draining {
             return Err(MeshError::Draining);
         }
-        let schemes = self.parts.transports.schemes();
-        if !schemes.contains(message.0.scheme()) {
-            return Err(TransportError::NoPort { url: message.0, have: schemes }.into());
-        }
+        self.parts.transports.check(&message.0)?;
         self.dial(message.0);
         Ok(())
     }

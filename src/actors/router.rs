@@ -33,6 +33,7 @@ use crate::{
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         link::{
             AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
+            NeighbourControl,
         },
         route::{AnnounceNow, GetRouterState, ListRoutes, RouteLine, RouterState},
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
@@ -245,7 +246,7 @@ impl RouterActor {
                 self.fate.offer_gossip("delivery", fate);
             }
             Output::InCustody { packet_ids, .. } => {
-                self.custody_news.offer_gossip("store", CustodyNews::Settled(packet_ids.clone()));
+                self.custody_news.offer_gossip("store", CustodyNews::HandedOver(packet_ids.clone()));
                 self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
             }
             Output::RouteUp(destination) => {
@@ -290,13 +291,14 @@ impl RouterActor {
         }
     }
 
-    /// A receipt that passes settles what is held here; a trace that passes is answered.
+    /// A receipt that passes settles what is held here for its signer; a trace that passes is
+    /// answered.
     fn seen(&mut self, link: LinkId, envelope: Verified<InboundEnvelope>) {
         match envelope.envelope.header().kind {
             EnvelopeKind::TRACE => self.deliver(Some(link), vec![envelope]),
             EnvelopeKind::RECEIPT => {
                 if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
-                    let settled = CustodyNews::Settled(receipt.packet_ids);
+                    let settled = CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
                     self.custody_news.offer_gossip("store", settled);
                 }
             }
@@ -457,7 +459,11 @@ impl Handler<LinkControl> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: LinkControl, ctx: &mut Context<Self>) {
-        self.step(Input::Control(message.link, message.frame), ctx);
+        let input = match message.control {
+            NeighbourControl::Frame(frame) => Input::Control(message.link, frame),
+            NeighbourControl::KeyRecord(record) => Input::KeyRecord(record),
+        };
+        self.step(input, ctx);
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
         verify::Verifier,
     },
     telemetry,
-    transport::{Link, LinkInfo, Scheme},
+    transport::{CloseCode, Link, LinkInfo, TransportError},
     wire::{
         Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
@@ -174,7 +174,7 @@ impl TransportActor {
     ) -> Self {
         Self {
             id,
-            transport: label(medium.info.remote.scheme()),
+            transport: medium.info.remote.scheme(),
             info: medium.info.clone(),
             session: Session::new(config, clock::now(), nonce),
             medium: Some(medium),
@@ -248,6 +248,15 @@ impl TransportActor {
         ctx.stop();
     }
 
+    /// A task panicked: the link ends at once rather than by the silence that would follow, and the
+    /// guard says `Crashed`, since nobody says otherwise.
+    fn task_crashed(&mut self, text: &'static str, ctx: &mut Context<Self>) {
+        tracing::error!(link = %self.id, remote = %self.info.remote, text, "link task panicked");
+        let (reason, text) = (CloseReason::Unresponsive, text.to_owned());
+        self.end.said.get_or_insert(LinkEnded { link: self.id, reason, text, by_peer: false });
+        ctx.stop();
+    }
+
     fn rearm(&mut self, ctx: &mut Context<Self>) {
         let wake = self.session.next_wake().map(|(at, _)| at);
         if self.timer.as_ref().map(|(at, _)| *at) == wake {
@@ -299,10 +308,19 @@ impl Actor for TransportActor {
             counters: self.counters.clone(),
             closed: weak(&address),
         };
-        self.end.tasks.push(actix_rt::spawn(reader.run(established)).abort_handle());
+        let read = actix_rt::spawn(reader.run(established));
         let written = actix_rt::spawn(writer.run());
-        self.end.tasks.push(written.abort_handle());
-        ctx.spawn(written.into_actor(self).map(|_, actor, ctx| {
+        self.end.tasks.extend([read.abort_handle(), written.abort_handle()]);
+        ctx.spawn(read.into_actor(self).map(|ended, actor, ctx| {
+            // An orderly end was told by `MediumClosed`.
+            if ended.is_err_and(|error| error.is_panic()) {
+                actor.task_crashed("the reader crashed", ctx);
+            }
+        }));
+        ctx.spawn(written.into_actor(self).map(|ended, actor, ctx| {
+            if ended.is_err_and(|error| error.is_panic()) {
+                return actor.task_crashed("the writer crashed", ctx);
+            }
             // Its end is the end of the link, orderly or not.
             if actor.end.said.is_none() {
                 actor.step(link::Input::Close(CloseReason::Unresponsive, "the medium closed".into()), ctx);
@@ -339,12 +357,15 @@ impl Handler<MediumClosed> for TransportActor {
     type Result = ();
 
     fn handle(&mut self, message: MediumClosed, ctx: &mut Context<Self>) {
-        if self.end.said.is_none() {
-            let text = message.0.to_string();
-            tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
-            self.end.said =
-                Some(LinkEnded { link: self.id, reason: CloseReason::Unresponsive, text, by_peer: true });
+        if self.end.said.is_some() {
+            // The session is over and the goodbye on its way out. A reader that ends now must not
+            // take the writer with it: the peer would never learn why. `finish` has set a limit.
+            return;
         }
+        let text = message.0.to_string();
+        tracing::debug!(link = %self.id, remote = %self.info.remote, %text, "the medium closed");
+        let (reason, by_peer) = close_reason(&message.0);
+        self.end.said = Some(LinkEnded { link: self.id, reason, text, by_peer });
         self.stop(ctx);
     }
 }
@@ -416,12 +437,10 @@ impl Handler<Drain> for TransportActor {
     }
 }
 
-/// Name of a medium in metrics and lists: a fixed set, whatever a program brings along.
-pub fn label(scheme: &Scheme) -> &'static str {
-    match scheme.as_str() {
-        "quic" => "quic",
-        "tcp" => "tcp",
-        "mem" | "mem-shared" => "mem",
-        _ => "other",
-    }
+/// What the end of a medium says about the link: a peer whose goodbye was overtaken by the close
+/// names its reason in the close's code too.
+fn close_reason(error: &TransportError) -> (CloseReason, bool) {
+    let TransportError::Closed { code, .. } = error else { return (CloseReason::Unresponsive, false) };
+    let number = code.0.checked_sub(CloseCode::FIRST_FREE.0).and_then(|n| u8::try_from(n).ok());
+    (number.map_or(CloseReason::Unresponsive, CloseReason::from), true)
 }

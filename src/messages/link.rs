@@ -5,6 +5,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::message;
 use crate::{
+    crypto::VerifiedKeyRecord,
     proto::verify::{InboundAnnounce, InboundEnvelope, Verified},
     wire::{
         Address, Frame, LinkId, PublicKey,
@@ -35,15 +36,24 @@ pub struct AnnounceVerified {
 }
 message!(AnnounceVerified => ());
 
-/// Link to router: a control frame that is not about the link itself.
+/// Link to router: control that is not about the link itself.
 #[derive(Debug)]
 pub struct LinkControl {
     /// Where it came from.
     pub link: LinkId,
-    /// The frame: custody, refusals, path and key requests.
-    pub frame: Frame,
+    /// What came.
+    pub control: NeighbourControl,
 }
 message!(LinkControl => ());
+
+/// What a neighbour says to the router.
+#[derive(Debug)]
+pub enum NeighbourControl {
+    /// Custody, refusals, path and key requests.
+    Frame(Frame),
+    /// A key record, verified.
+    KeyRecord(Box<VerifiedKeyRecord>),
+}
 
 /// Links to router: a neighbour can be reached.
 #[derive(Debug, Clone)]

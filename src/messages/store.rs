@@ -38,8 +38,16 @@ pub enum CustodyNews {
     Reachable(Address),
     /// There is none any more.
     Unreachable(Address),
-    /// Receipted by the destination, or taken by the next custodian.
-    Settled(Vec<PacketId>),
+    /// Receipted. Counts for packets whose destination is `by` and for no others: anybody can sign
+    /// a receipt that names any packet.
+    Settled {
+        /// Who signed the receipt.
+        by: Address,
+        /// What it names.
+        packets: Vec<PacketId>,
+    },
+    /// Taken by the next custodian, over the link they were handed on over.
+    HandedOver(Vec<PacketId>),
     /// Not taken on the way.
     Refused(PacketId),
 }

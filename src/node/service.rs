@@ -139,10 +139,10 @@ impl NodeService {
             }
             Request::Ping { destination, count, interval_ms, timeout_ms } => {
                 let to = node.resolve(&destination, true).await?;
-                for seq in 0..count {
+                for seq in 1..=count {
                     let next = tokio::time::Instant::now() + Duration::from_millis(interval_ms);
                     replies.send(ping(node, to, seq, Duration::from_millis(timeout_ms)).await?).await?;
-                    if seq.saturating_add(1) < count {
+                    if seq < count {
                         tokio::time::sleep_until(next).await;
                     }
                 }
@@ -384,7 +384,7 @@ fn peer(line: &PeerLine) -> Peer {
     Peer {
         address: Some(line.address),
         url: line.info.remote.to_string(),
-        transport: line.info.remote.scheme().to_string(),
+        transport: line.info.remote.scheme().to_owned(),
         direction: match line.info.direction {
             crate::transport::Direction::In => Direction::In,
             crate::transport::Direction::Out => Direction::Out,

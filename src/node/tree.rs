@@ -21,6 +21,10 @@ use actix::{Actor, Addr, Arbiter};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Listening, MeshNode, Seats, Stopper, service::NodeService};
+#[cfg(feature = "quic")]
+use crate::transport::{QuicOptions, QuicPort};
+#[cfg(feature = "tcp")]
+use crate::transport::{TcpOptions, TcpPort};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -47,10 +51,7 @@ use crate::{
         router::RouterConfig,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{
-        MeshTransport, QuicOptions, QuicPort, Scheme, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
-        TransportError, TransportManager,
-    },
+    transport::{MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
     wire::{Capabilities, NetworkId},
 };
 
@@ -544,16 +545,16 @@ async fn bind(
     let mut urls = Vec::new();
     for port in &listening {
         urls.push(port.info().local);
-        manager.register(port.clone());
+        manager.add(port.clone());
     }
     let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
     #[cfg(feature = "quic")]
-    if !listens(Scheme::QUIC) {
-        manager.register(Arc::new(QuicPort::dial_only(&tls, quic_options(handshake_timeout))));
+    if !listens(addr::QUIC) {
+        manager.add(Arc::new(QuicPort::dial_only(&tls, quic_options(handshake_timeout))));
     }
     #[cfg(feature = "tcp")]
-    if !listens(Scheme::TCP) {
-        manager.register(Arc::new(TcpPort::dial_only(&tls, tcp_options(handshake_timeout))));
+    if !listens(addr::TCP) {
+        manager.add(Arc::new(TcpPort::dial_only(&tls, tcp_options(handshake_timeout))));
     }
     Ok(Ports { manager: Arc::new(manager), listening, urls })
 }
@@ -575,11 +576,11 @@ async fn open_port(
 ) -> Result<Arc<dyn MeshTransport>, TransportError> {
     match at.scheme() {
         #[cfg(feature = "quic")]
-        scheme if *scheme == Scheme::QUIC => {
+        scheme if scheme == addr::QUIC => {
             Ok(Arc::new(QuicPort::listen(tls, at, quic_options(handshake_timeout)).await?))
         }
         #[cfg(feature = "tcp")]
-        scheme if *scheme == Scheme::TCP => {
+        scheme if scheme == addr::TCP => {
             Ok(Arc::new(TcpPort::listen(tls, at, tcp_options(handshake_timeout)).await?))
         }
         _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),

@@ -139,18 +139,32 @@ impl Custodian {
         }
     }
 
-    /// The destination's receipt, or another custodian's acknowledgement, was seen for these. The
-    /// caller removes them from the store whether or not they were under way here.
-    pub fn settled(&mut self, packets: &[PacketId]) {
+    /// A receipt of `by` names these. Settles those that are for `by`; for others it is nobody's
+    /// word. The caller removes them from the store whether or not they were under way here.
+    pub fn receipted(&mut self, by: &Address, packets: &[PacketId]) {
         for packet in packets {
-            let Some(destination) = self.destination_of.remove(packet) else { continue };
-            let Some(handover) = self.handovers.get_mut(&destination) else { continue };
-            handover.in_flight.remove(packet);
-            if handover.in_flight.is_empty() {
-                handover.retry_at = None;
-                if handover.at_end {
-                    self.handovers.remove(&destination);
-                }
+            if self.destination_of.get(packet) == Some(by) {
+                self.settled(packet);
+            }
+        }
+    }
+
+    /// The next custodian holds these, durably. The caller removes them from the store whether or
+    /// not they were under way here.
+    pub fn handed_over(&mut self, packets: &[PacketId]) {
+        for packet in packets {
+            self.settled(packet);
+        }
+    }
+
+    fn settled(&mut self, packet: &PacketId) {
+        let Some(destination) = self.destination_of.remove(packet) else { return };
+        let Some(handover) = self.handovers.get_mut(&destination) else { return };
+        handover.in_flight.remove(packet);
+        if handover.in_flight.is_empty() {
+            handover.retry_at = None;
+            if handover.at_end {
+                self.handovers.remove(&destination);
             }
         }
     }
@@ -181,9 +195,9 @@ mod tests {
         assert!(custodian.poll(now).is_empty(), "one page at a time");
         custodian.handed_on(now, &TO, [id(1), id(2)], Some(2));
         assert!(custodian.poll(now).is_empty(), "the window is full");
-        custodian.settled(&[id(1)]);
+        custodian.receipted(&TO, &[id(1)]);
         assert!(custodian.poll(now).is_empty());
-        custodian.settled(&[id(2)]);
+        custodian.handed_over(&[id(2)]);
         assert_eq!(custodian.poll(now)[0].after, Some(2));
         custodian.handed_on(now, &TO, [], None);
         assert!(custodian.poll(now).is_empty());
@@ -216,7 +230,19 @@ mod tests {
         custodian.reachable(TO);
         assert_eq!(custodian.poll(now)[0].after, None);
         custodian.handed_on(now, &TO, [id(1)], None);
-        custodian.settled(&[id(1)]);
+        custodian.receipted(&TO, &[id(1)]);
         assert!(custodian.poll(now).is_empty());
+    }
+    #[test]
+    fn a_receipt_of_somebody_else_settles_nothing() {
+        let now = Instant::now();
+        let mut custodian = Custodian::new();
+        custodian.reachable(TO);
+        custodian.poll(now);
+        custodian.handed_on(now, &TO, [id(1)], None);
+        custodian.receipted(&Address([6; 16]), &[id(1)]);
+        assert!(custodian.next_wake().is_some(), "it is handed on again until its destination has it");
+        custodian.receipted(&TO, &[id(1)]);
+        assert_eq!(custodian.next_wake(), None);
     }
 }

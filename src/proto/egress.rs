@@ -47,9 +47,17 @@ impl Egress {
         Ok(())
     }
 
-    /// Takes up to [`WRITE_BYTES`] of the most urgent class that has any into `out`.
-    pub fn take(&mut self, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
+    /// Takes up to [`WRITE_BYTES`] of the most urgent class that has any, and that the medium is
+    /// `ready` for, into `out`.
+    pub fn take(
+        &mut self,
+        ready: impl Fn(TrafficClass) -> bool,
+        out: &mut Vec<FrameParts>,
+    ) -> Option<TrafficClass> {
         for class in TrafficClass::ALL {
+            if !ready(class) {
+                continue;
+            }
             let (Some(queue), Some(bytes)) =
                 (self.queues.get_mut(class as usize), self.bytes.get_mut(class as usize))
             else {
@@ -103,7 +111,7 @@ mod tests {
         egress.push(TrafficClass::Control, frame(30)).unwrap();
         let mut order = vec![];
         let mut out = vec![];
-        while let Some(class) = egress.take(&mut out) {
+        while let Some(class) = egress.take(|_| true, &mut out) {
             order.push(class);
         }
         assert_eq!(order, TrafficClass::ALL);
@@ -127,8 +135,20 @@ mod tests {
             egress.push(TrafficClass::Bulk, frame(10_000)).unwrap();
         }
         let mut out = vec![];
-        egress.take(&mut out);
+        egress.take(|_| true, &mut out);
         let bytes: usize = out.iter().map(FrameParts::len).sum();
         assert!((WRITE_BYTES..WRITE_BYTES + 10_000).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_class_the_medium_is_not_ready_for_waits_without_holding_others_up() {
+        let mut egress = Egress::new();
+        egress.push(TrafficClass::Bulk, frame(10)).unwrap();
+        egress.push(TrafficClass::Interactive, frame(20)).unwrap();
+        let mut out = vec![];
+        let not_interactive = |class| class != TrafficClass::Interactive;
+        assert_eq!(egress.take(not_interactive, &mut out), Some(TrafficClass::Bulk));
+        assert_eq!(egress.take(not_interactive, &mut out), None);
+        assert_eq!(egress.take(|_| true, &mut out), Some(TrafficClass::Interactive));
     }
 }

@@ -203,7 +203,9 @@ impl Mailboxes for StoreHandle {
     ) -> Result<(), HandedBack<MailOp, MailOutcome>> {
         // Each id to remove is a row to read and journal, so it counts as an operation.
         let size = |op: &MailOp| match op {
-            MailOp::Remove(ids) => (ids.len().max(1), op.queued_bytes()),
+            MailOp::Remove(ids) | MailOp::RemoveFor { packet_ids: ids, .. } => {
+                (ids.len().max(1), op.queued_bytes())
+            }
             _ => (1, op.queued_bytes()),
         };
         self.submit(ops, done, size, |ops, done| Submission { work: Work::Mail(ops), done: Done::Mail(done) })

@@ -272,6 +272,12 @@ impl MemEngine {
                 self.held.retain(|_, row| !ids.contains(&row.packet_id));
                 O::Removed { rows: before - self.held.len() }
             }
+            MailOp::RemoveFor { destination, packet_ids } => {
+                let before = self.held.len();
+                self.held
+                    .retain(|_, row| row.destination != *destination || !packet_ids.contains(&row.packet_id));
+                O::Removed { rows: before - self.held.len() }
+            }
             MailOp::Expire { now_unix_s, rows_max } => {
                 let due: BTreeSet<(u64, u64)> = self
                     .held

@@ -410,6 +410,14 @@ pub enum MailOp {
     },
     /// Lets go of envelopes, each in O(log n). → [`MailOutcome::Removed`].
     Remove(Vec<PacketId>),
+    /// Lets go of those of these envelopes that are for `destination`; others stay, so that nobody's
+    /// word but the destination's ends what waits for it. → [`MailOutcome::Removed`].
+    RemoveFor {
+        /// Whose mailbox.
+        destination: Address,
+        /// Which of it.
+        packet_ids: Vec<PacketId>,
+    },
     /// Drops what has expired, earliest first, at most `rows_max`. → [`MailOutcome::Expired`].
     Expire {
         /// Rows that expire earlier go.
@@ -558,7 +566,9 @@ impl MailOp {
         const FIXED: usize = 128;
         FIXED.saturating_add(match self {
             MailOp::Hold(row) => row.frame.len(),
-            MailOp::Remove(ids) => ids.len().saturating_mul(PacketId::LEN),
+            MailOp::Remove(ids) | MailOp::RemoveFor { packet_ids: ids, .. } => {
+                ids.len().saturating_mul(PacketId::LEN)
+            }
             _ => 0,
         })
     }

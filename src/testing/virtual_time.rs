@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Runs `body` in an actix system of its own, on one thread, with time paused: whenever nothing
 /// can run, the clock jumps to the next timer. An hour of keepalives takes milliseconds, and the
-/// order of events does not depend on the machine.
+/// order of events does not depend on the machine. The wall clock moves along with it.
 ///
 /// Everything has to live on this one arbiter: other arbiters have clocks of their own, and real
 /// sockets or threads look idle to the clock, which then jumps while they work.
@@ -20,7 +20,10 @@ pub fn with_virtual_time<F: Future>(body: impl FnOnce() -> F) -> F::Output {
             .build()
             .expect("a current-thread runtime needs nothing that can be missing")
     };
-    actix_rt::System::with_tokio_rt(runtime).block_on(async { body().await })
+    actix_rt::System::with_tokio_rt(runtime).block_on(async {
+        let _free = crate::clock::follow_virtual_time();
+        body().await
+    })
 }
 
 /// Asks again every 10 ms of virtual time until `condition` gives a value.

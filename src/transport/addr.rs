@@ -4,7 +4,7 @@
 //! `#HEX32` that pins the peer's [`Address`]. Names are kept as names: they are resolved at each
 //! dial, so a peer that moves is found again.
 
-use std::{borrow::Cow, fmt, net::SocketAddr, str::FromStr};
+use std::{fmt, net::SocketAddr, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -22,51 +22,14 @@ const NAME_BYTES_MAX: usize = 128;
 /// Schemes that later parts of this project add.
 const PLANNED: [&str; 2] = ["serial", "lora-sim"];
 
-/// A medium's name in front of `://`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Scheme(Cow<'static, str>);
-
-impl Scheme {
-    /// QUIC over UDP.
-    pub const QUIC: Scheme = Scheme(Cow::Borrowed("quic"));
-    /// TLS over TCP.
-    pub const TCP: Scheme = Scheme(Cow::Borrowed("tcp"));
-    /// A medium inside one process.
-    pub const MEM: Scheme = Scheme(Cow::Borrowed("mem"));
-
-    /// A shared medium inside one process.
-    pub const MEM_SHARED: Scheme = Scheme(Cow::Borrowed("mem-shared"));
-
-    /// The scheme of a transport that a program brings along; none unless it is a lower-case
-    /// letter followed by letters, digits, `+`, `-` or `.` (RFC 3986).
-    pub fn custom(name: &str) -> Option<Self> {
-        let mut chars = name.chars();
-        let starts = chars.next().is_some_and(|c| c.is_ascii_lowercase());
-        let goes_on = chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c));
-        (starts && goes_on).then(|| Scheme(Cow::Owned(name.to_owned())))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    fn has_host(&self) -> bool {
-        *self == Self::QUIC || *self == Self::TCP
-    }
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+/// QUIC over UDP.
+pub const QUIC: &str = "quic";
+/// TLS over TCP.
+pub const TCP: &str = "tcp";
+/// A medium inside one process.
+pub const MEM: &str = "mem";
+/// A shared medium inside one process.
+pub const MEM_SHARED: &str = "mem-shared";
 
 /// Where on a medium.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,14 +50,14 @@ pub enum Target {
 /// A URL of the mesh: a medium, a place on it, and perhaps who has to be there.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransportAddr {
-    scheme: Scheme,
+    scheme: &'static str,
     target: Target,
     pin: Option<Address>,
 }
 
 impl TransportAddr {
     /// `scheme` at an IP address.
-    pub fn socket(scheme: Scheme, at: SocketAddr) -> Self {
+    pub fn socket(scheme: &'static str, at: SocketAddr) -> Self {
         Self { scheme, target: Target::Socket(without_flow(at)), pin: None }
     }
 
@@ -103,14 +66,14 @@ impl TransportAddr {
     /// # Errors
     /// [`AddrError::Name`].
     pub fn mem(name: &str) -> Result<Self, AddrError> {
-        Self::named(Scheme::MEM, name)
+        Self::named(MEM, name)
     }
 
     /// A name on a medium without hosts.
     ///
     /// # Errors
     /// [`AddrError::Name`] unless `name` is 1 to 128 visible ASCII characters without `#`.
-    pub fn named(scheme: Scheme, name: &str) -> Result<Self, AddrError> {
+    pub fn named(scheme: &'static str, name: &str) -> Result<Self, AddrError> {
         Ok(Self { scheme, target: parse_name(name)?, pin: None })
     }
 
@@ -118,7 +81,7 @@ impl TransportAddr {
     ///
     /// # Errors
     /// [`AddrError`] with what is wrong with it.
-    pub fn parse_with(text: &str, more: &[Scheme]) -> Result<Self, AddrError> {
+    pub fn parse_with(text: &str, more: &[&'static str]) -> Result<Self, AddrError> {
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| AddrError::NoScheme { text: shown(text) })?;
         let scheme = parse_scheme(scheme, more)?;
@@ -126,13 +89,13 @@ impl TransportAddr {
             Some((place, pin)) => (place, Some(parse_pin(pin)?)),
             None => (rest, None),
         };
-        let target = if scheme.has_host() { parse_host_port(place)? } else { parse_name(place)? };
+        let target = if has_host(scheme) { parse_host_port(place)? } else { parse_name(place)? };
         Ok(Self { scheme, target, pin })
     }
 
-    /// The medium.
-    pub fn scheme(&self) -> &Scheme {
-        &self.scheme
+    /// The medium's name in front of `://`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// The place.
@@ -145,15 +108,15 @@ impl TransportAddr {
         self.pin.as_ref()
     }
 
-    /// True where both lead to the same place, whoever is pinned.
-    pub fn same_place(&self, other: &Self) -> bool {
-        self.scheme() == other.scheme() && self.target() == other.target()
-    }
-
     /// The same place pinned to `pin`, or to nobody.
     pub fn with_pin(mut self, pin: Option<Address>) -> Self {
         self.pin = pin;
         self
+    }
+
+    /// True for the same place on the same medium, whoever has to be there.
+    pub fn same_place(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.target == other.target
     }
 
     /// The IP address, where it is one.
@@ -255,10 +218,10 @@ pub enum AddrError {
     Pin(ParseIdError),
 }
 
-fn parse_scheme(scheme: &str, more: &[Scheme]) -> Result<Scheme, AddrError> {
-    let known = [Scheme::QUIC, Scheme::TCP, Scheme::MEM, Scheme::MEM_SHARED];
-    if let Some(found) = known.iter().chain(more).find(|known| known.as_str() == scheme) {
-        return Ok(found.clone());
+fn parse_scheme(scheme: &str, more: &[&'static str]) -> Result<&'static str, AddrError> {
+    let known = [QUIC, TCP, MEM, MEM_SHARED];
+    if let Some(found) = known.iter().chain(more).find(|known| **known == scheme) {
+        return Ok(found);
     }
     let scheme = shown(scheme);
     Err(if PLANNED.contains(&scheme.as_str()) {
@@ -266,6 +229,10 @@ fn parse_scheme(scheme: &str, more: &[Scheme]) -> Result<Scheme, AddrError> {
     } else {
         AddrError::UnknownScheme { scheme }
     })
+}
+
+fn has_host(scheme: &str) -> bool {
+    scheme == QUIC || scheme == TCP
 }
 
 fn parse_pin(text: &str) -> Result<Address, AddrError> {
@@ -382,15 +349,21 @@ mod tests {
 
     #[test]
     fn a_transport_of_ones_own_has_a_scheme_of_its_own() {
-        let pigeon = Scheme::custom("pigeon").unwrap();
-        let at = TransportAddr::named(pigeon.clone(), "loft-3").unwrap();
-        assert_eq!(TransportAddr::parse_with("pigeon://loft-3", &[pigeon]), Ok(at));
-        assert_eq!(Scheme::custom("Pigeon"), None);
-        assert_eq!(Scheme::custom("pi/geon"), None);
+        let at = TransportAddr::named("pigeon", "loft-3").unwrap();
+        assert_eq!(TransportAddr::parse_with("pigeon://loft-3", &["pigeon"]), Ok(at));
+        assert!(matches!(refused("pigeon://loft-3"), AddrError::UnknownScheme { .. }));
     }
 
-    fn target() -> impl Strategy<Value = (Scheme, Target)> {
-        let host = prop_oneof![Just(Scheme::QUIC), Just(Scheme::TCP)];
+    #[test]
+    fn a_pin_does_not_make_another_place() {
+        let [plain, pinned] = ["tcp://a:1", "tcp://a:1#00112233445566778899aabbccddeeff"]
+            .map(|url| url.parse::<TransportAddr>().unwrap());
+        assert!(plain.same_place(&pinned) && plain != pinned);
+        assert!(!plain.same_place(&"quic://a:1".parse().unwrap()));
+    }
+
+    fn target() -> impl Strategy<Value = (&'static str, Target)> {
+        let host = prop_oneof![Just(QUIC), Just(TCP)];
         let v4 = any::<([u8; 4], u16)>().prop_map(|(ip, port)| Target::Socket((ip, port).into()));
         let v6 = any::<([u16; 8], u16, u32)>().prop_map(|(ip, port, scope)| {
             Target::Socket(std::net::SocketAddrV6::new(ip.into(), port, 0, scope).into())
@@ -399,7 +372,7 @@ mod tests {
             .prop_map(|(name, port)| Target::Host { name, port });
         prop_oneof![
             (host, prop_oneof![v4, v6, name]),
-            ("[!-\"$-~]{1,128}").prop_map(|name| (Scheme::MEM, Target::Name(name))),
+            ("[!-\"$-~]{1,128}").prop_map(|name| (MEM, Target::Name(name))),
         ]
     }
 

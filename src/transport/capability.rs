@@ -48,6 +48,16 @@ impl TransportCapability {
         }
     }
 
+    /// Name in `qpc peers`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unconstrained => "unconstrained",
+            Self::Medium => "medium",
+            Self::Constrained => "constrained",
+            Self::SeverelyConstrained => "severely_constrained",
+        }
+    }
+
     /// How group traffic is protected where this step is the thinnest on the way.
     pub fn recommended_crypto(self) -> CryptoMode {
         match self {
@@ -61,12 +71,7 @@ impl TransportCapability {
 
 impl fmt::Display for TransportCapability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unconstrained => "unconstrained",
-            Self::Medium => "medium",
-            Self::Constrained => "constrained",
-            Self::SeverelyConstrained => "severely_constrained",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use crate::wire::{Address, TrafficClass, limits::FRAME_BYTES_MAX};
 
-use super::{AddrError, Scheme, TransportAddr};
+use super::{AddrError, TransportAddr};
 
 /// An error of a port or a link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,13 +23,13 @@ pub enum TransportError {
         /// What was to be dialled.
         url: TransportAddr,
         /// Schemes of the ports there are.
-        have: Vec<Scheme>,
+        have: Vec<&'static str>,
     },
     /// The port has no such operation.
     #[error("a {scheme} port cannot {what}")]
     Unsupported {
         /// The port's scheme.
-        scheme: Scheme,
+        scheme: &'static str,
         /// The operation.
         what: &'static str,
     },
@@ -135,7 +135,10 @@ pub enum TransportError {
         got: Address,
     },
     /// The other end has this node's own key.
-    #[error("{url} is this node itself, or another one that runs with a copy of its key")]
+    #[error(
+        "{url} is this node itself, or another one that runs with a copy of its key: remove it from the \
+         peers, or give the other node a key of its own"
+    )]
     SelfDial {
         /// What was dialled, or who dialled.
         url: TransportAddr,
@@ -323,7 +326,7 @@ impl fmt::Display for CloseCode {
     }
 }
 
-struct OrNone<'a>(&'a [Scheme]);
+struct OrNone<'a>(&'a [&'static str]);
 
 impl fmt::Display for OrNone<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

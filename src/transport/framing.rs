@@ -8,11 +8,11 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
+use crate::wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX};
 
 #[cfg(feature = "tcp")]
 use super::error::cut_reason;
-use super::{BACKLOG_BYTES_MAX, CloseCode, FrameParts, TransportError};
+use super::{BACKLOG_BYTES_MAX, CloseCode, TransportError};
 
 /// Bytes of a length.
 const PREFIX_BYTES: usize = 2;

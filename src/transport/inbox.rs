@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{Link, PortStats, TransportError};
+#[cfg(any(feature = "quic", feature = "tcp"))]
+use crate::telemetry;
 
 /// Finished links that wait for `accept`. Whoever lets more wait is overloaded.
 pub(super) const WAITING_LINKS_MAX: usize = 256;
@@ -14,6 +16,8 @@ pub(super) struct Inbox {
     tx: mpsc::Sender<Link>,
     rx: Mutex<mpsc::Receiver<Link>>,
     closed: watch::Sender<bool>,
+    /// The port's scheme, for metrics.
+    scheme: &'static str,
     pub(super) counters: Counters,
 }
 
@@ -29,9 +33,18 @@ pub(super) struct Counters {
 }
 
 impl Inbox {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(scheme: &'static str) -> Self {
         let (tx, rx) = mpsc::channel(WAITING_LINKS_MAX);
-        Self { tx, rx: Mutex::new(rx), closed: watch::Sender::new(false), counters: Counters::default() }
+        let (rx, closed) = (Mutex::new(rx), watch::Sender::new(false));
+        Self { tx, rx, closed, scheme, counters: Counters::default() }
+    }
+
+    /// Counts an inbound connection that never became a link.
+    #[cfg(any(feature = "quic", feature = "tcp"))]
+    pub(super) fn refused(&self, error: &TransportError) {
+        count(&self.counters.handshakes_failed);
+        metrics::counter!(telemetry::HANDSHAKES_FAILED, "transport" => self.scheme).increment(1);
+        tracing::debug!(transport = self.scheme, %error, "an inbound handshake failed");
     }
 
     /// Hands a link over; gives it back where too many wait or the port is closed.

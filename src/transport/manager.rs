@@ -4,7 +4,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use crate::wire::{Address, LinkId};
 
-use super::{AddrError, Link, MeshTransport, Scheme, TransportAddr, TransportCapability, TransportError};
+use super::{AddrError, Link, MeshTransport, TransportAddr, TransportCapability, TransportError};
 
 /// The ports of a node. Cheap to clone: ports are shared.
 #[derive(Clone, Default)]
@@ -19,7 +19,7 @@ impl TransportManager {
     }
 
     /// Adds a port. Several of one scheme are tried in the order they came.
-    pub fn register(&mut self, port: Arc<dyn MeshTransport>) {
+    pub fn add(&mut self, port: Arc<dyn MeshTransport>) {
         self.ports.push(port);
     }
 
@@ -29,9 +29,9 @@ impl TransportManager {
     }
 
     /// The schemes that can be dialled, each once.
-    pub fn schemes(&self) -> Vec<Scheme> {
+    pub fn schemes(&self) -> Vec<&'static str> {
         let mut schemes: Vec<_> = self.ports.iter().map(|port| port.info().scheme).collect();
-        schemes.sort();
+        schemes.sort_unstable();
         schemes.dedup();
         schemes
     }
@@ -44,14 +44,27 @@ impl TransportManager {
         TransportAddr::parse_with(text, &self.schemes())
     }
 
+    /// True where there is a port that speaks the URL's scheme.
+    ///
+    /// # Errors
+    /// [`TransportError::NoPort`].
+    pub fn check(&self, to: &TransportAddr) -> Result<(), TransportError> {
+        let speaks = self.ports.iter().any(|port| port.info().scheme == to.scheme());
+        if speaks { Ok(()) } else { Err(self.no_port(to)) }
+    }
+
+    fn no_port(&self, to: &TransportAddr) -> TransportError {
+        TransportError::NoPort { url: to.clone(), have: self.schemes() }
+    }
+
     /// Opens a link over the first port that can.
     ///
     /// # Errors
     /// [`TransportError::NoPort`] if none has the scheme, else that of the last port tried; a port
     /// is passed over only where the fault is its own ([`TransportError::is_local`]).
     pub async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
-        let mut failed = TransportError::NoPort { url: to.clone(), have: self.schemes() };
-        for port in self.ports.iter().filter(|port| port.info().scheme == *to.scheme()) {
+        let mut failed = self.no_port(to);
+        for port in self.ports.iter().filter(|port| port.info().scheme == to.scheme()) {
             match port.dial(to).await {
                 Err(error) if error.is_local() => failed = error,
                 done => return done,

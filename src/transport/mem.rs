@@ -17,13 +17,13 @@ use tokio::sync::Notify;
 
 use crate::{
     crypto::{compute_address, hash::sha256},
-    wire::{PublicKey, TrafficClass, limits::FRAME_BYTES_MAX},
+    wire::{FrameParts, PublicKey, TrafficClass, limits::FRAME_BYTES_MAX},
 };
 
 use super::{
-    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkProfile,
-    LinkReceiver, LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr,
-    TransportCapability, TransportError,
+    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, Link, LinkInfo, LinkPeer, LinkProfile,
+    LinkReceiver, LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, TransportAddr, TransportCapability,
+    TransportError, addr,
     error::cut_reason,
     framing::{FrameQueue, check_frames},
     inbox::Inbox,
@@ -89,7 +89,7 @@ impl MemNetwork {
         options: MemOptions,
     ) -> Result<MemPort, TransportError> {
         let url = TransportAddr::mem(name)?;
-        let listener = Arc::new(Listener { url, key, options, inbox: Inbox::new() });
+        let listener = Arc::new(Listener { url, key, options, inbox: Inbox::new(addr::MEM) });
         let mut network = self.lock();
         if network.ports.contains_key(name) {
             return Err(TransportError::PortInUse { url: listener.url.clone() });
@@ -159,7 +159,7 @@ impl MemPort {
 impl MeshTransport for MemPort {
     fn info(&self) -> super::TransportInfo {
         super::TransportInfo {
-            scheme: Scheme::MEM,
+            scheme: addr::MEM,
             local: self.listener.url.clone(),
             mtu_bytes: self.listener.options.profile.mtu_bytes,
             capability: TransportCapability::classify(&self.listener.options.profile),
@@ -450,7 +450,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_full_class_leaves_the_others_room_and_control_is_read_first() {
         let (mut a, mut b) = link(MemOptions { buffer_bytes: 10, ..MemOptions::default() }).await;
-        let frame = |text: &'static [u8]| [FrameParts::whole(text)];
+        let frame = |text: &'static [u8]| [FrameParts::whole(Bytes::from_static(text))];
         a.tx.send(TrafficClass::Bulk, &frame(b"0123456789")).await.unwrap();
         {
             let bulk = frame(b"bulk");

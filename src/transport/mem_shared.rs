@@ -17,12 +17,12 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::wire::TrafficClass;
+use crate::wire::{FrameParts, TrafficClass};
 
 use super::{
-    BoxFuture, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkProfile, LinkReceiver,
-    LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr, TransportCapability,
-    TransportError, TransportInfo,
+    BoxFuture, CloseCode, Direction, Link, LinkInfo, LinkPeer, LinkProfile, LinkReceiver, LinkSender,
+    MeshTransport, PortStats, RECV_FRAMES_MAX, TransportAddr, TransportCapability, TransportError,
+    TransportInfo, addr,
     framing::check_frames,
     inbox::{Inbox, count},
 };
@@ -80,14 +80,14 @@ impl SharedMedium {
     /// # Errors
     /// [`TransportError::PortInUse`], [`TransportError::Addr`].
     pub fn attach(&self, name: &str) -> Result<SharedMemPort, TransportError> {
-        let url = TransportAddr::named(Scheme::MEM_SHARED, name)?;
+        let url = TransportAddr::named(addr::MEM_SHARED, name)?;
         let mut state = self.air.lock();
         if state.ports.contains_key(name) {
             return Err(TransportError::PortInUse { url });
         }
         let ears = Arc::new(Ears {
             name: name.to_owned(),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(addr::MEM_SHARED),
             neighbours: Mutex::default(),
             air: Arc::downgrade(&self.air),
         });
@@ -155,7 +155,7 @@ impl Ears {
     fn hear(self: &Arc<Self>, from: &str, frame: Bytes) -> bool {
         let known = self.lock().get(from).cloned();
         let heard = known.or_else(|| {
-            let url = TransportAddr::named(Scheme::MEM_SHARED, from).ok()?;
+            let url = TransportAddr::named(addr::MEM_SHARED, from).ok()?;
             let (link, heard) = self.open(from, url, Direction::In).ok()?;
             self.inbox.deliver(link).is_ok().then_some(heard)
         });
@@ -336,7 +336,7 @@ impl SharedMemPort {
 impl MeshTransport for SharedMemPort {
     fn info(&self) -> TransportInfo {
         TransportInfo {
-            scheme: Scheme::MEM_SHARED,
+            scheme: addr::MEM_SHARED,
             local: self.url.clone(),
             mtu_bytes: self.air.options.profile.mtu_bytes,
             capability: TransportCapability::classify(&self.air.options.profile),
@@ -348,10 +348,9 @@ impl MeshTransport for SharedMemPort {
     /// be checked and is refused.
     fn dial<'a>(&'a self, to: &'a TransportAddr) -> BoxFuture<'a, Result<Link, TransportError>> {
         let dialled = match (to.name(), to.pin()) {
-            (Some(_), Some(_)) => Err(TransportError::Unsupported {
-                scheme: Scheme::MEM_SHARED,
-                what: "prove a pinned identity",
-            }),
+            (Some(_), Some(_)) => {
+                Err(TransportError::Unsupported { scheme: addr::MEM_SHARED, what: "prove a pinned identity" })
+            }
             (Some(name), None) if name == self.ears.name => Err(TransportError::SelfDial { url: to.clone() }),
             (Some(name), None) => self.ears.open(name, to.clone(), Direction::Out).map(|(link, _)| link),
             (None, _) => Err(TransportError::Refused { url: to.clone() }),
@@ -369,7 +368,7 @@ impl MeshTransport for SharedMemPort {
             Err(TransportError::PortClosed)
         } else {
             let known = self.ears.lock();
-            Ok(known.keys().filter_map(|name| TransportAddr::named(Scheme::MEM_SHARED, name).ok()).collect())
+            Ok(known.keys().filter_map(|name| TransportAddr::named(addr::MEM_SHARED, name).ok()).collect())
         };
         Box::pin(async { found })
     }
@@ -424,7 +423,7 @@ mod tests {
     use super::*;
 
     fn frame(text: &'static str) -> [FrameParts; 1] {
-        [FrameParts::whole(text.as_bytes())]
+        [FrameParts::whole(Bytes::from_static(text.as_bytes()))]
     }
 
     async fn heard(link: &mut Link) -> Vec<Bytes> {

@@ -30,8 +30,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-pub use crate::wire::FrameParts;
-use crate::wire::{Address, PublicKey, TrafficClass};
+use crate::wire::{Address, FrameParts, PublicKey, TrafficClass};
 
 pub mod addr;
 pub mod capability;
@@ -52,7 +51,7 @@ mod framing;
 mod gate;
 mod inbox;
 
-pub use addr::{AddrError, Scheme, Target, TransportAddr};
+pub use addr::{AddrError, Target, TransportAddr};
 pub use capability::{CryptoMode, LinkProfile, TransportCapability};
 pub use error::{CloseCode, TransportError};
 pub use manager::{LinkFacts, TransportManager};
@@ -123,9 +122,9 @@ pub trait MeshTransport: Send + Sync + 'static {
         PortStats::default()
     }
 
-    /// Stops accepting and dialling and frees the local endpoint. Links that are open stay open
-    /// where the medium lets them (TCP, memory); on QUIC, whose links share the port's socket, they
-    /// end with [`CloseCode::GOING_AWAY`], so close links first. Idempotent.
+    /// Stops accepting and dialling. Links that are open stay, so that a draining node can flush
+    /// them; the local endpoint is free when the listener is gone, on QUIC, whose links share its
+    /// socket, when the last of them is. Idempotent.
     fn close(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -133,7 +132,7 @@ pub trait MeshTransport: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransportInfo {
     /// Scheme of the addresses it dials.
-    pub scheme: Scheme,
+    pub scheme: &'static str,
     /// Where it listens, with the real port; the unspecified address and port 0 if it only dials.
     pub local: TransportAddr,
     /// Largest frame in bytes.
@@ -213,20 +212,27 @@ pub enum Direction {
     Out,
 }
 
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Direction {
+    /// Name in `qpc peers`.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::In => "in",
             Self::Out => "out",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
 /// What a link is. Constant over its life.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinkInfo {
-    /// The peer's end as this port saw it: an IP address even where a name was dialled, never with
-    /// a pin. For inbound links it names the peer's ephemeral port on TCP, so it cannot be dialled.
+    /// The peer's end: as it was dialled, else as this port saw it. The port of an inbound TCP link
+    /// is the peer's ephemeral one, so it cannot be dialled.
     pub remote: TransportAddr,
     /// Who opened it.
     pub direction: Direction,

@@ -33,16 +33,13 @@ use crate::wire::limits::FRAME_BYTES_MAX;
 
 use self::link::{QuicReceiver, QuicSender, STREAMS, closed};
 use super::{
-    BoxFuture, CloseCode, Direction, Link, LinkInfo, LinkPeer, MeshTransport, PortStats, Scheme,
-    TransportAddr, TransportCapability, TransportError, TransportInfo,
+    BoxFuture, CloseCode, Direction, Link, LinkInfo, LinkPeer, MeshTransport, PortStats, TransportAddr,
+    TransportCapability, TransportError, TransportInfo, addr,
     dial::{race, resolve},
     gate::{Gate, Ticket},
     inbox::{Inbox, count},
     tls::{self, TlsIdentity},
 };
-
-/// How long [`MeshTransport::close`] waits for peers to hear that the port goes.
-const PORT_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connection attempts that wait for the accept loop. It only hands them on, so few ever wait.
 const INCOMING_MAX: usize = 1_024;
@@ -112,7 +109,7 @@ impl QuicPort {
         options: QuicOptions,
     ) -> Result<Self, TransportError> {
         let at = at.clone().with_pin(None);
-        let mut failed = TransportError::Unsupported { scheme: Scheme::QUIC, what: "listen there" };
+        let mut failed = TransportError::Unsupported { scheme: addr::QUIC, what: "listen there" };
         for address in resolve(&at).await? {
             match UdpSocket::bind(address) {
                 Ok(socket) => return Self::serve(identity, options, socket, &at),
@@ -125,7 +122,7 @@ impl QuicPort {
     /// Dials only.
     pub fn dial_only(identity: &TlsIdentity, options: QuicOptions) -> Self {
         let shared = Arc::new(Shared::new(identity, options));
-        let local = TransportAddr::socket(Scheme::QUIC, (Ipv6Addr::UNSPECIFIED, 0).into());
+        let local = TransportAddr::socket(addr::QUIC, (Ipv6Addr::UNSPECIFIED, 0).into());
         Self { shared, local, accepting: Mutex::new(None) }
     }
 
@@ -143,16 +140,20 @@ impl QuicPort {
         let endpoint = endpoint.map_err(io)?;
         shared.lock().listening = Some(endpoint.clone());
         let task = tokio::spawn(accept_loop(Arc::clone(&shared), endpoint));
-        let local = TransportAddr::socket(Scheme::QUIC, bound);
+        let local = TransportAddr::socket(addr::QUIC, bound);
         Ok(Self { shared, local, accepting: Mutex::new(Some(task)) })
     }
 
+    /// The sockets live on as long as links use them; strangers are refused from here on.
     fn shut(&self) {
         self.shared.inbox.close();
         if let Some(task) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
         }
         self.shared.gate.clear();
+        if let Endpoints { listening: Some(endpoint), .. } = std::mem::take(&mut *self.shared.lock()) {
+            endpoint.set_server_config(None);
+        }
     }
 }
 
@@ -162,7 +163,7 @@ impl Shared {
             identity: identity.clone(),
             options,
             transport: Arc::new(transport_config(&options)),
-            inbox: Inbox::new(),
+            inbox: Inbox::new(addr::QUIC),
             gate: Gate::new(options.handshakes_max),
             endpoints: Mutex::default(),
         }
@@ -231,7 +232,7 @@ impl Shared {
     }
 
     async fn greet(&self, incoming: Incoming, ticket: Ticket) {
-        let url = TransportAddr::socket(Scheme::QUIC, canonical(incoming.remote_address()));
+        let url = TransportAddr::socket(addr::QUIC, canonical(incoming.remote_address()));
         let limit = self.options.handshake_timeout;
         let handshake = async { incoming.accept()?.await };
         let greeted = match timeout(limit, handshake).await {
@@ -246,10 +247,7 @@ impl Shared {
                     link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
                 }
             }
-            Err(error) => {
-                count(&self.inbox.counters.handshakes_failed);
-                tracing::debug!(%error, "inbound handshake failed");
-            }
+            Err(error) => self.inbox.refused(&error),
         }
     }
 
@@ -271,7 +269,7 @@ impl Shared {
         Ok(Link {
             peer: LinkPeer::Authenticated(key),
             info: LinkInfo {
-                remote: TransportAddr::socket(Scheme::QUIC, canonical(connection.remote_address())),
+                remote: url.clone(),
                 direction,
                 mtu_bytes: FRAME_BYTES_MAX,
                 capability: TransportCapability::Unconstrained,
@@ -327,7 +325,7 @@ fn transport_config(options: &QuicOptions) -> TransportConfig {
 impl MeshTransport for QuicPort {
     fn info(&self) -> TransportInfo {
         TransportInfo {
-            scheme: Scheme::QUIC,
+            scheme: addr::QUIC,
             local: self.local.clone(),
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
@@ -354,23 +352,13 @@ impl MeshTransport for QuicPort {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.shut();
-        let Endpoints { listening, dialling_v4, dialling_v6 } = std::mem::take(&mut *self.shared.lock());
-        Box::pin(async move {
-            for endpoint in [listening, dialling_v4, dialling_v6].into_iter().flatten() {
-                endpoint.close(varint(CloseCode::GOING_AWAY), b"the port is being closed");
-                let _ = timeout(PORT_CLOSE_TIMEOUT, endpoint.wait_idle()).await;
-            }
-        })
+        Box::pin(async {})
     }
 }
 
 impl Drop for QuicPort {
     fn drop(&mut self) {
         self.shut();
-        // Refuses newcomers from here on; the socket stays for the links that are open.
-        if let Some(endpoint) = &self.shared.lock().listening {
-            endpoint.set_server_config(None);
-        }
     }
 }
 

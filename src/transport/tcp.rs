@@ -32,12 +32,12 @@ use tokio_rustls::{
     rustls::{self, pki_types::ServerName},
 };
 
-use crate::wire::{TrafficClass, limits::FRAME_BYTES_MAX};
+use crate::wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX};
 
 use super::{
-    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo, LinkPeer, LinkReceiver,
-    LinkSender, MeshTransport, PortStats, RECV_FRAMES_MAX, Scheme, TransportAddr, TransportCapability,
-    TransportError, TransportInfo,
+    BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, Link, LinkInfo, LinkPeer, LinkReceiver, LinkSender,
+    MeshTransport, PortStats, RECV_FRAMES_MAX, TransportAddr, TransportCapability, TransportError,
+    TransportInfo, addr,
     dial::{race, resolve},
     framing::{FrameQueue, FrameReader, Item, check_frames, put_close, refill, take, with_scratch},
     gate::{Gate, Ticket},
@@ -89,7 +89,7 @@ impl TcpPort {
         options: TcpOptions,
     ) -> Result<Self, TransportError> {
         let at = at.clone().with_pin(None);
-        let mut failed = TransportError::Unsupported { scheme: Scheme::TCP, what: "listen there" };
+        let mut failed = TransportError::Unsupported { scheme: addr::TCP, what: "listen there" };
         for address in resolve(&at).await? {
             match TcpListener::bind(address).await {
                 Ok(listener) => return Self::serve(identity, options, listener, &at),
@@ -102,7 +102,7 @@ impl TcpPort {
     /// Dials only.
     pub fn dial_only(identity: &TlsIdentity, options: TcpOptions) -> Self {
         let shared = Arc::new(Shared::new(identity, options));
-        let local = TransportAddr::socket(Scheme::TCP, ([0u16; 8], 0).into());
+        let local = TransportAddr::socket(addr::TCP, ([0u16; 8], 0).into());
         Self { shared, local, accepting: Mutex::new(None) }
     }
 
@@ -116,7 +116,7 @@ impl TcpPort {
         let acceptor = TlsAcceptor::from(Arc::new(identity.server_config()?));
         let shared = Arc::new(Shared::new(identity, options));
         let task = tokio::spawn(accept_loop(Arc::clone(&shared), listener, acceptor));
-        let local = TransportAddr::socket(Scheme::TCP, bound);
+        let local = TransportAddr::socket(addr::TCP, bound);
         Ok(Self { shared, local, accepting: Mutex::new(Some(task)) })
     }
 
@@ -136,7 +136,7 @@ impl Shared {
         Self {
             identity: identity.clone(),
             options,
-            inbox: Inbox::new(),
+            inbox: Inbox::new(addr::TCP),
             gate: Gate::new(options.handshakes_max),
         }
     }
@@ -165,14 +165,14 @@ impl Shared {
             .connect(name, tcp)
             .await
             .map_err(|error| check.error_or(to, || handshake_error(to, &error)))?;
-        link(to, TlsStream::from(tls), address, Direction::Out)
+        link(to, TlsStream::from(tls), Direction::Out)
     }
 
     async fn greet(&self, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr, ticket: Ticket) {
-        let url = TransportAddr::socket(Scheme::TCP, canonical(from));
+        let url = TransportAddr::socket(addr::TCP, canonical(from));
         let _ = tcp.set_nodelay(true);
         let greeted = match timeout(self.options.handshake_timeout, acceptor.accept(tcp)).await {
-            Ok(Ok(tls)) => link(&url, TlsStream::from(tls), from, Direction::In),
+            Ok(Ok(tls)) => link(&url, TlsStream::from(tls), Direction::In),
             Ok(Err(error)) => Err(handshake_error(&url, &error)),
             Err(_) => Err(TransportError::Handshake { url, detail: "no progress in time".into() }),
         };
@@ -183,10 +183,7 @@ impl Shared {
                     link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
                 }
             }
-            Err(error) => {
-                count(&self.inbox.counters.handshakes_failed);
-                tracing::debug!(%error, "inbound handshake failed");
-            }
+            Err(error) => self.inbox.refused(&error),
         }
     }
 }
@@ -216,7 +213,7 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAc
 impl MeshTransport for TcpPort {
     fn info(&self) -> TransportInfo {
         TransportInfo {
-            scheme: Scheme::TCP,
+            scheme: addr::TCP,
             local: self.local.clone(),
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
@@ -268,7 +265,6 @@ impl fmt::Debug for TcpPort {
 fn link(
     url: &TransportAddr,
     stream: TlsStream<TcpStream>,
-    remote: SocketAddr,
     direction: Direction,
 ) -> Result<Link, TransportError> {
     let (_, session) = stream.get_ref();
@@ -294,7 +290,7 @@ fn link(
     Ok(Link {
         peer: LinkPeer::Authenticated(key),
         info: LinkInfo {
-            remote: TransportAddr::socket(Scheme::TCP, canonical(remote)),
+            remote: url.clone(),
             direction,
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,

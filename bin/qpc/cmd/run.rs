@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use quicprochat_mesh::{
     api::{ApiError, ErrorClass, Ready, Stopped},
+    config::LogFormat,
     storage::data_dir::write_atomic,
+    telemetry,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -78,6 +80,14 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         note(format!("warning: {warning}"));
     }
+    // First, so that whatever goes wrong from here on is told with its circumstances. The handle
+    // changes the filter at run time, which nothing asks for yet.
+    let logging = &loaded.config.logging;
+    let format = match logging.format {
+        LogFormat::Text => telemetry::LogFormat::Text,
+        LogFormat::Json => telemetry::LogFormat::Json,
+    };
+    telemetry::init_logging(format, &logging.filter).map_err(ApiError::failed)?;
     init::ensure(cx)?;
     if init::is_test_identity(&cx.data_dir) {
         note("warning: the seed of this identity was on a command line; use it for tests only");

@@ -63,6 +63,9 @@ const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
 /// ends the wait at once.
 const UNREACHABLE_RETRY: Duration = Duration::from_secs(30);
 
+/// Pause after a full queue on the way: some round trips of a LAN, few of the internet.
+const CONGESTED_PAUSE: Duration = Duration::from_millis(20);
+
 /// Longest wait a neighbour's refusal may ask for.
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(3600);
 
@@ -242,6 +245,11 @@ type ReadyKey = (std::cmp::Reverse<Priority>, u64, MessageUid);
 struct Destination {
     window_bytes: usize,
     in_flight_bytes: usize,
+    /// True from the first refusal or timeout on: the window's size is about right, so it grows by
+    /// an envelope a round trip and no longer doubles.
+    found_limit: bool,
+    /// Until then nothing is sent: a queue on the way was full a moment ago.
+    paused_until: Option<Instant>,
     ready: BTreeSet<ReadyKey>,
     uids: BTreeSet<MessageUid>,
 }
@@ -346,6 +354,8 @@ impl Outbox {
         let dest = self.destinations.entry(destination).or_insert_with(|| Destination {
             window_bytes,
             in_flight_bytes: 0,
+            found_limit: false,
+            paused_until: None,
             ready: BTreeSet::new(),
             uids: BTreeSet::new(),
         });
@@ -369,6 +379,10 @@ impl Outbox {
         self.fire_timers(now);
         let mut out = Vec::new();
         for (address, dest) in &mut self.destinations {
+            if dest.paused_until.is_some_and(|until| until > now) {
+                continue;
+            }
+            dest.paused_until = None;
             let mut done = Vec::new();
             for key in &dest.ready {
                 // One envelope may always be under way, however small the window.
@@ -463,9 +477,12 @@ impl Outbox {
         reason: RefuseReason,
         retry_after: Duration,
     ) {
-        let Some((uid, _)) = self.packets.get(packet_id).copied() else { return };
-        if self.entries.get(&uid).is_some_and(|e| e.hold == Hold::InCustody) {
+        let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
+        if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody) {
             return;
+        }
+        if matches!(reason, RefuseReason::Congested | RefuseReason::RateLimited) {
+            return self.congested(now, packet_id, &uid, part, retry_after);
         }
         self.halve_window(&uid);
         let (hold, wait) = match reason {
@@ -473,6 +490,43 @@ impl Outbox {
             other => (Hold::Refused(other), self.config.first_timeout),
         };
         self.pause(now, &uid, hold, wait.max(retry_after.min(REFUSED_RETRY_MAX)));
+    }
+
+    /// A queue on the way is full: this envelope goes again, the others stay under way, and the
+    /// destination gets nothing for a moment.
+    fn congested(
+        &mut self,
+        now: Instant,
+        packet_id: &PacketId,
+        uid: &MessageUid,
+        part: Part,
+        retry_after: Duration,
+    ) {
+        self.packets.remove(packet_id);
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some(dest) = self.destinations.get_mut(&entry.record.destination) else { return };
+        // A burst of refusals is one sign of one full queue.
+        let first = dest.paused_until.is_none_or(|until| until <= now);
+        dest.paused_until = now.checked_add(CONGESTED_PAUSE.max(retry_after.min(REFUSED_RETRY_MAX)));
+        let length = entry.record.body.len();
+        let freed = match (part, &mut entry.chunks) {
+            (Part::Chunk(index), Some(flow)) => {
+                flow.in_flight.remove(&index);
+                flow.cursor = flow.cursor.min(index);
+                ChunkFlow::chunk_len(index, length)
+            }
+            _ => std::mem::take(&mut entry.in_flight_bytes),
+        };
+        entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
+        dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+        dest.ready.insert(ready_key(entry));
+        if !matches!(part, Part::Chunk(_)) {
+            entry.hold = Hold::Refused(RefuseReason::Congested);
+            self.set_timer(*uid, None);
+        }
+        if first {
+            self.halve_window(uid);
+        }
     }
 
     /// A custodian holds a packet durably.
@@ -644,7 +698,9 @@ impl Outbox {
     pub fn next_wake(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.expiries.first().map(|(at, _)| *at);
-        [timer, expiry].into_iter().flatten().min()
+        let pause =
+            self.destinations.values().filter(|d| !d.ready.is_empty()).filter_map(|d| d.paused_until).min();
+        [timer, expiry, pause].into_iter().flatten().min()
     }
 
     /// The outbox as people see it, oldest first.
@@ -740,13 +796,19 @@ impl Outbox {
         let Some(entry) = self.entries.get(uid) else { return };
         let max = self.config.window_bytes_max;
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
-            dest.window_bytes = dest.window_bytes.saturating_add(bytes).min(max);
+            let growth = if dest.found_limit {
+                bytes.saturating_mul(PAYLOAD_BYTES_MAX).checked_div(dest.window_bytes).unwrap_or(bytes)
+            } else {
+                bytes
+            };
+            dest.window_bytes = dest.window_bytes.saturating_add(growth).min(max);
         }
     }
 
     fn halve_window(&mut self, uid: &MessageUid) {
         let Some(entry) = self.entries.get(uid) else { return };
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.found_limit = true;
             dest.window_bytes = (dest.window_bytes / 2).max(2 * PAYLOAD_BYTES_MAX);
         }
     }

@@ -24,9 +24,6 @@ pub const PARTIALS_PER_SOURCE: usize = 4;
 /// Bytes of all partial files together.
 pub const PARTIAL_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// Seconds without a new chunk after which a partial file is forgotten.
-pub const PARTIAL_LIFETIME_S: u64 = 24 * 3600;
-
 /// AEAD tag that each stored chunk ends with.
 const TAG_BYTES: u64 = 16;
 
@@ -225,15 +222,16 @@ impl Incoming {
         Some(receipt(key.1, open))
     }
 
-    /// Files whose dedup time has passed, removed; their rows are to be removed too.
-    pub fn forget(&mut self, now_unix_s: u64) -> Vec<TransferKey> {
+    /// Files whose time has passed, removed; their rows are to be removed too. True for those that
+    /// came in whole.
+    pub fn forget(&mut self, now_unix_s: u64) -> Vec<(TransferKey, bool)> {
         let due: Vec<_> = self
             .open
             .iter()
             .filter(|(_, o)| o.record.until_unix_s() < now_unix_s)
-            .map(|(key, _)| *key)
+            .map(|(key, o)| (*key, o.record.complete))
             .collect();
-        for key in &due {
+        for (key, _) in &due {
             self.open.remove(key);
         }
         due
@@ -313,6 +311,18 @@ mod tests {
         // Another source cannot write into this file.
         let wanted = incoming.chunk(Address([4; 16]), &chunk(tag, 0, 1, 116));
         assert!(matches!(wanted, OnChunk::NoManifest(r) if r.state == TransferState::ManifestWanted));
+    }
+
+    #[test]
+    fn files_are_forgotten_when_their_time_has_passed() {
+        let mut incoming = Incoming::new();
+        let tag = open(&mut incoming, 1, 100);
+        assert_eq!(incoming.forget(0), []);
+        assert_eq!(incoming.forget(1), [((FROM, tag), false)]);
+        let tag = open(&mut incoming, 1, 100);
+        incoming.complete(&(FROM, tag));
+        assert_eq!(incoming.forget(1), [((FROM, tag), true)]);
+        assert!(incoming.is_empty());
     }
 
     #[test]

@@ -34,13 +34,8 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &MailOp, admission: &Admission<'_>) -
     match op {
         MailOp::Hold(row) => hold(txn, row, admission),
         MailOp::Page { destination, after, limit } => page(txn, destination, *after, *limit),
-        MailOp::Remove(ids) => {
-            let mut rows = 0;
-            for id in ids {
-                rows += usize::from(remove(txn, id)?);
-            }
-            Ok(MailOutcome::Removed { rows })
-        }
+        MailOp::Remove(ids) => remove_all(txn, ids, None),
+        MailOp::RemoveFor { destination, packet_ids } => remove_all(txn, packet_ids, Some(destination)),
         MailOp::Expire { now_unix_s, rows_max } => expire(txn, *now_unix_s, *rows_max),
         MailOp::Usage { destination } => {
             let destination = match destination {
@@ -144,10 +139,22 @@ fn header(row: &[u8]) -> Option<HeldRow> {
     })
 }
 
-fn remove(txn: &mut Txn<'_>, id: &PacketId) -> Result<bool> {
+fn remove_all(txn: &mut Txn<'_>, ids: &[PacketId], only_for: Option<&Address>) -> Result<MailOutcome> {
+    let mut rows = 0;
+    for id in ids {
+        rows += usize::from(remove(txn, id, only_for)?);
+    }
+    Ok(MailOutcome::Removed { rows })
+}
+
+/// Removes one envelope; false where it is not held, or is for somebody other than `only_for`.
+fn remove(txn: &mut Txn<'_>, id: &PacketId, only_for: Option<&Address>) -> Result<bool> {
     let Some(key) = txn.get(T::HeldPacket, id.as_bytes())? else { return Ok(false) };
     let destination = Fields(&key).take().map(Address);
     let destination = destination.ok_or_else(|| txn.corrupt(T::HeldPacket, "a place is too short"))?;
+    if only_for.is_some_and(|only| *only != destination) {
+        return Ok(false);
+    }
     let seq = seq_of(txn, &key)?;
     forget(txn, &destination, seq)?;
     Ok(true)

@@ -13,12 +13,11 @@ use tokio::time::timeout;
 
 use crate::{
     transport::{
-        BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, FrameParts, LinkReceiver, LinkSender, RECV_FRAMES_MAX,
-        TransportError,
+        BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, LinkReceiver, LinkSender, RECV_FRAMES_MAX, TransportError,
         error::cut_reason,
         framing::{FrameQueue, FrameReader, Item, check_frames, refill, take, with_scratch},
     },
-    wire::{TrafficClass, limits::FRAME_BYTES_MAX},
+    wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX},
 };
 
 use super::varint;

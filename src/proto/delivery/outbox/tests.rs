@@ -226,3 +226,31 @@ fn a_full_outbox_refuses_before_anything_is_written() {
     outbox.add(now, line(1), DAY, None);
     assert_eq!(outbox.admit(0), Err(OutboxFull::Entries(1)));
 }
+
+#[test]
+fn a_full_queue_on_the_way_costs_one_chunk_and_half_the_window() {
+    let now = Instant::now();
+    let tag = TransferTag([7; 16]);
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, file(1, 100 * CHUNK_BYTES as u64), DAY, Some(tag));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    let first = outbox.transmit(now, 1000);
+    for (n, t) in first.iter().enumerate() {
+        outbox.sent(now, t, packet(10 + n as u8));
+    }
+    outbox.refused(now, &packet(13), RefuseReason::Congested, Duration::ZERO);
+    outbox.refused(now, &packet(14), RefuseReason::Congested, Duration::ZERO);
+    assert!(outbox.transmit(now, 1000).is_empty(), "it pauses");
+    let later = outbox.next_wake().unwrap();
+    assert_eq!(later - now, Duration::from_millis(20));
+    // Half a window is still more than full with what is under way.
+    assert!(outbox.transmit(later, 1000).is_empty());
+    outbox.receipt(later, &TO, &chunk_receipt(tag, 100, (0..17).filter(|i| *i != 3 && *i != 4)), 1);
+    let again = outbox.transmit(later, 1000);
+    assert_eq!(again[0].part, Part::Chunk(3));
+    assert_eq!(again[1].part, Part::Chunk(4));
+    let bytes = again.len() * CHUNK_BYTES;
+    assert!(bytes <= 160 * 1024, "the window was halved and grows slowly now: {bytes}");
+}

@@ -1,0 +1,257 @@
+//! Contents too large for one envelope: sealed into a blob on the way out, gathered in one on the
+//! way in.
+
+use super::{receiving::Receipts, sending::wanted, *};
+
+impl DeliveryActor {
+    pub(super) fn read_chunks(&mut self, wanted_chunks: Vec<Transmit>, ctx: &mut Context<Self>) {
+        let mut jobs = Vec::new();
+        for t in wanted_chunks {
+            let Part::Chunk(index) = t.part else { continue };
+            let Some(record) = self.outbox.record(&t.uid) else { continue };
+            let Body::File(file) = &record.body else { continue };
+            let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
+            jobs.push(ChunkRead { transmit: t, index, total: chunk_count(file.length), tag });
+        }
+        let blobs = self.parts.blobs.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            jobs.into_iter()
+                .map(|job| {
+                    let bytes = read_chunk(&blobs, &job);
+                    (job, bytes)
+                })
+                .collect::<Vec<_>>()
+        });
+        ctx.spawn(read.into_actor(self).map(|read, actor, ctx| {
+            let now = clock::now();
+            let mut made = Vec::new();
+            for (job, bytes) in read.unwrap_or_default() {
+                match bytes {
+                    Ok(bytes) => made.extend(actor.make_chunk(&job, bytes)),
+                    Err(error) => {
+                        tracing::error!(uid = %job.transmit.uid, %error, "cannot read an outgoing file");
+                        actor.outbox.hold_back(now, &job.transmit.uid, Hold::NoPath);
+                    }
+                }
+            }
+            actor.send_on(now, made);
+            actor.pump(ctx);
+        }));
+    }
+
+    pub(super) fn make_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Composed)> {
+        let record = self.outbox.record(&job.transmit.uid)?;
+        let wanted = wanted(record, EnvelopeKind::CHUNK, self.parts.outbox.max_hops);
+        let chunk = Chunk { tag: job.tag, index: job.index, total: job.total, ciphertext: bytes };
+        match self.composer.open(&wanted, &chunk.encode()) {
+            Ok(composed) => Some((job.transmit, composed)),
+            Err(error) => {
+                tracing::error!(uid = %job.transmit.uid, %error, "cannot make a chunk");
+                None
+            }
+        }
+    }
+
+    pub(super) fn receive_chunk(&mut self, from: Address, chunk: Chunk, receipts: &mut Receipts) {
+        match self.incoming.chunk(from, &chunk) {
+            OnChunk::Write => self.writes.push(ChunkWrite {
+                key: (from, chunk.tag),
+                index: chunk.index,
+                bytes: chunk.ciphertext,
+            }),
+            OnChunk::Known(receipt) | OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
+            OnChunk::Misfit => count_refused("misfit_chunk"),
+        }
+    }
+
+    /// Writes the chunks at hand with one fsync a file, then their bitmaps with one commit. Those
+    /// that arrive meanwhile go with the next round: the batch closes when the disk is free.
+    pub(super) fn write_chunks(&mut self, ctx: &mut Context<Self>) {
+        if self.writing || self.writes.is_empty() {
+            return;
+        }
+        self.writing = true;
+        let writes = std::mem::take(&mut self.writes);
+        let blobs = self.parts.blobs.clone();
+        let lengths: BTreeMap<TransferKey, u64> =
+            writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
+        let job = tokio::task::spawn_blocking(move || {
+            let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
+            let mut open = BTreeMap::new();
+            for w in &writes {
+                let Some(len) = lengths.get(&w.key) else { continue };
+                if !open.contains_key(&w.key) {
+                    let name = BlobName::incoming(&w.key.0, &w.key.1);
+                    open.insert(w.key, blobs.open_incoming(&name, *len)?);
+                }
+                if let Some(blob) = open.get(&w.key) {
+                    blob.write_at(chunk_offset(w.index), &w.bytes)?;
+                    written.entry(w.key).or_default().push(w.index);
+                }
+            }
+            for blob in open.values() {
+                blob.sync()?;
+            }
+            Ok::<_, StoreError>(written)
+        });
+        ctx.spawn(job.into_actor(self).map(|written, actor, ctx| {
+            actor.writing = false;
+            match written {
+                Ok(Ok(written)) => actor.chunks_written(written, ctx),
+                Ok(Err(error)) => tracing::error!(%error, "cannot write an incoming file"),
+                Err(error) => tracing::error!(%error, "a file write ended early"),
+            }
+            actor.write_chunks(ctx);
+        }));
+    }
+
+    pub(super) fn chunks_written(
+        &mut self,
+        written: BTreeMap<TransferKey, Vec<u32>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let mut ops = Vec::new();
+        for (key, indices) in written {
+            let Some(progress) = self.incoming.durable(key, &indices) else { continue };
+            let put = LocalOp::PartialPut(partial_row(&progress.record));
+            ops.push((put, Committing::Progress { receipt: progress.receipt, key, whole: progress.whole }));
+        }
+        if !ops.is_empty() {
+            self.submit(ops, Some(ctx.address()));
+        }
+    }
+
+    /// Every chunk is here: decrypt, hash, and enter the inbox where all is right.
+    pub(super) fn check_whole(&mut self, key: TransferKey, ctx: &mut Context<Self>) {
+        let Some(record) = self.incoming.whole(&key).cloned() else { return };
+        let blobs = self.parts.blobs.clone();
+        let job = tokio::task::spawn_blocking(move || {
+            let sound = file_is_sound(&blobs, &key, &record)?;
+            Ok::<_, StoreError>((record, sound))
+        });
+        ctx.spawn(job.into_actor(self).map(move |checked, actor, ctx| match checked {
+            Ok(Ok((record, true))) => {
+                let entry = InboxRecord {
+                    uid: record.uid,
+                    from: record.from,
+                    broadcast: false,
+                    name: record.name.clone(),
+                    sent_at_unix_ms: record.sent_at_unix_ms,
+                    received_at_unix_ms: clock::unix_ms(),
+                    hops: record.hops,
+                    body: Body::File(record.file.clone()),
+                };
+                let commit = LocalOp::InboxCommit(InboxCommit {
+                    packet_id: record.packet_id,
+                    uid: record.uid,
+                    source: record.from,
+                    dedup_until_unix_s: record.dedup_until_unix_s,
+                    entry: entry.encode(),
+                });
+                let put = LocalOp::PartialPut(partial_row(&record.completed()));
+                let ops = vec![(commit, Committing::File { key }), (put, Committing::Nothing)];
+                actor.submit(ops, Some(ctx.address()));
+            }
+            Ok(Ok((record, false))) => {
+                tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
+                actor.incoming.close(&key);
+                let mut receipts = Receipts::default();
+                receipts.chunk(
+                    record.from,
+                    ChunkReceipt {
+                        tag: key.1,
+                        state: TransferState::Rejected,
+                        total: chunk_count(record.file.length),
+                        bitmap: Vec::new(),
+                    },
+                );
+                actor.send_receipts(receipts);
+                let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
+                actor.submit(vec![(remove, Committing::Nothing)], None);
+                remove_blob(
+                    actor.parts.blobs.clone(),
+                    BlobKind::Incoming,
+                    BlobName::incoming(&key.0, &key.1),
+                );
+            }
+            Ok(Err(error)) => tracing::error!(%error, "cannot finish a file"),
+            Err(error) => tracing::error!(%error, "a file check ended early"),
+        }));
+    }
+
+    /// Gives up files whose message has expired, and the memory of those that came in whole.
+    pub(super) fn forget_files(&mut self, ctx: &mut Context<Self>) {
+        let forgotten = self.incoming.forget(clock::unix_s());
+        let ops = forgotten
+            .iter()
+            .map(|(key, _)| (LocalOp::PartialRemove { source: key.0, tag: key.1 }, Committing::Nothing));
+        let ops: Vec<_> = ops.collect();
+        if !ops.is_empty() {
+            self.submit(ops, None);
+        }
+        for (key, complete) in forgotten {
+            // The blob of a whole file belongs to the inbox.
+            if !complete {
+                let name = BlobName::incoming(&key.0, &key.1);
+                remove_blob(self.parts.blobs.clone(), BlobKind::Incoming, name);
+            }
+        }
+        ctx.run_later(FORGET_EVERY, Self::forget_files);
+    }
+}
+
+pub(super) struct ChunkRead {
+    transmit: Transmit,
+    index: u32,
+    total: u32,
+    tag: TransferTag,
+}
+
+pub(super) fn partial_row(record: &PartialRecord) -> PartialRow {
+    PartialRow {
+        source: record.from,
+        tag: FileKey::from_bytes(record.file.file_key.0).transfer_tag(),
+        until_unix_s: record.until_unix_s(),
+        state: record.encode(),
+    }
+}
+
+/// Seals a large content into a blob; gives what the outbox row needs.
+pub(super) fn seal_file(blobs: &BlobDir, uid: &MessageUid, bytes: &[u8]) -> Result<FileRecord, MeshError> {
+    let key = FileKey::generate(&mut random::os_rng());
+    let total = chunk_count(bytes.len() as u64);
+    let mut blob = blobs.create_outgoing(&BlobName::outgoing(uid), SEALED_CHUNK_BYTES)?;
+    for (index, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
+        blob.append(&key.seal_chunk(uid, index as u32, total, chunk)?)?;
+    }
+    blob.finish()?;
+    Ok(FileRecord { length: bytes.len() as u64, sha256: sha256(&[bytes]), file_key: Digest(*key.as_bytes()) })
+}
+
+pub(super) fn remove_blob(blobs: Arc<BlobDir>, kind: BlobKind, name: BlobName) {
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = blobs.remove(kind, &name) {
+            tracing::warn!(%name, %error, "cannot remove a content that is no longer needed");
+        }
+    });
+}
+
+fn read_chunk(blobs: &BlobDir, job: &ChunkRead) -> Result<Bytes, StoreError> {
+    let blob = blobs.open_outgoing(&BlobName::outgoing(&job.transmit.uid))?;
+    Ok(blob.read(u64::from(job.index))?.unwrap_or_default().into())
+}
+
+/// Decrypts every chunk in order and compares the whole with the manifest's hash.
+fn file_is_sound(blobs: &BlobDir, key: &TransferKey, record: &PartialRecord) -> Result<bool, StoreError> {
+    use sha2::Digest as _;
+    let blob = blobs.open_received(&BlobName::incoming(&key.0, &key.1))?;
+    let file_key = FileKey::from_bytes(record.file.file_key.0);
+    let total = chunk_count(record.file.length);
+    let mut hash = sha2::Sha256::new();
+    for index in 0..total {
+        let sealed = blob.read_at(chunk_offset(index), sealed_chunk_len(index, record.file.length))?;
+        let Ok(plain) = file_key.open_chunk(&record.uid, index, total, &sealed) else { return Ok(false) };
+        hash.update(&plain);
+    }
+    Ok(hash.finalize().as_slice() == record.file.sha256.0)
+}

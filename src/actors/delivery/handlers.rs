@@ -1,0 +1,237 @@
+//! What the actor is told and asked.
+
+use super::{files::seal_file, *};
+
+impl Handler<SendContent> for DeliveryActor {
+    type Result = ResponseActFuture<Self, Result<MessageUid, MeshError>>;
+
+    fn handle(&mut self, send: SendContent, _: &mut Context<Self>) -> Self::Result {
+        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let refused = if self.draining {
+            Some(MeshError::Draining)
+        } else if send.bytes.len() as u64 > CONTENT_BYTES_MAX {
+            Some(MeshError::Refused(format!("the content is larger than {CONTENT_BYTES_MAX} bytes")))
+        } else if send.destination == self.composer.address() {
+            Some(MeshError::Refused("this is the node's own address".into()))
+        } else if send.destination.is_reserved() {
+            Some(MeshError::Refused("no node can have this address".into()))
+        } else {
+            self.outbox.admit(send.bytes.len() as u64).err().map(|e| MeshError::Refused(e.to_string()))
+        };
+        if let Some(error) = refused {
+            return Box::pin(actix::fut::ready(Err(error)));
+        }
+        let sent_at_unix_ms = clock::unix_ms();
+        let (store, blobs) = (self.parts.store.clone(), self.parts.blobs.clone());
+        let work = async move {
+            let body = if send.bytes.len() <= INLINE_CONTENT_BYTES_MAX {
+                Body::Inline(send.bytes.to_vec())
+            } else {
+                let bytes = send.bytes;
+                let sealed = tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes)).await;
+                Body::File(sealed.map_err(|_| MeshError::Stopped("file writer"))??)
+            };
+            let record = OutboxRecord {
+                uid,
+                destination: send.destination,
+                name: send.name,
+                sent_at_unix_ms,
+                lifetime: Lifetime::at_least(send.ttl).code(),
+                priority: send.priority as u8,
+                body,
+            };
+            let row = OutboxRow {
+                uid,
+                destination: record.destination,
+                created_unix_s: record.created_unix_s(),
+                expires_unix_s: record.expires_unix_s(),
+                state: Vec::new(),
+                body: record.encode(),
+            };
+            ask_one(&*store, LocalOp::OutboxPut(row)).await?;
+            Ok(record)
+        };
+        Box::pin(work.into_actor(self).map(move |record, actor, ctx| {
+            let record: Result<OutboxRecord, MeshError> = record;
+            let record = record?;
+            metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
+            actor.accept(clock::now(), clock::unix_s(), record);
+            actor.pump(ctx);
+            Ok(uid)
+        }))
+    }
+}
+
+impl Handler<SendBroadcast> for DeliveryActor {
+    type Result = Result<MessageUid, MeshError>;
+
+    fn handle(&mut self, send: SendBroadcast, _: &mut Context<Self>) -> Self::Result {
+        if self.draining {
+            return Err(MeshError::Draining);
+        }
+        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let content = Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
+        let payload = content.encode();
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            let over = payload.len().saturating_sub(PAYLOAD_BYTES_MAX);
+            return Err(MeshError::Refused(format!(
+                "a broadcast carries 15 KiB at most; this one is {over} bytes too long"
+            )));
+        }
+        let wanted = Wanted {
+            kind: EnvelopeKind::BROADCAST,
+            priority: Priority::Normal,
+            destination: Address::BROADCAST,
+            created_unix_s: clock::unix_s(),
+            lifetime: Lifetime::at_least(send.ttl.min(BROADCAST_TTL_MAX)),
+            max_hops: send.max_hops,
+        };
+        let made = self.composer.open(&wanted, &payload).map_err(|e| MeshError::Refused(e.to_string()))?;
+        self.originate
+            .offer(Originate(vec![(made.packet_id, made.envelope)]))
+            .map_err(|_| MeshError::Stopped("router"))?;
+        Ok(uid)
+    }
+}
+
+impl Handler<AwaitEnd> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: AwaitEnd, _: &mut Context<Self>) {
+        if self.outbox.record(&message.uid).is_some() {
+            let waiters = self.waiters.entry(message.uid).or_default();
+            waiters.retain(|w| !w.is_closed());
+            waiters.push(message.tell);
+        }
+    }
+}
+
+impl Handler<ListOutbox> for DeliveryActor {
+    type Result = MessageResult<ListOutbox>;
+
+    fn handle(&mut self, _: ListOutbox, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.outbox.list(clock::now()))
+    }
+}
+
+impl Handler<GetHold> for DeliveryActor {
+    type Result = MessageResult<GetHold>;
+
+    fn handle(&mut self, message: GetHold, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.outbox.hold(&message.0))
+    }
+}
+
+impl Handler<CancelMessage> for DeliveryActor {
+    type Result = bool;
+
+    fn handle(&mut self, message: CancelMessage, _: &mut Context<Self>) -> bool {
+        let cancelled = self.outbox.cancel(&message.0);
+        let found = cancelled.is_some();
+        if let Some(finished) = cancelled {
+            self.finish(finished);
+        }
+        found
+    }
+}
+
+impl Handler<Probe> for DeliveryActor {
+    type Result = Result<(), MeshError>;
+
+    fn handle(&mut self, probe: Probe, _: &mut Context<Self>) -> Self::Result {
+        if self.draining {
+            return Err(MeshError::Draining);
+        }
+        let now = clock::now();
+        self.probes.retain(|_, state| {
+            !state.answers.is_closed() && now.saturating_duration_since(state.sent_at) < PROBE_LIFETIME
+        });
+        if self.probes.len() >= PROBES_MAX {
+            return Err(MeshError::Refused("too many probes are waiting for answers".into()));
+        }
+        let nonce = u64::from_be_bytes(random::random_bytes(&mut random::os_rng()));
+        let kind = if probe.trace { EnvelopeKind::TRACE } else { EnvelopeKind::PING };
+        let wanted = Wanted::prompt(kind, probe.destination, clock::unix_s());
+        let made = self
+            .composer
+            .open(&wanted, &ProbePayload { nonce }.encode())
+            .map_err(|e| MeshError::Refused(e.to_string()))?;
+        let state = ProbeState { destination: probe.destination, sent_at: now, answers: probe.answers };
+        self.probes.insert(nonce, state);
+        self.hand_to_router(vec![(made.packet_id, made.envelope)]);
+        Ok(())
+    }
+}
+
+impl Handler<DeliverLocal> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: DeliverLocal, ctx: &mut Context<Self>) {
+        self.receive(message, ctx);
+    }
+}
+
+impl Handler<DestinationUp> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: DestinationUp, ctx: &mut Context<Self>) {
+        if !self.outbox.is_empty() {
+            self.outbox.route_up(&message.0);
+            self.pump(ctx);
+        }
+    }
+}
+
+impl Handler<PacketFate> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: PacketFate, ctx: &mut Context<Self>) {
+        let now = clock::now();
+        match message {
+            PacketFate::Refused { packet_id, reason, retry_after } => {
+                self.outbox.refused(now, &packet_id, reason, retry_after);
+            }
+            PacketFate::InCustody(packets) => {
+                for packet_id in packets {
+                    self.outbox.in_custody(now, &packet_id);
+                }
+            }
+        }
+        self.pump(ctx);
+    }
+}
+
+impl Handler<KeyRecordFound> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: KeyRecordFound, ctx: &mut Context<Self>) {
+        let address = message.0.address();
+        // Announces bring records of the whole mesh; those nobody writes to are the router's.
+        if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
+            self.learn_key(*message.0);
+            self.outbox.route_up(&address);
+            self.pump(ctx);
+        }
+    }
+}
+
+impl Handler<Drain> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
+        match drain.phase {
+            DrainPhase::Draining => {
+                self.draining = true;
+                self.guard.report(drain.phase, DrainCounts::default());
+            }
+            DrainPhase::Persisting => {
+                let counts = DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
+                self.guard.report(drain.phase, counts);
+            }
+            DrainPhase::Cleanup => {
+                self.guard.drained();
+                ctx.stop();
+            }
+        }
+    }
+}

@@ -1,0 +1,344 @@
+//! DeliveryActor: end-to-end delivery. The decisions are in [`crate::proto::delivery`].
+//!
+//! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`,
+//!   `CancelMessage`, `Probe` from handles; `DeliverLocal`, `DestinationUp`, `PacketFate`,
+//!   `KeyRecordFound` from the router; `Drain` from the supervisor.
+//! - Sends: `Originate` and `FindKeyRecord` to the router; submissions to the store.
+//! - Owns: the outbox, files on their way in, seal sessions, who waits for which message.
+//!
+//! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
+//! receipt leaves after the inbox commit, a chunk is receipted after the fsync of its blob and the
+//! commit of its bitmap. What the store hands back is not acknowledged and comes again.
+
+mod files;
+mod handlers;
+mod receiving;
+mod sending;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use hashlink::LruCache;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::mailbox::{self, Outlet};
+use crate::{
+    clock,
+    crypto::{
+        FileKey, MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256, key_record,
+        random,
+    },
+    error::MeshError,
+    messages::{
+        delivery::*,
+        lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        message,
+    },
+    proto::{
+        delivery::{
+            compose::{Composed, Composer, Wanted, remaining},
+            inbound::{self, Arrived},
+            outbox::{End, Finished, Hold, Outbox, Part, Transmit},
+            record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
+            transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
+        },
+        limit::TokenBucket,
+        verify::InboundEnvelope,
+    },
+    storage::{
+        BlobDir, BlobKind, BlobName, InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow,
+        PageLimit, PartialRow, Seen, StoreError,
+    },
+    telemetry,
+    wire::{
+        Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
+        TransferTag,
+        content::{Chunk, Content, Sealed, chunk_count},
+        limits::{
+            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
+            RECEIPT_IDS_MAX,
+        },
+        receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
+        service::{Pong, Probe as ProbePayload, TraceReply},
+    },
+};
+
+/// Envelopes made before other mail is looked at: a signature takes some 15 µs.
+const TRANSMIT_BATCH: usize = 64;
+
+/// Key records remembered; the store has those of everyone ever written to.
+const KEY_CACHE: usize = 4096;
+
+/// Pongs and trace replies a second, all askers together: answers to strangers cost a signature
+/// each and must not become a lever.
+const PROBE_ANSWERS_PER_S: u32 = 50;
+
+/// Probes waiting for answers.
+const PROBES_MAX: usize = 1024;
+
+/// A probe without a reader is forgotten after this.
+const PROBE_LIFETIME: Duration = Duration::from_secs(60);
+
+/// Longest a broadcast may live.
+const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
+
+/// Record size of an outgoing blob: a sealed chunk.
+const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
+
+/// Time between looks at files that never became whole.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+
+/// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
+/// receiver's may be set back an hour by hand.
+const DEDUP_MARGIN_S: u64 = 600 + 3600;
+
+/// What the actor is made of; the factory clones it for each incarnation.
+#[derive(Clone)]
+pub struct DeliveryParts {
+    /// This node's identity.
+    pub identity: Arc<MeshIdentity>,
+    /// Scratch for checking key records; names the network.
+    pub network: crate::wire::NetworkId,
+    /// This start's boot epoch.
+    pub boot_epoch: u32,
+    /// Sequence numbers of this start; outlive the actor.
+    pub sequences: crate::proto::delivery::compose::Sequences,
+    /// Receiver keys, rotated by maintenance.
+    pub keys: watch::Receiver<Arc<OwnKeys>>,
+    /// Outbox limits.
+    pub outbox: crate::proto::delivery::outbox::OutboxConfig,
+    /// This node's durable state.
+    pub store: Arc<dyn LocalStore>,
+    /// Large contents.
+    pub blobs: Arc<BlobDir>,
+    /// Way to the router.
+    pub originate: mailbox::Seat<Originate>,
+    /// Way to the router.
+    pub find_key: mailbox::Seat<FindKeyRecord>,
+    /// Told whenever the inbox has grown.
+    pub inbox_grown: watch::Sender<u64>,
+}
+
+/// The node's receiver secrets and the record that announces them.
+#[derive(Debug)]
+pub struct OwnKeys {
+    /// Current and former secrets.
+    pub secrets: ReceiverKeys,
+    /// The signed record.
+    pub record: VerifiedKeyRecord,
+}
+
+struct ProbeState {
+    destination: Address,
+    sent_at: Instant,
+    answers: mpsc::Sender<ProbeAnswer>,
+}
+
+struct ChunkWrite {
+    key: TransferKey,
+    index: u32,
+    bytes: Bytes,
+}
+
+/// One store operation and what follows when it is durable.
+enum Committing {
+    /// A message or broadcast enters the inbox; the receipt goes to `receipt_to`.
+    Inbox { packet_id: PacketId, receipt_to: Option<Address> },
+    /// A manifest was taken up.
+    Manifest { packet_id: PacketId, record: Box<PartialRecord> },
+    /// A file's progress.
+    Progress { receipt: ChunkReceipt, key: TransferKey, whole: bool },
+    /// A checked file entered the inbox.
+    File { key: TransferKey },
+    /// Nothing follows.
+    Nothing,
+}
+
+/// See the module.
+pub struct DeliveryActor {
+    parts: DeliveryParts,
+    originate: Outlet<Originate>,
+    find_key: Outlet<FindKeyRecord>,
+    composer: Composer,
+    scratch: SignatureInput,
+    key_cache: LruCache<Address, VerifiedKeyRecord>,
+    outbox: Outbox,
+    incoming: Incoming,
+    waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
+    probes: BTreeMap<u64, ProbeState>,
+    probe_answers: TokenBucket,
+    writes: Vec<ChunkWrite>,
+    writing: bool,
+    timer: Option<(Instant, SpawnHandle)>,
+    draining: bool,
+    guard: ExitGuard,
+}
+
+impl DeliveryActor {
+    /// A fresh actor; it reads the outbox and open files from the store when it starts.
+    pub fn new(parts: DeliveryParts, guard: ExitGuard) -> Self {
+        Self {
+            originate: parts.originate.outlet(),
+            find_key: parts.find_key.outlet(),
+            composer: Composer::new(
+                parts.identity.clone(),
+                parts.network,
+                parts.boot_epoch,
+                parts.sequences.clone(),
+            ),
+            scratch: SignatureInput::new(parts.network),
+            key_cache: LruCache::new(KEY_CACHE),
+            outbox: Outbox::new(parts.outbox.clone()),
+            incoming: Incoming::new(),
+            waiters: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            probe_answers: TokenBucket::new(
+                u64::from(PROBE_ANSWERS_PER_S),
+                u64::from(PROBE_ANSWERS_PER_S),
+                clock::now(),
+            ),
+            writes: Vec::new(),
+            writing: false,
+            timer: None,
+            draining: false,
+            guard,
+            parts,
+        }
+    }
+
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let load = async move {
+            let mut rows = Vec::new();
+            let mut after = None;
+            loop {
+                let op = LocalOp::OutboxPage { after, limit: PageLimit::default() };
+                match ask_one(&*store, op).await? {
+                    LocalOutcome::Outbox(page) => {
+                        rows.extend(page.rows);
+                        after = page.next;
+                    }
+                    _ => break,
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+            let mut partials = Vec::new();
+            let mut after = None;
+            loop {
+                let op = LocalOp::PartialPage { after, limit: PageLimit::default() };
+                match ask_one(&*store, op).await? {
+                    LocalOutcome::Partials(page) => {
+                        partials.extend(page.rows);
+                        after = page.next;
+                    }
+                    _ => break,
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+            Ok::<_, MeshError>((rows, partials))
+        };
+        ctx.spawn(load.into_actor(self).map(|loaded, actor, ctx| match loaded {
+            Ok((rows, partials)) => actor.loaded(rows, partials, ctx),
+            Err(error) => {
+                actor.guard.failed(format!("cannot read the outbox: {error}"));
+                ctx.stop();
+            }
+        }));
+    }
+
+    fn loaded(&mut self, rows: Vec<OutboxRow>, partials: Vec<PartialRow>, ctx: &mut Context<Self>) {
+        let (now, wall) = (clock::now(), clock::unix_s());
+        for row in rows {
+            match OutboxRecord::decode(&row.body) {
+                Ok(record) => self.accept(now, wall, record),
+                Err(error) => tracing::error!(uid = %row.uid, %error, "an outbox row was set aside"),
+            }
+        }
+        for row in partials {
+            match PartialRecord::decode(&row.state) {
+                Ok(record) => self.incoming.restore(row.tag, record),
+                Err(error) => tracing::error!(%error, "a partial file was set aside"),
+            }
+        }
+        let live: std::collections::BTreeSet<_> =
+            self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
+        tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
+        let blobs = self.parts.blobs.clone();
+        tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
+            Ok(swept) if swept.files > 0 => {
+                tracing::info!(files = swept.files, "removed contents without rows")
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
+        });
+        for key in self.incoming.all_whole() {
+            self.check_whole(key, ctx);
+        }
+        self.pump(ctx);
+    }
+
+    fn accept(&mut self, now: Instant, wall: u64, record: OutboxRecord) {
+        let left = remaining(record.created_unix_s(), record.lifetime(), wall);
+        let tag = match &record.body {
+            Body::Inline(_) => None,
+            Body::File(file) => Some(FileKey::from_bytes(file.file_key.0).transfer_tag()),
+        };
+        self.outbox.add(now, record, left, tag);
+    }
+}
+
+/// One store operation, asked and answered.
+async fn ask_one(store: &dyn LocalStore, op: LocalOp) -> Result<LocalOutcome, MeshError> {
+    let answer = crate::storage::ask_local(store, vec![op])
+        .map_err(|reason| MeshError::Refused(reason.to_string()))?;
+    Ok(answer.await?.pop().unwrap_or(LocalOutcome::Done))
+}
+
+fn count_refused(reason: &'static str) {
+    metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => reason).increment(1);
+}
+
+impl Actor for DeliveryActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.load(ctx);
+        ctx.run_later(FORGET_EVERY, Self::forget_files);
+    }
+}
+
+/// To itself: go on sending.
+struct Pump;
+message!(Pump => ());
+
+impl Handler<Pump> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
+        self.pump(ctx);
+    }
+}
+
+/// From the store's thread: a submission is durable.
+struct Committed {
+    then: Vec<Committing>,
+    outcomes: Vec<LocalOutcome>,
+}
+message!(Committed => ());
+
+impl Handler<Committed> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Committed, ctx: &mut Context<Self>) {
+        self.committed(message, ctx);
+    }
+}

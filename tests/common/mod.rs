@@ -1,0 +1,500 @@
+//! Real nodes as processes: started on free ports, asked through `qpc … --json` and over HTTP, killed
+//! when the test is over. Everything waits for an event under one deadline; when a test fails, the
+//! logs of its nodes are printed with it.
+
+// Each test file uses its part of this, and nothing else does.
+#![allow(dead_code, unreachable_pub)]
+// A test says what it expects by unwrapping it.
+#![allow(clippy::unwrap_used)]
+
+pub mod raw_peer;
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// Longest wait for anything: two cores may be busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Pause between two looks at something that sends no event.
+const LOOK_EVERY: Duration = Duration::from_millis(30);
+
+/// Looks until `look` sees something, and says what it was waiting for where it never does.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// [`wait_for`] a fact.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+/// A directory whose path is short enough for a socket.
+pub fn temp_dir() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("qpc-test-").tempdir_in("/tmp").unwrap()
+}
+
+/// SHA-256 in hex, as `qpc recv --json` prints it.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes `len` random bytes to a file and gives them.
+pub fn random_file(path: &Path, len: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::open("/dev/urandom").unwrap().take(len).read_to_end(&mut bytes).unwrap();
+    std::fs::write(path, &bytes).unwrap();
+    bytes
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Run {
+    /// Every line of stdout as an object.
+    #[track_caller]
+    pub fn objects(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {self:?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// The one object of stdout.
+    #[track_caller]
+    pub fn object(&self) -> Value {
+        let mut objects = self.objects();
+        assert_eq!(objects.len(), 1, "{self:?}");
+        objects.remove(0)
+    }
+
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        self
+    }
+
+    /// Asserts that stderr holds all of `texts`.
+    #[track_caller]
+    pub fn says(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "{text:?} is missing in {self:?}");
+        }
+        self
+    }
+}
+
+/// `qpc --json` on a data directory, without the caller's environment.
+pub fn command(data_dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qpc"));
+    command.env_clear().env("QPC_DATA_DIR", data_dir).arg("--json").args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a command to its end, which must come.
+#[track_caller]
+pub fn finish(mut command: Command) -> Run {
+    Background::start(&mut command).finish()
+}
+
+/// `qpc --json` to its end.
+#[track_caller]
+pub fn qpc(data_dir: &Path, args: &[&str]) -> Run {
+    finish(command(data_dir, args))
+}
+
+/// Sends a signal, `TERM` or `INT`.
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+/// A process that goes on while the test does something else; killed when dropped.
+pub struct Background {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    stderr: Arc<Mutex<String>>,
+    pipes: Vec<thread::JoinHandle<()>>,
+}
+
+impl Background {
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let (line, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let out = thread::spawn(move || {
+            // A test that no longer listens must not fill the pipe.
+            stdout.lines().map_while(Result::ok).for_each(|text| drop(line.send(text)));
+        });
+        let kept = stderr.clone();
+        let err = thread::spawn(move || {
+            let mut text = Vec::new();
+            while errors.read_until(b'\n', &mut text).is_ok_and(|n| n > 0) {
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&text));
+                text.clear();
+            }
+        });
+        Self { child, lines, stderr, pipes: vec![out, err] }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of stdout.
+    #[track_caller]
+    pub fn line(&mut self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(_) => panic!("no further line on stdout; stderr: {}", self.stderr()),
+        }
+    }
+
+    /// What was written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    /// True while it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the process comes to no end: {}", self.stderr());
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Waits for its end and gives everything it printed.
+    #[track_caller]
+    pub fn finish(mut self) -> Run {
+        let status = self.exit();
+        for pipe in self.pipes.drain(..) {
+            pipe.join().unwrap();
+        }
+        let stdout = self.lines.try_iter().map(|line| line + "\n").collect();
+        Run { code: status.code().unwrap_or(-1), stdout, stderr: self.stderr() }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One `qpc run`.
+pub struct Node {
+    pub name: String,
+    dir: PathBuf,
+    _temp: tempfile::TempDir,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    process: Option<Background>,
+    /// The ready line.
+    pub ready: Value,
+}
+
+/// What a node is started with.
+pub struct Spec {
+    name: String,
+    listen: Vec<String>,
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+}
+
+impl Spec {
+    /// A node that listens on a free port of QUIC and of TCP.
+    pub fn new(name: &str) -> Self {
+        let listen = vec!["quic://127.0.0.1:0".into(), "tcp://127.0.0.1:0".into()];
+        // A link that is dead shows in two seconds rather than thirty.
+        let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
+        Self { name: name.into(), listen, args: vec![], env }
+    }
+
+    pub fn peer(self, url: impl Into<String>) -> Self {
+        self.arg("--peer").arg(url)
+    }
+
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.push((key.into(), value.into()));
+        self
+    }
+
+    /// A node that asks its peers for a sign of life rarely: a raw peer answers only while a test
+    /// reads from it.
+    pub fn patient(name: &str) -> Self {
+        Self { env: vec![("QPC_TRANSPORT_KEEPALIVE".into(), "20s".into())], ..Self::new(name) }
+    }
+
+    #[track_caller]
+    pub fn start(self) -> Node {
+        let temp = temp_dir();
+        let mut node = Node {
+            name: self.name,
+            dir: temp.path().join("data"),
+            _temp: temp,
+            args: self.args,
+            env: self.env,
+            process: None,
+            ready: Value::Null,
+        };
+        node.start(&self.listen);
+        node
+    }
+}
+
+impl Node {
+    #[track_caller]
+    fn start(&mut self, listen: &[String]) {
+        let mut command = command(&self.dir, &["run", "--health-listen", "127.0.0.1:0"]);
+        for url in listen {
+            command.args(["--listen", url]);
+        }
+        command.args(&self.args).envs(self.env.iter().cloned());
+        let mut process = Background::start(&mut command);
+        let line = process.line();
+        self.ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_eq!(self.ready["event"], "ready", "{line}");
+        self.process = Some(process);
+    }
+
+    /// Starts it again on the same data directory and the same ports.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.process.is_none(), "{} runs", self.name);
+        self.start(&self.urls());
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.print_log("killed by the test");
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM; gives the `stopped` line and the exit code.
+    #[track_caller]
+    pub fn stop(&mut self) -> (Value, i32) {
+        signal(self.pid(), "TERM");
+        self.stopped()
+    }
+
+    /// Waits for the end of a node that was told to stop.
+    #[track_caller]
+    pub fn stopped(&mut self) -> (Value, i32) {
+        let run = self.process.take().unwrap().finish();
+        let code = run.code;
+        (run.object(), code)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    #[track_caller]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().pid()
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Background::is_running)
+    }
+
+    pub fn address(&self) -> String {
+        self.ready["address"].as_str().unwrap().to_owned()
+    }
+
+    fn urls(&self) -> Vec<String> {
+        let urls = self.ready["listen"].as_array().unwrap();
+        urls.iter().map(|url| url.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The URL that others dial over this transport.
+    #[track_caller]
+    pub fn url(&self, scheme: &str) -> String {
+        self.urls().into_iter().find(|url| url.starts_with(&format!("{scheme}://"))).unwrap()
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Background::stderr).unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn qpc(&self, args: &[&str]) -> Run {
+        qpc(&self.dir, args)
+    }
+
+    /// A command that goes on by itself.
+    #[track_caller]
+    pub fn background(&self, args: &[&str]) -> Background {
+        Background::start(&mut command(&self.dir, args))
+    }
+
+    /// The answers to a command that has to succeed.
+    #[track_caller]
+    pub fn ask(&self, args: &[&str]) -> Vec<Value> {
+        self.qpc(args).exits(0).objects()
+    }
+
+    /// Sends a text and waits for its receipt.
+    #[track_caller]
+    pub fn deliver(&self, to: &Node, text: &str) -> Value {
+        self.qpc(&["send", "--to", &to.address(), "--wait", "120s", text]).exits(0).object()
+    }
+
+    /// Puts a text into the outbox and gives its id.
+    #[track_caller]
+    pub fn queue(&self, to: &str, text: &str) -> String {
+        let sent = self.qpc(&["send", "--to", to, text]).exits(0).object();
+        sent["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Takes that many messages, in arrival order.
+    #[track_caller]
+    pub fn take(&self, count: usize) -> Vec<Value> {
+        let messages = self.ask(&["recv", "--count", &count.to_string(), "--timeout", "120s"]);
+        assert_eq!(messages.len(), count);
+        messages
+    }
+
+    /// What waits in the inbox.
+    #[track_caller]
+    pub fn inbox(&self) -> Vec<Value> {
+        self.ask(&["inbox"])
+    }
+
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        self.ask(&["status"]).remove(0)
+    }
+
+    /// Waits until each of `others` has a route from here and its key is known, which come with
+    /// one announce.
+    #[track_caller]
+    pub fn knows(&self, others: &[&Node]) {
+        for other in others {
+            let what = format!("a route from {} to {}", self.name, other.name);
+            let address = other.address();
+            wait_until(&what, || self.ask(&["routes"]).iter().any(|r| r["destination"] == *address));
+        }
+    }
+
+    /// Waits until this many links are up.
+    #[track_caller]
+    pub fn has_links(&self, count: usize) {
+        let what = format!("{count} links of {}", self.name);
+        wait_until(&what, || self.ask(&["peers"]).len() == count);
+    }
+
+    /// Waits until the outbox is empty: every receipt is back.
+    #[track_caller]
+    pub fn has_all_receipts(&self) {
+        let what = format!("all receipts of {}", self.name);
+        wait_until(&what, || self.ask(&["outbox"]).is_empty());
+    }
+
+    /// GET on the health port: status and body.
+    pub fn http(&self, path: &str) -> std::io::Result<(u16, String)> {
+        let mut stream = TcpStream::connect(self.ready["health"].as_str().unwrap())?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+        Ok((code, body))
+    }
+
+    /// The sum of a metric's series that carry all of `labels`, as `/metricsz` shows it.
+    #[track_caller]
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let (code, text) = self.http("/metricsz").unwrap();
+        assert_eq!(code, 200, "{text}");
+        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+        let is_wanted = |line: &&str| {
+            let series = line.split(' ').next().unwrap_or_default();
+            series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label))
+        };
+        let lines: Vec<&str> = text.lines().filter(is_wanted).collect();
+        assert!(!lines.is_empty(), "no series {name} {labels:?}");
+        lines.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until a counter is above `before`.
+    #[track_caller]
+    pub fn counts(&self, name: &str, labels: &[(&str, &str)], before: f64) {
+        let what = format!("{name} {labels:?} of {} above {before}", self.name);
+        wait_until(&what, || self.metric(name, labels) > before);
+    }
+
+    /// Waits for a line of its log.
+    #[track_caller]
+    pub fn logs(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log of {}", self.name), || self.log().contains(text));
+    }
+
+    fn print_log(&self, why: &str) {
+        if let Some(process) = &self.process {
+            // The test harness shows this with a failed test and swallows it otherwise.
+            eprintln!("--- {} ({why}) ---\n{}", self.name, process.stderr());
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.print_log("when the test failed");
+        }
+    }
+}

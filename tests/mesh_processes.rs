@@ -1,0 +1,392 @@
+//! The main job with real processes: `qpc run` on free ports, real files, kills and drains.
+
+// A test says what it expects by unwrapping it.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{collections::BTreeMap, net::TcpStream, path::Path};
+
+use common::{Node, Run, Spec, random_file, sha256, signal, temp_dir, wait_for, wait_until};
+use serde_json::{Value, json};
+
+const MIB: u64 = 1024 * 1024;
+
+/// Nodes in a row, each dialling the one before, over these transports in turn.
+fn line(names: &[&str], transports: &[&str]) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for (n, name) in names.iter().enumerate() {
+        let mut spec = Spec::new(name);
+        if let Some(before) = nodes.last() {
+            spec = spec.peer(before.url(transports[n - 1]));
+        }
+        nodes.push(spec.start());
+    }
+    let (first, last) = (&nodes[0], &nodes[nodes.len() - 1]);
+    first.knows(&[last]);
+    last.knows(&[first]);
+    nodes
+}
+
+fn text(message: &Value) -> &str {
+    message["text"].as_str().unwrap()
+}
+
+fn texts(messages: &[Value]) -> Vec<&str> {
+    let mut texts: Vec<&str> = messages.iter().map(text).collect();
+    texts.sort_unstable();
+    texts
+}
+
+/// Asserts that a file came whole: one message, whose file has the content sent.
+#[track_caller]
+fn came_whole(receiver: &Node, from: &Node, name: &str, content: &[u8]) {
+    let into = temp_dir();
+    let save = into.path().to_str().unwrap();
+    let run = receiver.qpc(&["recv", "--count", "1", "--timeout", "120s", "--save", save]).exits(0);
+    let message = run.object();
+    assert_eq!(message["from"], from.address(), "{message}");
+    assert_eq!(message["size"], content.len(), "{message}");
+    assert_eq!(message["name"], name, "{message}");
+    assert_eq!(message["sha256"], sha256(content), "{message}");
+    let file = message["file"].as_str().unwrap();
+    assert!(Path::new(file).starts_with(into.path()), "{message}");
+    assert_eq!(sha256(&std::fs::read(file).unwrap()), sha256(content));
+}
+
+#[track_caller]
+fn was_delivered(run: Run, hops: u64) {
+    let sent = run.exits(0).object();
+    assert_eq!((&sent["status"], &sent["hops"]), (&json!("delivered"), &json!(hops)), "{sent}");
+    assert!(sent["rtt_ms"].as_f64().unwrap() > 0.0, "{sent}");
+}
+
+#[test]
+fn a_line_of_five_carries_text_files_trace_ping_and_broadcast_from_end_to_end() {
+    let nodes = line(&["a", "b", "c", "d", "e"], &["quic", "tcp", "quic", "tcp"]);
+    let (first, last) = (&nodes[0], &nodes[4]);
+    let to = last.address();
+    let files = temp_dir();
+
+    let sent = first.deliver(last, "good morning");
+    assert_eq!((&sent["status"], &sent["hops"]), (&json!("delivered"), &json!(4)), "{sent}");
+    let message = last.take(1).remove(0);
+    assert_eq!(text(&message), "good morning");
+    assert_eq!((&message["id"], &message["hops"]), (&sent["id"], &json!(4)));
+    assert_eq!((&message["from"], &message["broadcast"]), (&json!(first.address()), &json!(false)));
+
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock");
+    was_delivered(first.qpc(&["send", "--to", &to, "--file", lock, "--wait", "120s"]), 4);
+    came_whole(last, first, "Cargo.lock", &std::fs::read(lock).unwrap());
+
+    let path = files.path().join("random.bin");
+    let content = random_file(&path, 16 * MIB);
+    let path = path.to_str().unwrap();
+    was_delivered(first.qpc(&["send", "--to", &to, "--file", path, "--wait", "170s"]), 4);
+    came_whole(last, first, "random.bin", &content);
+    // `delivered` is the receipt of the far end, not of a node on the way.
+    assert!(last.metric("qpc_receipts_sent_total", &[]) >= 3.0);
+    for relay in &nodes[1..4] {
+        assert_eq!(relay.metric("qpc_receipts_sent_total", &[]), 0.0);
+        assert_eq!(relay.metric("qpc_messages_received_total", &[]), 0.0);
+    }
+
+    let trace = first.ask(&["trace", &to, "--timeout", "60s"]).remove(0);
+    assert_eq!((&trace["destination"], &trace["reached"]), (&json!(to), &json!(true)), "{trace}");
+    let hops: Vec<(Value, Value)> = trace["hops"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hop| (hop["address"].clone(), hop["transport"].clone()))
+        .collect();
+    let wanted: Vec<(Value, Value)> = nodes[1..]
+        .iter()
+        .zip(["quic", "tcp", "quic", "tcp"])
+        .map(|(node, transport)| (json!(node.address()), json!(transport)))
+        .collect();
+    assert_eq!(hops, wanted, "{trace}");
+
+    let pongs = first.ask(&["ping", &to, "--count", "3", "--interval", "10ms", "--timeout", "60s"]);
+    assert_eq!(pongs.len(), 3);
+    for (pong, seq) in pongs.iter().zip(1..) {
+        assert_eq!((&pong["seq"], &pong["hops"]), (&json!(seq), &json!(4)), "{pong}");
+        assert!(pong["rtt_ms"].as_f64().unwrap() > 0.0, "{pong}");
+    }
+
+    let id = nodes[2].ask(&["broadcast", "to all of you"]).remove(0)["id"].clone();
+    for node in nodes.iter().filter(|node| node.name != "c") {
+        let message = node.take(1).remove(0);
+        assert_eq!((text(&message), &message["id"]), ("to all of you", &id));
+        assert_eq!(message["broadcast"], true);
+        assert_eq!(node.inbox(), [] as [Value; 0], "{} has more", node.name);
+    }
+    assert_eq!(nodes[2].inbox(), [] as [Value; 0], "its own broadcast came back");
+}
+
+#[test]
+fn a_ring_of_four_delivers_each_broadcast_to_everyone_exactly_once() {
+    let a = Spec::new("a").start();
+    let b = Spec::new("b").peer(a.url("quic")).start();
+    let c = Spec::new("c").peer(b.url("tcp")).start();
+    let d = Spec::new("d").peer(c.url("quic")).peer(a.url("tcp")).start();
+    let ring = [&a, &b, &c, &d];
+    for node in ring {
+        node.has_links(2);
+    }
+    let sent = ["one", "two", "three"];
+    for text in sent {
+        a.ask(&["broadcast", text]);
+    }
+    for node in [&b, &c, &d] {
+        let what = format!("three broadcasts at {}", node.name);
+        wait_until(&what, || node.inbox().len() >= sent.len());
+    }
+    // Both ways round met somewhere: three nodes in a row heard each broadcast from two sides or
+    // sent it back.
+    wait_until("a copy that came round", || {
+        ring.iter().map(|node| node.metric("qpc_dedup_hits_total", &[])).sum::<f64>() >= sent.len() as f64
+    });
+    for node in [&b, &c, &d] {
+        let messages = node.ask(&["recv"]);
+        assert_eq!(texts(&messages), ["one", "three", "two"], "{}", node.name);
+        assert!(messages.iter().all(|m| m["broadcast"] == true && m["from"] == a.address()));
+    }
+    assert_eq!(a.inbox(), [] as [Value; 0]);
+}
+
+#[test]
+fn a_message_to_a_node_that_is_down_waits_in_custody_and_arrives_once() {
+    let mut nodes = line(&["a", "b", "c"], &["quic", "tcp"]);
+    nodes[2].kill();
+    nodes[1].has_links(1);
+
+    let id = nodes[0].queue(&nodes[2].address(), "are you there?");
+    wait_until("custody at b", || nodes[1].status()["stored"].as_u64().unwrap() >= 1);
+    let kept = nodes[0].ask(&["outbox"]);
+    assert_eq!(kept.len(), 1, "the origin keeps it until the receipt: {kept:?}");
+    assert_eq!(kept[0]["id"], *id);
+    wait_until("the custody ack at a", || nodes[0].ask(&["outbox"])[0]["state"] == "in_custody");
+
+    nodes[2].restart();
+    let message = nodes[2].take(1).remove(0);
+    assert_eq!((text(&message), &message["id"]), ("are you there?", &json!(id)));
+    nodes[0].has_all_receipts();
+    wait_until("b to forget it", || nodes[1].status()["stored"] == 0);
+    assert_eq!(nodes[2].inbox(), [] as [Value; 0]);
+    assert_eq!(nodes[0].metric("qpc_messages_ended_total", &[("outcome", "delivered")]), 1.0);
+    assert_eq!(nodes[2].metric("qpc_messages_received_total", &[]), 1.0);
+}
+
+#[test]
+fn a_relay_killed_in_the_middle_of_a_transfer_costs_nothing() {
+    let mut nodes = line(&["a", "b", "c"], &["tcp", "quic"]);
+    let files = temp_dir();
+    let path = files.path().join("random.bin");
+    let content = random_file(&path, 16 * MIB);
+    let to = nodes[2].address();
+    let sending =
+        nodes[0].background(&["send", "--to", &to, "--file", path.to_str().unwrap(), "--wait", "170s"]);
+    wait_until("chunks on their way", || nodes[1].metric("qpc_envelopes_forwarded_total", &[]) > 100.0);
+    nodes[1].kill();
+    assert_eq!(nodes[2].inbox(), [] as [Value; 0], "the transfer was over before the kill");
+    assert_eq!(nodes[0].ask(&["outbox"]).len(), 1);
+    nodes[1].restart();
+
+    was_delivered(sending.finish(), 2);
+    came_whole(&nodes[2], &nodes[0], "random.bin", &content);
+    assert_eq!(nodes[2].inbox(), [] as [Value; 0]);
+    assert_eq!(nodes[2].metric("qpc_messages_received_total", &[]), 1.0);
+}
+
+#[test]
+fn a_drain_under_traffic_loses_nothing_and_shows_503_before_the_listeners_close() {
+    let mut nodes = line(&["a", "b", "c"], &["tcp", "quic"]);
+    let files = temp_dir();
+    let path = files.path().join("random.bin");
+    let content = random_file(&path, 4 * MIB);
+    let to = nodes[2].address();
+    assert_eq!(nodes[1].http("/readyz").unwrap().0, 200);
+
+    nodes[0].qpc(&["send", "--to", &to, "--file", path.to_str().unwrap()]).exits(0);
+    let mut sent: Vec<String> = (0..10).map(|n| format!("before {n}")).collect();
+    sent.iter().for_each(|text| drop(nodes[0].queue(&to, text)));
+    signal(nodes[1].pid(), "TERM");
+    wait_until("b not to be ready", || nodes[1].http("/readyz").is_ok_and(|(code, _)| code == 503));
+    let listener = nodes[1].url("tcp").replace("tcp://", "");
+    assert!(TcpStream::connect(&listener).is_ok(), "the listener closed before readiness was gone");
+    let (code, body) = nodes[1].http("/healthz").unwrap();
+    let health: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &health["status"]), (503, &json!("draining")), "{health}");
+    assert_eq!(nodes[1].http("/livez").unwrap().0, 200);
+    for n in 0..5 {
+        sent.push(format!("during {n}"));
+        nodes[0].queue(&to, &sent[sent.len() - 1]);
+    }
+    // Nothing new is taken from people either, and they are told why.
+    let refused = nodes[1].qpc(&["send", "--to", &to, "too late"]);
+    assert!([1, 69].contains(&refused.code), "{refused:?}");
+    let (stopped, code) = nodes[1].stopped();
+    drained(&stopped, code);
+    assert_eq!(stopped["reason"], "signal");
+    assert!(TcpStream::connect(&listener).is_err(), "something still listens");
+
+    nodes[1].restart();
+    nodes[0].has_all_receipts();
+    let messages = nodes[2].take(sent.len() + 1);
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for message in &messages {
+        let name = message["name"].as_str().or(message["text"].as_str()).unwrap();
+        *counts.entry(name.to_owned()).or_default() += 1;
+        if message["name"] == "random.bin" {
+            assert_eq!(message["sha256"], sha256(&content));
+        }
+    }
+    sent.push("random.bin".into());
+    assert_eq!(counts, sent.into_iter().map(|text| (text, 1)).collect());
+    assert_eq!(nodes[2].inbox(), [] as [Value; 0]);
+}
+
+#[track_caller]
+fn drained(stopped: &Value, code: i32) {
+    assert_eq!((&stopped["event"], &stopped["drained"]), (&json!("stopped"), &json!(true)), "{stopped}");
+    let names: Vec<&str> =
+        stopped["phases"].as_array().unwrap().iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..3], ["draining", "persisting", "cleanup"], "{stopped}");
+    assert_eq!(code, 0, "{stopped}");
+}
+
+#[test]
+fn qpc_drain_prints_what_the_node_prints() {
+    let mut node = Spec::new("a").start();
+    let run = node.qpc(&["drain"]).exits(0).object();
+    let (stopped, code) = node.stopped();
+    drained(&stopped, code);
+    assert_eq!(run, stopped);
+    let gone = node.qpc(&["status"]).exits(69);
+    assert_eq!(gone.stdout, "");
+    // The data directory is free at once.
+    node.restart();
+    assert_eq!(node.status()["state"], "healthy");
+}
+
+#[test]
+fn a_second_signal_skips_ahead() {
+    let mut node = Spec::new("a").start();
+    signal(node.pid(), "TERM");
+    wait_until("the drain", || node.http("/readyz").is_ok_and(|(code, _)| code == 503));
+    signal(node.pid(), "INT");
+    let (stopped, _) = node.stopped();
+    let ms = |n: usize| stopped["phases"][n]["ms"].as_u64().unwrap();
+    // The whole notice of two seconds would be waited for otherwise.
+    assert!(ms(0) < 2000, "{stopped}");
+    node.restart();
+}
+
+#[test]
+fn a_recv_that_is_killed_repeats_at_most_one_and_a_second_one_is_refused() {
+    let nodes = line(&["a", "b"], &["quic"]);
+    let sent: Vec<String> = (0..12).map(|n| format!("line {n:02}")).collect();
+    sent.iter().for_each(|text| drop(nodes[0].queue(&nodes[1].address(), text)));
+    nodes[0].has_all_receipts();
+
+    let mut following = nodes[1].background(&["recv", "--follow"]);
+    let mut seen: Vec<Value> = vec![serde_json::from_str(&following.line()).unwrap()];
+    nodes[1].qpc(&["recv"]).exits(1).says(&["another `qpc recv`", "end it first"]);
+    for _ in 1..5 {
+        seen.push(serde_json::from_str(&following.line()).unwrap());
+    }
+    following.kill();
+    // What it printed between the last line read here and its end counts as seen too.
+    let rest = following.finish();
+    seen.extend(rest.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()));
+
+    let again = wait_for("the first taker to be gone", || {
+        let run = nodes[1].qpc(&["recv"]);
+        (run.code == 0).then(|| run.objects())
+    });
+    let repeated = again.iter().filter(|m| seen.iter().any(|s| s["id"] == m["id"])).count();
+    assert!(repeated <= 1, "{repeated} messages came twice");
+    let mut all: Vec<&str> = seen.iter().chain(&again).map(text).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all, sent);
+}
+
+#[test]
+fn a_restart_keeps_inbox_outbox_contacts_and_peers() {
+    let other = Spec::new("other").start();
+    let mut node = Spec::new("node").start();
+    let nowhere = "0123456789abcdef0123456789abcdef";
+    node.ask(&["peer", "add", &other.url("tcp")]);
+    node.ask(&["contact", "add", "otto", &other.address()]);
+    node.ask(&["contact", "add", "gone", nowhere]);
+    node.knows(&[&other]);
+    other.knows(&[&node]);
+    other.deliver(&node, "still here?");
+    let id = node.queue("gone", "one day");
+
+    // Orderly once, by force once.
+    for force in [false, true] {
+        if force {
+            node.kill();
+        } else {
+            let (stopped, code) = node.stop();
+            drained(&stopped, code);
+            assert_eq!(stopped["undelivered_kept"], 1, "{stopped}");
+        }
+        node.restart();
+        let inbox = node.inbox();
+        assert_eq!(inbox.len(), 1, "{inbox:?}");
+        assert_eq!((&inbox[0]["from"], &inbox[0]["from_name"]), (&json!(other.address()), &json!("otto")));
+        let outbox = node.ask(&["outbox"]);
+        assert_eq!(outbox.len(), 1, "{outbox:?}");
+        assert_eq!((&outbox[0]["id"], &outbox[0]["to"]), (&json!(id), &json!(nowhere)));
+        let names: Vec<Value> = node.ask(&["contact", "list"]).iter().map(|c| c["name"].clone()).collect();
+        assert_eq!(names, ["gone", "otto"]);
+        // The peer was added at run time and is dialled again by itself.
+        node.has_links(1);
+    }
+    assert_eq!(text(&node.take(1)[0]), "still here?");
+
+    node.ask(&["peer", "remove", &other.url("tcp")]);
+    node.has_links(0);
+    node.ask(&["contact", "remove", "gone"]);
+    node.ask(&["outbox", "cancel", &id]);
+    node.stop();
+    node.restart();
+    assert_eq!(node.ask(&["contact", "list"]).len(), 1);
+    assert_eq!(node.ask(&["outbox"]), [] as [Value; 0]);
+    // Its own dialler would have been first to link up again.
+    let probe = Spec::new("probe").peer(node.url("tcp")).start();
+    node.knows(&[&probe]);
+    let linked: Vec<Value> = node.ask(&["peers"]).iter().map(|p| p["address"].clone()).collect();
+    assert_eq!(linked, [probe.address()]);
+    node.qpc(&["peer", "remove", &other.url("tcp")]).exits(1).says(&["no peer of this node", "qpc peers"]);
+}
+
+#[test]
+fn what_cannot_be_delivered_says_why() {
+    let node = Spec::new("a").start();
+    let nowhere = "0123456789abcdef0123456789abcdef";
+
+    let run = node.qpc(&["send", "--to", nowhere, "--wait", "1s", "anyone?"]).exits(75);
+    let queued = run.object();
+    assert_eq!(queued["status"], "queued");
+    assert_eq!(queued["reason"], "no_key", "{queued}");
+    assert_eq!(node.ask(&["outbox"])[0]["reason"], "no_key");
+
+    let expired =
+        node.qpc(&["send", "--to", nowhere, "--ttl", "1s", "--wait", "120s", "quick"]).exits(1).object();
+    assert_eq!((&expired["status"], expired["reason"].is_string()), (&json!("expired"), true), "{expired}");
+
+    let files = temp_dir();
+    let path = files.path().join("large.bin");
+    std::fs::File::create(&path).unwrap().set_len(16 * MIB + 1).unwrap();
+    let large = path.to_str().unwrap();
+    node.qpc(&["send", "--to", nowhere, "--file", large]).exits(1).says(&["large.bin", "16", "16777216"]);
+    node.qpc(&["broadcast", "--file", large]).exits(1).says(&["large"]);
+    node.qpc(&["send", "--to", nowhere, "--ttl", "15d", "x"]).exits(2).says(&["--ttl", "14d"]);
+    // The one that goes on is all there is.
+    assert_eq!(node.ask(&["outbox"]).len(), 1);
+    assert_eq!(node.metric("qpc_messages_ended_total", &[("outcome", "expired")]), 1.0);
+}
