@@ -359,7 +359,7 @@ impl LinksActor {
     fn count_handshakes(&self) {
         let ports = self.parts.transports.ports();
         for scheme in ["quic", "tcp", "mem"] {
-            let own = ports.iter().filter(|port| label(&port.info().scheme) == scheme);
+            let own = ports.iter().filter(|port| port.info().scheme == scheme);
             let failed = own.fold(0u64, |sum, port| sum.saturating_add(port.stats().handshakes_failed));
             metrics::counter!(telemetry::HANDSHAKES_FAILED, "transport" => scheme).absolute(failed);
         }
