@@ -52,6 +52,10 @@ const SOURCE_KEYS_MAX: usize = 4096;
 /// When a packet that a full queue did not take may be tried again: queues drain within that.
 const UNSENT_RETRY_S: u16 = 1;
 
+/// Announces kept of links whose start has not been told yet, all links together: a neighbour's
+/// first words may overtake the news that its link is up.
+const EARLY_MAX: usize = 256;
+
 /// Table entries looked at for one announce to a new neighbour, where it has brought most itself.
 const PAGE_ENTRIES_MAX: usize = 64;
 
@@ -218,6 +222,8 @@ pub struct Router {
     schedule: AnnounceSchedule,
     floods: FloodQueue,
     own_announce: Option<Announce>,
+    /// Announces that came before the news of their link.
+    early: VecDeque<(LinkId, Verified<InboundAnnounce>)>,
     /// Keys of sources whose envelopes went on, for neighbours that forgot them.
     source_keys: LruCache<Address, PublicKey>,
     /// Addresses whose key record somebody here waits for, until when.
@@ -239,6 +245,7 @@ impl Router {
             schedule: AnnounceSchedule::new(now, config.announce_interval, seed.rotate_left(41)),
             floods: FloodQueue::new(now, config.announces_per_s),
             own_announce: None,
+            early: VecDeque::new(),
             source_keys: LruCache::new(SOURCE_KEYS_MAX),
             wanted: BTreeMap::new(),
             counters: Counters::default(),
@@ -268,7 +275,17 @@ impl Router {
                     }
                 }
             }
-            Input::Announce(link, inbound) => self.on_announce(now, link, &inbound),
+            Input::Announce(link, inbound) if self.links.contains(link) => {
+                self.on_announce(now, link, &inbound);
+            }
+            // Without it the way to this neighbour would open with its next announce only. Links
+            // that never come up are pushed out by others.
+            Input::Announce(link, inbound) => {
+                if self.early.len() >= EARLY_MAX {
+                    self.early.pop_front();
+                }
+                self.early.push_back((link, *inbound));
+            }
             Input::OwnAnnounce(announce) => self.on_own_announce(*announce),
             Input::KeyRecord(record) => self.on_key_record(now, &record),
             Input::FindKeyRecord(address) => self.on_find_key_record(now, address),
@@ -337,9 +354,16 @@ impl Router {
         }
         self.floods.tell_table(info.link);
         self.schedule.links_changed(now);
+        let (of_link, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.early).into_iter().partition(|(link, _)| *link == info.link);
+        self.early = others;
+        for (link, announce) in of_link {
+            self.on_announce(now, link, &announce);
+        }
     }
 
     fn on_link_down(&mut self, now: Instant, link: LinkId) {
+        self.early.retain(|(early, _)| *early != link);
         let Some(neighbour) = self.links.remove(link) else { return };
         self.floods.link_down(link);
         for destination in self.table.link_down(link) {

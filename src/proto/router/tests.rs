@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{
     sim::Sim,
-    testkit::{CREATED, Node, over_the_wire},
+    testkit::{CREATED, Node, over_the_wire, verified},
     *,
 };
 use crate::wire::{EnvelopeHeader, EnvelopeKind, FrameExt, Lifetime, control::PathRequest};
@@ -34,6 +34,21 @@ fn a_line_of_five_converges_and_a_message_and_its_receipt_cross_it() {
     for relay in 1..4 {
         assert_eq!(sim.nodes[relay].router.counters().receipts_returned, 1);
     }
+}
+
+#[test]
+fn an_announce_that_overtakes_the_news_of_its_link_counts() {
+    let (own, mut neighbour) = (Node::new(1), Node::new(2));
+    let now = Instant::now();
+    let mut router = Router::new(RouterConfig::new(own.key()), now, 1);
+    let wall = WallClock { unix_s: u64::from(CREATED), trusted: true };
+    let link = LinkId(1);
+    let announce = verified(neighbour.announce((1, 1), 8));
+    router.handle(now, wall, Input::Announce(link, Box::new(announce)));
+    assert_eq!(router.routes(now).count(), 0, "nothing is known of the link it came over");
+    let info = LinkInfo { link, peer: neighbour.key(), class: LinkClass::Unconstrained, trusted: false };
+    router.handle(now, wall, Input::LinkUp(info));
+    assert_eq!(router.routes(now).count(), 1);
 }
 
 #[test]
