@@ -134,8 +134,12 @@ struct ProbeState {
 struct ChunkWrite {
     key: TransferKey,
     index: u32,
+    packet_id: PacketId,
     bytes: Bytes,
 }
+
+/// Chunks that are safe on disk, by file.
+type Written = BTreeMap<TransferKey, Vec<(u32, PacketId)>>;
 
 /// One store operation and what follows when it is durable.
 enum Committing {
@@ -143,8 +147,9 @@ enum Committing {
     Inbox { packet_id: PacketId, receipt_to: Option<Address> },
     /// A manifest was taken up.
     Manifest { packet_id: PacketId, record: Box<PartialRecord> },
-    /// A file's progress.
-    Progress { receipt: ChunkReceipt, key: TransferKey, whole: bool },
+    /// A file's progress. The packets are named in the receipt beside the bitmap: custodians on the
+    /// way know packets, not files.
+    Progress { receipt: ChunkReceipt, packet_ids: Vec<PacketId>, key: TransferKey, whole: bool },
     /// A checked file entered the inbox.
     File { key: TransferKey },
     /// Nothing follows.
@@ -446,7 +451,7 @@ impl DeliveryActor {
                         OnManifest::Refused => count_refused("too_many_files"),
                     }
                 }
-                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(from, chunk, &mut receipts),
+                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(from, id, chunk, &mut receipts),
                 Ok(Arrived::CannotOpen) => self.answer_cannot_open(from, id, &keys.record),
                 Ok(Arrived::Receipt(receipt)) => {
                     for finished in self.outbox.receipt(now, &from, &receipt, hops) {
@@ -502,14 +507,19 @@ impl DeliveryActor {
         self.pump(ctx);
     }
 
-    fn receive_chunk(&mut self, from: Address, chunk: Chunk, receipts: &mut Receipts) {
+    fn receive_chunk(&mut self, from: Address, packet_id: PacketId, chunk: Chunk, receipts: &mut Receipts) {
         match self.incoming.chunk(from, &chunk) {
             OnChunk::Write => self.writes.push(ChunkWrite {
                 key: (from, chunk.tag),
                 index: chunk.index,
+                packet_id,
                 bytes: chunk.ciphertext,
             }),
-            OnChunk::Known(receipt) | OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
+            OnChunk::Known(receipt) => {
+                receipts.packet(from, packet_id);
+                receipts.chunk(from, receipt);
+            }
+            OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
             OnChunk::Misfit => count_refused("misfit_chunk"),
         }
     }
@@ -526,7 +536,7 @@ impl DeliveryActor {
         let lengths: BTreeMap<TransferKey, u64> =
             writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
         let job = tokio::task::spawn_blocking(move || {
-            let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
+            let mut written = Written::new();
             let mut open = BTreeMap::new();
             for w in &writes {
                 let Some(len) = lengths.get(&w.key) else { continue };
@@ -536,7 +546,7 @@ impl DeliveryActor {
                 }
                 if let Some(blob) = open.get(&w.key) {
                     blob.write_at(chunk_offset(w.index), &w.bytes)?;
-                    written.entry(w.key).or_default().push(w.index);
+                    written.entry(w.key).or_default().push((w.index, w.packet_id));
                 }
             }
             for blob in open.values() {
@@ -555,12 +565,14 @@ impl DeliveryActor {
         }));
     }
 
-    fn chunks_written(&mut self, written: BTreeMap<TransferKey, Vec<u32>>, ctx: &mut Context<Self>) {
+    fn chunks_written(&mut self, written: Written, ctx: &mut Context<Self>) {
         let mut ops = Vec::new();
-        for (key, indices) in written {
+        for (key, chunks) in written {
+            let (indices, packet_ids): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
             let Some(progress) = self.incoming.durable(key, &indices) else { continue };
             let put = LocalOp::PartialPut(partial_row(&progress.record));
-            ops.push((put, Committing::Progress { receipt: progress.receipt, key, whole: progress.whole }));
+            let (receipt, whole) = (progress.receipt, progress.whole);
+            ops.push((put, Committing::Progress { receipt, packet_ids, key, whole }));
         }
         if !ops.is_empty() {
             self.submit(ops, Some(ctx.address()));
@@ -667,7 +679,8 @@ impl DeliveryActor {
                     receipts.packet(source, packet_id);
                     receipts.chunk(source, self.incoming.opened(*record));
                 }
-                Committing::Progress { receipt, key, whole } => {
+                Committing::Progress { receipt, packet_ids, key, whole } => {
+                    packet_ids.into_iter().for_each(|id| receipts.packet(key.0, id));
                     if whole {
                         self.check_whole(key, ctx);
                     } else {
