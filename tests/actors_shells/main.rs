@@ -6,9 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod custody;
-//mod delivery;
+mod delivery;
 //mod links;
 mod maintenance;
-//mod router;
+mod router;
 mod support;
-//mod transport;
+mod transport;
