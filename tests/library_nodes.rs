@@ -38,7 +38,7 @@ async fn start(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> RunHan
     node.run().await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn two_nodes_meet_talk_and_part_over_a_medium_of_the_programs_own() {
     let (network, dirs) = (MemNetwork::new(), (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()));
     let alice = start(&network, "alice", 1, &dirs.0.path().join("node")).await;
@@ -83,7 +83,7 @@ async fn two_nodes_meet_talk_and_part_over_a_medium_of_the_programs_own() {
     assert!(a.send(Outbound::new(b.address(), "late")).await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_message_survives_the_restart_of_its_sender() {
     let (network, dirs) = (MemNetwork::new(), (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()));
     let bob_address = MeshIdentity::from_seed([4; 32]).address();

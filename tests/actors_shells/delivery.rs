@@ -24,9 +24,7 @@ use quicprochat_mesh::{
         outbox::{End, Finished, Hold, OutboxConfig},
     },
     proto::verify::{InboundEnvelope, Verified},
-    storage::{
-        BlobDir, LocalCounts, LocalOp, LocalOutcome, MemFault, ask_local, space::system_space,
-    },
+    storage::{BlobDir, LocalCounts, LocalOp, LocalOutcome, MemFault, ask_local, space::system_space},
     testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time},
     wire::{
         Address, Envelope, EnvelopeKind, MessageUid, PacketId, Priority,

@@ -273,7 +273,8 @@ fn a_stranger_from_outside_the_lan_is_refused_where_the_node_says_so() {
     with_virtual_time(|| async {
         let network = MemNetwork::new();
         let b = start(&network, "b", 2, |parts| parts.accept_any = false);
-        let cases = [("tcp://8.8.8.8:1", false), ("tcp://192.168.1.9:1", true), ("tcp://[2001:db8::1]:1", false)];
+        let cases =
+            [("tcp://8.8.8.8:1", false), ("tcp://192.168.1.9:1", true), ("tcp://[2001:db8::1]:1", false)];
         for (n, (remote, is_let_in)) in cases.into_iter().enumerate() {
             let seed = 20 + n as u8;
             let (near, mut far) = from_afar(&network, &format!("s{n}"), &b, seed, remote).await;
@@ -358,8 +359,7 @@ fn a_burst_of_links_is_taken_whole() {
     with_virtual_time(|| async {
         let network = MemNetwork::new();
         let mut b = plain(&network, "b", 2);
-        let peers: Vec<Node> =
-            (0..40).map(|n| dialling(&network, &format!("p{n}"), 100 + n, "b")).collect();
+        let peers: Vec<Node> = (0..40).map(|n| dialling(&network, &format!("p{n}"), 100 + n, "b")).collect();
         for _ in &peers {
             b.up().await;
         }

@@ -7,7 +7,7 @@
 
 mod custody;
 mod delivery;
-//mod links;
+mod links;
 mod maintenance;
 mod router;
 mod support;

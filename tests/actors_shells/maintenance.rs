@@ -67,8 +67,7 @@ fn a_key_is_rotated_after_a_week_and_durable_before_it_is_announced() {
         assert!(record.order > first.order);
         assert_ne!(record.keys, first.keys);
         // What is durable is what was announced.
-        let get =
-            LocalOp::KvGet { namespace: Namespace::ReceiverSecret, key: RECEIVER_SECRETS_KEY.to_vec() };
+        let get = LocalOp::KvGet { namespace: Namespace::ReceiverSecret, key: RECEIVER_SECRETS_KEY.to_vec() };
         let outcome = ask_local(&bench.store, vec![get]).unwrap().await.unwrap().remove(0);
         let LocalOutcome::Value(Some(bytes)) = outcome else { panic!("{outcome:?}") };
         let stored = ReceiverKeys::from_bytes(*now.record.public_key(), &bytes).unwrap();

@@ -115,7 +115,12 @@ impl Signer {
     }
 
     /// A sealed message, as it arrives.
-    pub(crate) fn sealed(&mut self, to: &VerifiedKeyRecord, uid: u8, text: &str) -> Verified<InboundEnvelope> {
+    pub(crate) fn sealed(
+        &mut self,
+        to: &VerifiedKeyRecord,
+        uid: u8,
+        text: &str,
+    ) -> Verified<InboundEnvelope> {
         let content = Sealed::Content(Content {
             uid: MessageUid([uid; 16]),
             name: String::new(),

@@ -1,6 +1,7 @@
 //! TransportActor with its reader and writer, over links in memory.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,7 +18,7 @@ use quicprochat_mesh::{
     },
     clock,
     messages::{
-        lifecycle::{DrainPhase, ExitReason},
+        lifecycle::ExitReason,
         link::{
             AnnounceVerified, CloseLink, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl,
             NeighbourControl,
@@ -115,18 +116,20 @@ async fn link(a: &Signer, b: &Signer) -> (Link, Link) {
 
 async fn pair(a: &Signer, b: &Signer) -> (End, End) {
     let (out, back) = link(a, b).await;
-    let (mut out, mut back) = (
-        run(a, b.key(), out, Direction::Out, NETWORK),
-        run(b, a.key(), back, Direction::In, NETWORK),
-    );
+    let (mut out, mut back) =
+        (run(a, b.key(), out, Direction::Out, NETWORK), run(b, a.key(), back, Direction::In, NETWORK));
     out.up().await;
     back.up().await;
     (out, back)
 }
 
+/// A link in the test's own hands, with what was read and not looked at.
+struct Raw(Link, VecDeque<Bytes>);
+
 /// An actor on one end, the bare link in the test's hands on the other, the hello done.
-async fn half(a: &Signer, b: &Signer) -> (End, Link) {
-    let (out, mut raw) = link(a, b).await;
+async fn half(a: &Signer, b: &Signer) -> (End, Raw) {
+    let (out, raw) = link(a, b).await;
+    let mut raw = Raw(raw, VecDeque::new());
     let mut end = run(a, b.key(), out, Direction::Out, NETWORK);
     let hello = next_frame(&mut raw, |frame| matches!(frame, Frame::Hello(_))).await;
     let Frame::Hello(mut hello) = hello else { unreachable!() };
@@ -136,22 +139,23 @@ async fn half(a: &Signer, b: &Signer) -> (End, Link) {
     (end, raw)
 }
 
-async fn write(raw: &mut Link, frame: Frame) {
-    raw.tx.send(frame.class(), &[FrameParts::from(&frame)]).await.unwrap();
+async fn write(raw: &mut Raw, frame: Frame) {
+    raw.0.tx.send(frame.class(), &[FrameParts::from(&frame)]).await.unwrap();
 }
 
 /// The next frame of the wanted kind; others are skipped.
-async fn next_frame(raw: &mut Link, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
+async fn next_frame(raw: &mut Raw, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
     let read = async {
         let mut frames = Vec::new();
         loop {
-            raw.rx.recv(&mut frames).await.unwrap();
-            for bytes in frames.drain(..) {
+            while let Some(bytes) = raw.1.pop_front() {
                 let frame = Frame::decode(&bytes).unwrap();
                 if wanted(&frame) {
                     return frame;
                 }
             }
+            raw.0.rx.recv(&mut frames).await.unwrap();
+            raw.1.extend(frames.drain(..));
         }
     };
     tokio::time::timeout(PATIENCE, read).await.expect("the frame comes")
@@ -325,7 +329,7 @@ fn a_flood_of_false_signatures_ends_the_link_and_passes_nothing() {
         bytes[at] ^= 1;
         let forged = FrameParts::whole(Bytes::from(bytes));
         for _ in 0..40 {
-            if raw.tx.send(TrafficClass::Interactive, std::slice::from_ref(&forged)).await.is_err() {
+            if raw.0.tx.send(TrafficClass::Interactive, std::slice::from_ref(&forged)).await.is_err() {
                 break;
             }
         }
