@@ -318,7 +318,7 @@ impl Reader {
                     | Frame::CustodyAck(_)
                     | Frame::Refuse(_)),
                 ) => {
-                    self.tell_router(NeighbourControl::Frame(frame));
+                    self.tell_router(NeighbourControl::Frame(Box::new(frame)));
                 }
                 // Checked against the budget of announces: a record costs a signature as they do.
                 Ok(Frame::KeyReply(record)) => {

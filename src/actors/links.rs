@@ -427,16 +427,15 @@ impl Dialler {
                     let (ended, over) = oneshot::channel();
                     new_link.do_send(NewLink { link, ended: Some(ended) });
                     backoff.started(clock::now());
-                    match over.await {
-                        // Nothing changes that soon: somebody has to change a configuration.
-                        Ok(
-                            CloseReason::NetworkMismatch
+                    let refused = matches!(
+                        over.await,
+                        Ok(CloseReason::NetworkMismatch
                             | CloseReason::VersionMismatch
-                            | CloseReason::NotAllowed,
-                        ) => {
-                            tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
-                        }
-                        Ok(_) | Err(_) => {}
+                            | CloseReason::NotAllowed)
+                    );
+                    if refused {
+                        // Nothing changes that soon: somebody has to change a configuration.
+                        tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
                     }
                 }
                 Err(error) => {

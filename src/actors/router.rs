@@ -460,7 +460,7 @@ impl Handler<LinkControl> for RouterActor {
 
     fn handle(&mut self, message: LinkControl, ctx: &mut Context<Self>) {
         let input = match message.control {
-            NeighbourControl::Frame(frame) => Input::Control(message.link, frame),
+            NeighbourControl::Frame(frame) => Input::Control(message.link, *frame),
             NeighbourControl::KeyRecord(record) => Input::KeyRecord(record),
         };
         self.step(input, ctx);

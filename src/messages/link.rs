@@ -50,7 +50,7 @@ message!(LinkControl => ());
 #[derive(Debug)]
 pub enum NeighbourControl {
     /// Custody, refusals, path and key requests.
-    Frame(Frame),
+    Frame(Box<Frame>),
     /// A key record, verified.
     KeyRecord(Box<VerifiedKeyRecord>),
 }

@@ -45,7 +45,7 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
     let signer = Signer::new(seed);
     let port = Arc::new(network.listen(name, signer.key()).unwrap());
     let mut transports = TransportManager::new();
-    transports.register(port.clone());
+    transports.add(port.clone());
     let tree = Supervisor::root(HealthHandle::new([]));
     let (up_seat, ups) = seat();
     let (down_seat, downs) = seat();

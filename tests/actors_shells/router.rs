@@ -184,7 +184,7 @@ impl Bench {
     }
 
     fn control(&self, link: LinkId, frame: Frame) {
-        self.actor.do_send(LinkControl { link, control: NeighbourControl::Frame(frame) });
+        self.actor.do_send(LinkControl { link, control: NeighbourControl::Frame(Box::new(frame)) });
     }
 
     /// A message from `a` for `b`.

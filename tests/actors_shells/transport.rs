@@ -205,7 +205,10 @@ fn an_envelope_of_an_unknown_source_waits_for_its_key() {
         out.send(vec![packet]);
         let asked = expect_within(&mut out.control, PATIENCE).await;
         match asked.control {
-            NeighbourControl::Frame(Frame::KeyNeeded(of)) => assert_eq!(of, source.address()),
+            NeighbourControl::Frame(frame) => {
+                let Frame::KeyNeeded(of) = *frame else { panic!("{frame:?}") };
+                assert_eq!(of, source.address());
+            }
             other => panic!("{other:?}"),
         }
         expect_silence(&mut back.envelopes, Duration::from_millis(100)).await;

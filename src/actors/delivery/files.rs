@@ -1,6 +1,8 @@
 //! Contents too large for one envelope: sealed into a blob on the way out, gathered in one on the
 //! way in.
 
+use std::collections::btree_map::Entry;
+
 use super::{receiving::Receipts, sending::wanted, *};
 
 impl DeliveryActor {
@@ -91,14 +93,15 @@ impl DeliveryActor {
             let mut open = BTreeMap::new();
             for w in &writes {
                 let Some(len) = lengths.get(&w.key) else { continue };
-                if !open.contains_key(&w.key) {
-                    let name = BlobName::incoming(&w.key.0, &w.key.1);
-                    open.insert(w.key, blobs.open_incoming(&name, *len)?);
-                }
-                if let Some(blob) = open.get(&w.key) {
-                    blob.write_at(chunk_offset(w.index), &w.bytes)?;
-                    written.entry(w.key).or_default().push((w.index, w.packet_id));
-                }
+                let blob = match open.entry(w.key) {
+                    Entry::Occupied(blob) => blob.into_mut(),
+                    Entry::Vacant(slot) => {
+                        let name = BlobName::incoming(&w.key.0, &w.key.1);
+                        slot.insert(blobs.open_incoming(&name, *len)?)
+                    }
+                };
+                blob.write_at(chunk_offset(w.index), &w.bytes)?;
+                written.entry(w.key).or_default().push((w.index, w.packet_id));
             }
             for blob in open.values() {
                 blob.sync()?;

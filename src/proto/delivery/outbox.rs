@@ -642,13 +642,14 @@ impl Outbox {
         flow.open = true;
         let mut freed = 0usize;
         for index in 0..flow.total {
-            if receipt.has(index) && flow.acked.insert(index) {
-                if let Some(packet) = flow.in_flight.remove(&index) {
-                    if let Some(packet) = packet {
-                        self.packets.remove(&packet);
-                    }
-                    freed = freed.saturating_add(ChunkFlow::chunk_len(index, entry.record.body.len()));
+            if receipt.has(index)
+                && flow.acked.insert(index)
+                && let Some(packet) = flow.in_flight.remove(&index)
+            {
+                if let Some(packet) = packet {
+                    self.packets.remove(&packet);
                 }
+                freed = freed.saturating_add(ChunkFlow::chunk_len(index, entry.record.body.len()));
             }
         }
         if freed > 0 {
