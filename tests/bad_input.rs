@@ -100,6 +100,10 @@ fn frames_that_cannot_be_read_are_counted_forgiven_and_then_end_the_link() {
         node.counts(LINKS_CLOSED, &[("reason", "protocol_error")], closed);
         wait_until("the link to be gone", || !is_linked(&node, &peer));
     }
+    // The same number wherever it is asked for.
+    let stats = node.ask(&["stats"]).remove(0);
+    let malformed = node.metric(DECODE_ERRORS, &[("reason", "malformed")]);
+    assert_eq!(stats["crypto"]["decode_errors_total"]["malformed"], json!(malformed as u64), "{stats}");
     does_its_work(&node);
 }
 

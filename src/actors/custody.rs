@@ -366,6 +366,7 @@ impl Actor for StoreActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(None, ctx);
+        self.measure(ctx);
         self.report(ctx);
         ctx.run_later(EXPIRE_EVERY, Self::expire);
     }
@@ -402,10 +403,14 @@ impl Handler<Drain> for StoreActor {
         match drain.phase {
             DrainPhase::Draining => self.guard.report(drain.phase, DrainCounts::default()),
             DrainPhase::Persisting => {
-                let counts = DrainCounts { undelivered_kept: self.held.rows, ..DrainCounts::default() };
-                // Whatever was submitted before this is durable when this answer comes.
+                // Whatever was submitted before this is durable, and counted, when this answer comes.
                 let op = MailOp::Usage { destination: None };
-                self.ask(vec![op], ctx, move |actor, _, _| {
+                self.ask(vec![op], ctx, move |actor, result, _| {
+                    let undelivered_kept = match result.as_deref() {
+                        Ok([MailOutcome::Usage(usage)]) => usage.total.rows,
+                        _ => actor.held.rows,
+                    };
+                    let counts = DrainCounts { undelivered_kept, ..DrainCounts::default() };
                     actor.guard.report(DrainPhase::Persisting, counts);
                 });
             }

@@ -585,6 +585,8 @@ impl Handler<RemovePeer> for LinksActor {
             }
         }
         if let PeerName::Url(url) = &message.0 {
+            // Once, and as it was named: its dialler may have a pin that the link's end has not.
+            removed.retain(|end| !end.same_place(url));
             removed.push(url.clone());
         }
         removed.retain(|url| {
@@ -595,7 +597,7 @@ impl Handler<RemovePeer> for LinksActor {
             match name.cloned() {
                 // Dropping the sender ends the dialler.
                 Some(name) => self.diallers.remove(&name).is_some(),
-                None => self.links.values().any(|e| e.info.remote == *url),
+                None => self.links.values().any(|e| e.info.remote.same_place(url)),
             }
         });
         MessageResult(removed)

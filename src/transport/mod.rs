@@ -30,7 +30,8 @@ use std::{fmt, future::Future, pin::Pin};
 
 use bytes::Bytes;
 
-use crate::wire::{Address, FrameParts, PublicKey, TrafficClass};
+pub use crate::wire::FrameParts;
+use crate::wire::{Address, PublicKey, TrafficClass};
 
 pub mod addr;
 pub mod capability;

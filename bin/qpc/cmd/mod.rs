@@ -1,6 +1,8 @@
 //! The commands, one file each: arguments, a call, printing.
 
 mod announce;
+#[cfg(feature = "quic")]
+mod bench;
 mod broadcast;
 mod config;
 mod contact;
@@ -87,6 +89,9 @@ pub enum Command {
     #[command(subcommand)]
     Config(config::Command),
     Wire(wire::Args),
+    #[cfg(feature = "quic")]
+    #[command(subcommand)]
+    Bench(bench::Command),
     Version(version::Args),
 }
 
@@ -122,6 +127,8 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Ping(args) => ping::run(args, cx).await,
             Command::Config(command) => config::run(command, cx),
             Command::Wire(args) => wire::run(args, cx),
+            #[cfg(feature = "quic")]
+            Command::Bench(command) => bench::run(command, cx).await,
             Command::Version(args) => version::run(args, cx),
         }
     })

@@ -52,14 +52,25 @@ impl DeliveryActor {
         }
     }
 
-    pub(super) fn receive_chunk(&mut self, from: Address, chunk: Chunk, receipts: &mut Receipts) {
+    pub(super) fn receive_chunk(
+        &mut self,
+        from: Address,
+        packet_id: PacketId,
+        chunk: Chunk,
+        receipts: &mut Receipts,
+    ) {
         match self.incoming.chunk(from, &chunk) {
             OnChunk::Write => self.writes.push(ChunkWrite {
                 key: (from, chunk.tag),
                 index: chunk.index,
+                packet_id,
                 bytes: chunk.ciphertext,
             }),
-            OnChunk::Known(receipt) | OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
+            OnChunk::Known(receipt) => {
+                receipts.packet(from, packet_id);
+                receipts.chunk(from, receipt);
+            }
+            OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
             OnChunk::Misfit => count_refused("misfit_chunk"),
         }
     }
@@ -76,7 +87,7 @@ impl DeliveryActor {
         let lengths: BTreeMap<TransferKey, u64> =
             writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
         let job = tokio::task::spawn_blocking(move || {
-            let mut written: BTreeMap<TransferKey, Vec<u32>> = BTreeMap::new();
+            let mut written = Written::new();
             let mut open = BTreeMap::new();
             for w in &writes {
                 let Some(len) = lengths.get(&w.key) else { continue };
@@ -86,7 +97,7 @@ impl DeliveryActor {
                 }
                 if let Some(blob) = open.get(&w.key) {
                     blob.write_at(chunk_offset(w.index), &w.bytes)?;
-                    written.entry(w.key).or_default().push(w.index);
+                    written.entry(w.key).or_default().push((w.index, w.packet_id));
                 }
             }
             for blob in open.values() {
@@ -105,16 +116,14 @@ impl DeliveryActor {
         }));
     }
 
-    pub(super) fn chunks_written(
-        &mut self,
-        written: BTreeMap<TransferKey, Vec<u32>>,
-        ctx: &mut Context<Self>,
-    ) {
+    pub(super) fn chunks_written(&mut self, written: Written, ctx: &mut Context<Self>) {
         let mut ops = Vec::new();
-        for (key, indices) in written {
+        for (key, chunks) in written {
+            let (indices, packet_ids): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
             let Some(progress) = self.incoming.durable(key, &indices) else { continue };
             let put = LocalOp::PartialPut(partial_row(&progress.record));
-            ops.push((put, Committing::Progress { receipt: progress.receipt, key, whole: progress.whole }));
+            let (receipt, whole) = (progress.receipt, progress.whole);
+            ops.push((put, Committing::Progress { receipt, packet_ids, key, whole }));
         }
         if !ops.is_empty() {
             self.submit(ops, Some(ctx.address()));

@@ -142,8 +142,12 @@ struct ProbeState {
 struct ChunkWrite {
     key: TransferKey,
     index: u32,
+    packet_id: PacketId,
     bytes: Bytes,
 }
+
+/// Chunks that are safe on disk, by file.
+type Written = BTreeMap<TransferKey, Vec<(u32, PacketId)>>;
 
 /// One store operation and what follows when it is durable.
 enum Committing {
@@ -151,8 +155,9 @@ enum Committing {
     Inbox { packet_id: PacketId, receipt_to: Option<Address> },
     /// A manifest was taken up.
     Manifest { packet_id: PacketId, record: Box<PartialRecord> },
-    /// A file's progress.
-    Progress { receipt: ChunkReceipt, key: TransferKey, whole: bool },
+    /// A file's progress. The packets are named in the receipt beside the bitmap: custodians on the
+    /// way know packets, not files.
+    Progress { receipt: ChunkReceipt, packet_ids: Vec<PacketId>, key: TransferKey, whole: bool },
     /// A checked file entered the inbox.
     File { key: TransferKey },
     /// Nothing follows.

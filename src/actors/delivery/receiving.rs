@@ -35,7 +35,7 @@ impl DeliveryActor {
                         OnManifest::Refused => count_refused("too_many_files"),
                     }
                 }
-                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(from, chunk, &mut receipts),
+                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(from, id, chunk, &mut receipts),
                 Ok(Arrived::CannotOpen) => self.answer_cannot_open(from, id, &keys.record),
                 Ok(Arrived::Receipt(receipt)) => {
                     for finished in self.outbox.receipt(now, &from, &receipt, hops) {
@@ -133,7 +133,8 @@ impl DeliveryActor {
                     receipts.packet(source, packet_id);
                     receipts.chunk(source, self.incoming.opened(*record));
                 }
-                Committing::Progress { receipt, key, whole } => {
+                Committing::Progress { receipt, packet_ids, key, whole } => {
+                    packet_ids.into_iter().for_each(|id| receipts.packet(key.0, id));
                     if whole {
                         self.check_whole(key, ctx);
                     } else {

@@ -1,0 +1,29 @@
+//! `qpc bench`: what a node costs, measured beside a baseline in the same run.
+//!
+//! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
+//! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
+//! reads the machine.
+
+mod bare;
+mod durable;
+mod ends;
+mod measure;
+mod relay;
+mod volatile;
+
+use crate::{cx::Context, fail::Failure};
+
+/// Measure this machine and this build
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Relay(relay::Args),
+    #[command(hide = true)]
+    Part(ends::Args),
+}
+
+pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Relay(args) => relay::run(args, cx).await,
+        Command::Part(args) => Ok(ends::run(args).await?),
+    }
+}

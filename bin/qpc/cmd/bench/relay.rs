@@ -1,0 +1,407 @@
+//! `qpc bench relay`: source, relay and sink as three processes, ours and the bare hop in turn.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use quicprochat_mesh::{api::ApiError, api::Ready, wire::limits::PAYLOAD_BYTES_MAX};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    time::timeout,
+};
+
+use super::{
+    ends::{Answer, HEADER_BYTES, Order, Received, Role},
+    measure::{Usage, median},
+};
+use crate::{cx::Context, fail::Failure, human, out::note};
+
+/// Messages a second at which latency is measured.
+const LATENCY_RATE_PER_S: u32 = 1_000;
+
+/// Bytes on their way at full speed. Below what a link's queue holds, so that no hop has to drop.
+const WINDOW_BYTES: usize = 768 * 1024;
+
+/// Messages on their way between durable ends: as many sends wait for the disk together.
+const DURABLE_WINDOW: u32 = 256;
+
+/// Bytes around a payload, for the window.
+const OVERHEAD_BYTES: usize = 160;
+
+/// How long a part may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a part may take over its answer, beyond the phase itself.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Before the first figure counts.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// Measure a relay beside a bare QUIC hop: source, relay and sink on loopback
+///
+/// Each round runs ours, then the baseline, each in processes of their own: at full speed for
+/// throughput and processor time a message, then at 1,000 messages/s for latency. Figures are
+/// medians over the rounds.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What the ends of ours are: `volatile` speaks the link protocol and keeps nothing, `durable`
+    /// is a whole node with outbox, inbox and receipts
+    #[arg(long, value_enum, default_value = "volatile")]
+    ends: Ends,
+
+    /// Bytes of a message
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    payload: usize,
+
+    /// Length of each phase
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+
+    /// Rounds of ours and the baseline
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+}
+
+/// What stands at the ends of our relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum Ends {
+    Volatile,
+    Durable,
+}
+
+/// A kind of hop: who plays what.
+#[derive(Debug, Clone, Copy)]
+struct Hop {
+    /// None: the real `qpc run`.
+    relay: Option<Role>,
+    source: Role,
+    sink: Role,
+    window: u32,
+}
+
+/// What a hop did in one round, or the medians of all.
+#[derive(Debug, Clone, Default, Serialize)]
+struct Figures {
+    msgs_per_s: f64,
+    relay_cpu_us: f64,
+    p50_us: f64,
+    p99_us: f64,
+    peak_rss_mib: f64,
+    voluntary_switches_per_msg: f64,
+    /// Messages that did not arrive, both phases.
+    lost: u32,
+    /// Messages that arrived twice.
+    duplicates: u32,
+    /// Messages that overtook others.
+    reordered: u32,
+    /// Messages a second that arrived in the phase of fixed rate.
+    latency_msgs_per_s: f64,
+}
+
+/// The whole answer.
+#[derive(Debug, Serialize)]
+struct Answered {
+    payload: usize,
+    ends: Ends,
+    ours: Figures,
+    baseline: Figures,
+    ratio_cpu: f64,
+    ratio_p99: f64,
+    seconds: u64,
+    rounds: u32,
+}
+
+pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
+    if !(HEADER_BYTES..=PAYLOAD_BYTES_MAX).contains(&args.payload) {
+        let range = format!("{HEADER_BYTES} to {PAYLOAD_BYTES_MAX}");
+        return Err(ApiError::usage(format!("--payload {}: give {range} bytes", args.payload)).into());
+    }
+    let frame = args.payload.saturating_add(OVERHEAD_BYTES);
+    let window = u32::try_from(WINDOW_BYTES / frame).unwrap_or(u32::MAX);
+    let ours = match args.ends {
+        Ends::Volatile => Hop { relay: None, source: Role::VolatileSource, sink: Role::VolatileSink, window },
+        Ends::Durable => Hop {
+            relay: None,
+            source: Role::DurableSource,
+            sink: Role::DurableSink,
+            window: window.min(DURABLE_WINDOW),
+        },
+    };
+    let bare = Hop { relay: Some(Role::BareRelay), source: Role::BareSource, sink: Role::BareSink, window };
+    let (mut of_ours, mut of_bare) = (Vec::new(), Vec::new());
+    let root = std::env::temp_dir().join(format!("qpc-bench-{}", std::process::id()));
+    let measured = async {
+        for round in 1..=args.rounds {
+            for (name, hop, figures) in [("ours", ours, &mut of_ours), ("baseline", bare, &mut of_bare)] {
+                let dir = root.join(format!("{round}-{name}"));
+                let seconds = Duration::from_secs(args.seconds);
+                let got = one_round(hop, &dir, args.payload, seconds).await?;
+                note(format!(
+                    "round {round} {name}: {:.0} msg/s, relay {:.2} µs/msg, p50 {:.0} µs, p99 {:.0} µs",
+                    got.msgs_per_s, got.relay_cpu_us, got.p50_us, got.p99_us
+                ));
+                figures.push(got);
+            }
+        }
+        Ok::<_, ApiError>(())
+    };
+    let measured = measured.await;
+    // Whatever it came to, nothing is left behind.
+    let _ = std::fs::remove_dir_all(&root);
+    measured?;
+    let (ours, baseline) = (medians(&of_ours), medians(&of_bare));
+    let answered = Answered {
+        payload: args.payload,
+        ends: args.ends,
+        ratio_cpu: round(ours.relay_cpu_us / baseline.relay_cpu_us, 3),
+        ratio_p99: round(ours.p99_us / baseline.p99_us, 3),
+        ours,
+        baseline,
+        seconds: args.seconds,
+        rounds: args.rounds,
+    };
+    cx.out.show(&answered, tell)
+}
+
+fn tell(answered: &Answered) -> String {
+    let row = |name: &str, figures: &Figures| {
+        vec![
+            name.to_owned(),
+            format!("{:.0}", figures.msgs_per_s),
+            format!("{:.2}", figures.relay_cpu_us),
+            format!("{:.0}", figures.p50_us),
+            format!("{:.0}", figures.p99_us),
+            format!("{:.1}", figures.peak_rss_mib),
+            format!("{:.3}", figures.voluntary_switches_per_msg),
+            figures.lost.to_string(),
+        ]
+    };
+    let ends = match answered.ends {
+        Ends::Volatile => "volatile",
+        Ends::Durable => "durable",
+    };
+    let head = ["", "MSG/S", "RELAY CPU µs", "P50 µs", "P99 µs", "PEAK RSS MiB", "VOL. SWITCHES/MSG", "LOST"];
+    let table = human::table(&head, &[row("ours", &answered.ours), row("baseline", &answered.baseline)]);
+    format!(
+        "{table}\n{} bytes, {} ends; latency at {LATENCY_RATE_PER_S} msg/s, the rest at full speed\n\
+         relay CPU {:.2} times the baseline's, p99 {:.2} times",
+        answered.payload, ends, answered.ratio_cpu, answered.ratio_p99
+    )
+}
+
+fn medians(rounds: &[Figures]) -> Figures {
+    let of = |get: fn(&Figures) -> f64, digits| round(median(rounds.iter().map(get).collect()), digits);
+    Figures {
+        msgs_per_s: of(|f| f.msgs_per_s, 0),
+        relay_cpu_us: of(|f| f.relay_cpu_us, 3),
+        p50_us: of(|f| f.p50_us, 1),
+        p99_us: of(|f| f.p99_us, 1),
+        peak_rss_mib: of(|f| f.peak_rss_mib, 1),
+        voluntary_switches_per_msg: of(|f| f.voluntary_switches_per_msg, 4),
+        latency_msgs_per_s: of(|f| f.latency_msgs_per_s, 0),
+        lost: rounds.iter().map(|f| f.lost).sum(),
+        duplicates: rounds.iter().map(|f| f.duplicates).sum(),
+        reordered: rounds.iter().map(|f| f.reordered).sum(),
+    }
+}
+
+fn round(value: f64, digits: i32) -> f64 {
+    let scale = 10f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// One life of the three processes.
+async fn one_round(hop: Hop, dir: &Path, payload: usize, seconds: Duration) -> Result<Figures, ApiError> {
+    std::fs::create_dir_all(dir)
+        .map_err(|e| ApiError::failed(format!("cannot make {}: {e}", dir.display())))?;
+    let place = Place { dir, payload };
+    let mut relay;
+    let at;
+    match hop.relay {
+        Some(role) => {
+            relay = place.part(role, "", "")?;
+            at = relay.ready().await?;
+        }
+        None => {
+            relay = place.node()?;
+            let ready: Ready = relay.line(READY_WITHIN).await?;
+            at = ready.listen.first().cloned().unwrap_or_default();
+        }
+    }
+    let mut sink = place.part(hop.sink, &at, "")?;
+    let dest = sink.ready().await?;
+    let mut source = place.part(hop.source, &at, &dest)?;
+    source.ready().await?;
+
+    let mut trio = Trio { relay: relay.pid, source, sink, window: hop.window };
+    trio.phase(1, 0, WARM_UP).await?;
+    let fast = trio.phase(2, 0, seconds).await?;
+    let paced = trio.phase(3, LATENCY_RATE_PER_S, seconds).await?;
+    let peak_rss_mib = Usage::of(trio.relay)?.peak_rss_kib as f64 / 1024.0;
+    trio.source.stop().await;
+    trio.sink.stop().await;
+    relay.stop().await;
+
+    let messages = f64::from(fast.received.messages.max(1));
+    Ok(Figures {
+        msgs_per_s: f64::from(fast.received.messages) / fast.received.seconds.max(1e-9),
+        relay_cpu_us: fast.cpu_ns as f64 / 1e3 / messages,
+        voluntary_switches_per_msg: fast.switches as f64 / messages,
+        p50_us: paced.received.p50_us,
+        p99_us: paced.received.p99_us,
+        latency_msgs_per_s: f64::from(paced.received.messages) / paced.received.seconds.max(1e-9),
+        peak_rss_mib,
+        lost: fast.lost().saturating_add(paced.lost()),
+        duplicates: fast.received.duplicates.saturating_add(paced.received.duplicates),
+        reordered: fast.received.reordered.saturating_add(paced.received.reordered),
+    })
+}
+
+struct Trio {
+    relay: u32,
+    source: Part,
+    sink: Part,
+    window: u32,
+}
+
+/// What one phase came to.
+struct Phase {
+    sent: u32,
+    received: Received,
+    cpu_ns: u64,
+    switches: u64,
+}
+
+impl Phase {
+    fn lost(&self) -> u32 {
+        self.sent.saturating_sub(self.received.messages)
+    }
+}
+
+impl Trio {
+    async fn phase(&mut self, phase: u32, rate_per_s: u32, length: Duration) -> Result<Phase, ApiError> {
+        let before = Usage::of(self.relay)?;
+        let for_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let within = length.saturating_add(ANSWER_WITHIN);
+        self.source.order(Order::Send { phase, rate_per_s, for_ms, window: self.window }).await?;
+        let sent = match self.source.line(within).await? {
+            Answer::Sent { sent, stalls } => {
+                if stalls > 0 {
+                    note(format!("the source stood still {stalls} times for a second: messages were lost"));
+                }
+                sent
+            }
+            other => return Err(ApiError::failed(format!("the source answered {other:?}"))),
+        };
+        self.sink.order(Order::Report { phase, sent }).await?;
+        let received = match self.sink.line(ANSWER_WITHIN).await? {
+            Answer::Received(received) => received,
+            other => return Err(ApiError::failed(format!("the sink answered {other:?}"))),
+        };
+        let after = Usage::of(self.relay)?;
+        Ok(Phase {
+            sent,
+            received,
+            cpu_ns: after.cpu_ns.saturating_sub(before.cpu_ns),
+            switches: after.voluntary_switches.saturating_sub(before.voluntary_switches),
+        })
+    }
+}
+
+/// Where the processes of one round keep what they need.
+struct Place<'a> {
+    dir: &'a Path,
+    payload: usize,
+}
+
+impl Place<'_> {
+    fn node(&self) -> Result<Part, ApiError> {
+        let mut command = this_program()?;
+        command.arg("--data-dir").arg(self.dir.join("relay")).args(["--json", "run"]);
+        command.args(["--listen", "quic://127.0.0.1:0", "--health-listen", "off"]);
+        Part::start("relay", command)
+    }
+
+    fn part(&self, role: Role, connect: &str, dest: &str) -> Result<Part, ApiError> {
+        let mut command = this_program()?;
+        command.args(["bench", "part", role.name(), "--connect", connect, "--dest", dest]);
+        command.arg("--credit").arg(self.dir.join("credit"));
+        command.arg("--dir").arg(self.dir.join(role.name()));
+        command.arg("--payload").arg(self.payload.to_string());
+        Part::start(role.name(), command)
+    }
+}
+
+/// This program, without what the environment tells nodes: every round runs with the defaults.
+fn this_program() -> Result<Command, ApiError> {
+    let program: PathBuf = std::env::current_exe()
+        .map_err(|e| ApiError::failed(format!("cannot find this program to start it: {e}")))?;
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("QPC_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("QPC_LOG", "warn");
+    Ok(command)
+}
+
+/// One process, spoken to in lines.
+struct Part {
+    name: &'static str,
+    pid: u32,
+    child: Child,
+    orders: Option<ChildStdin>,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl Part {
+    fn start(name: &'static str, mut command: Command) -> Result<Self, ApiError> {
+        let failed = |what: &str| ApiError::failed(format!("cannot start the {name}: {what}"));
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| failed(&e.to_string()))?;
+        let pid = child.id().ok_or_else(|| failed("it ended at once"))?;
+        let orders = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| failed("it has no output"))?;
+        Ok(Self { name, pid, child, orders, answers: BufReader::new(stdout).lines() })
+    }
+
+    async fn order(&mut self, order: Order) -> Result<(), ApiError> {
+        let mut line = serde_json::to_string(&order).map_err(ApiError::failed)?;
+        line.push('\n');
+        let gone = || ApiError::failed(format!("the {} has ended", self.name));
+        let orders = self.orders.as_mut().ok_or_else(gone)?;
+        orders.write_all(line.as_bytes()).await.map_err(|_| gone())
+    }
+
+    async fn line<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, ApiError> {
+        let name = self.name;
+        let line = timeout(within, self.answers.next_line()).await;
+        let line = line.map_err(|_| ApiError::failed(format!("the {name} did not answer in {within:?}")))?;
+        let line = line.ok().flatten().ok_or_else(|| ApiError::failed(format!("the {name} has ended")))?;
+        serde_json::from_str(&line).map_err(|e| ApiError::failed(format!("the {name} said {line:?}: {e}")))
+    }
+
+    async fn ready(&mut self) -> Result<String, ApiError> {
+        match self.line(READY_WITHIN).await? {
+            Answer::Ready { at } => Ok(at),
+            other => Err(ApiError::failed(format!("the {} answered {other:?}", self.name))),
+        }
+    }
+
+    /// Nothing of it is needed any more.
+    async fn stop(mut self) {
+        drop(self.orders.take());
+        // A process that is gone already is stopped as well.
+        let _ = self.child.kill().await;
+    }
+}

@@ -1,0 +1,257 @@
+//! StoreActor: what is held for others is answered for after the commit, and let go of on the word
+//! of its destination or of the next custodian only.
+
+use std::sync::Arc;
+
+use actix::prelude::*;
+use quicprochat_mesh::{
+    actors::{
+        custody::{CustodyParts, StoreActor},
+        mailbox,
+    },
+    messages::{
+        health::ReportHealth,
+        lifecycle::{DrainPhase, ExitReason},
+        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes},
+    },
+    storage::{MailboxQuota, MemFault, Quota},
+    testing::{expect_silence, expect_within, with_virtual_time},
+    wire::{EnvelopeKind, PacketId, control::RefuseReason},
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::support::*;
+
+struct Bench {
+    store: FragileStore,
+    answers: UnboundedReceiver<CustodyAnswer>,
+    handed_on: UnboundedReceiver<FromCustody>,
+    health: UnboundedReceiver<ReportHealth>,
+    parent: Parent,
+    actor: Addr<StoreActor>,
+    source: Signer,
+    target: Signer,
+    neighbour: Signer,
+}
+
+fn start_on(store: FragileStore) -> Bench {
+    let (answer, answers) = seat::<CustodyAnswer>();
+    let (from_custody, handed_on) = seat::<FromCustody>();
+    let (health_seat, health) = seat::<ReportHealth>();
+    let (guard, parent) = guard();
+    let mailboxes = Arc::new(store.clone());
+    let parts = CustodyParts { mailboxes, answer, from_custody, health: health_seat };
+    let actor = StoreActor::create(move |ctx| {
+        ctx.set_mailbox_capacity(mailbox::STORE);
+        StoreActor::new(parts, guard)
+    });
+    Bench {
+        store,
+        answers,
+        handed_on,
+        health,
+        parent,
+        actor,
+        source: Signer::new(1),
+        target: Signer::new(2),
+        neighbour: Signer::new(3),
+    }
+}
+
+fn start() -> Bench {
+    start_on(FragileStore::default())
+}
+
+impl Bench {
+    /// Asks for one message to be held.
+    fn hold(&mut self) -> PacketId {
+        let packet = self.source.packet(EnvelopeKind::MESSAGE, self.target.address(), b"sealed");
+        let id = packet.packet_id;
+        self.actor.do_send(HoldEnvelopes { ingress: self.neighbour.address(), envelopes: vec![packet] });
+        id
+    }
+
+    /// Has one message held.
+    async fn held(&mut self) -> PacketId {
+        let id = self.hold();
+        assert_eq!(expect_within(&mut self.answers, PATIENCE).await.taken, [id]);
+        id
+    }
+
+    async fn rows(&self) -> u64 {
+        // Behind what was asked for before: completions come as messages to the same actor.
+        tokio::time::sleep(secs(1)).await;
+        self.actor.send(GetHeld).await.unwrap().rows
+    }
+
+    fn target_is_up(&self) {
+        self.actor.do_send(CustodyNews::Reachable(self.target.address()));
+    }
+
+    async fn next_handed_on(&mut self) -> Vec<PacketId> {
+        let FromCustody(packets) = expect_within(&mut self.handed_on, PATIENCE).await;
+        packets.iter().map(|packet| packet.packet_id).collect()
+    }
+}
+
+#[test]
+fn custody_is_answered_for_after_the_commit_and_not_before() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        bench.store.rows.hold_completions();
+        let id = bench.hold();
+        expect_silence(&mut bench.answers, secs(60)).await;
+        bench.store.rows.release();
+        assert_eq!(expect_within(&mut bench.answers, PATIENCE).await.taken, [id]);
+        assert_eq!(bench.rows().await, 1);
+    });
+}
+
+#[test]
+fn what_the_disk_or_the_queue_does_not_take_is_refused_by_name() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        bench.store.rows.fail_next(MemFault::NoSpace);
+        let first = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!((answer.taken, answer.refused), (vec![], vec![(first, RefuseReason::StoreFull)]));
+        bench.store.rows.set_full(true);
+        let second = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!((answer.taken, answer.refused), (vec![], vec![(second, RefuseReason::StoreFull)]));
+        bench.store.rows.set_full(false);
+        bench.held().await;
+        assert_eq!(bench.rows().await, 1, "what was refused is not held");
+    });
+}
+
+#[test]
+fn beyond_its_quota_a_neighbour_is_refused_and_what_is_held_stays() {
+    with_virtual_time(|| async {
+        let quota = MailboxQuota {
+            per_ingress: Quota { rows_max: 1, bytes_max: u64::MAX },
+            ..MailboxQuota::default()
+        };
+        let mut bench = start_on(FragileStore::with_quota(quota));
+        bench.held().await;
+        let over = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!(answer.refused, [(over, RefuseReason::StoreFull)]);
+        assert_eq!(bench.rows().await, 1);
+    });
+}
+
+#[test]
+fn only_the_destination_can_receipt_what_waits_for_it() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let id = bench.held().await;
+        bench.target_is_up();
+        let FromCustody(packets) = expect_within(&mut bench.handed_on, PATIENCE).await;
+        assert_eq!(packets[0].packet_id, id);
+        assert!(packets[0].ext.retransmit, "relays on the way may have seen it");
+
+        let thief = bench.neighbour.address();
+        bench.actor.do_send(CustodyNews::Settled { by: thief, packets: vec![id] });
+        assert_eq!(bench.rows().await, 1);
+        assert_eq!(bench.next_handed_on().await, [id], "handed on again, since nobody receipted it");
+
+        let by = bench.target.address();
+        bench.actor.do_send(CustodyNews::Settled { by, packets: vec![id] });
+        assert_eq!(bench.rows().await, 0);
+        expect_silence(&mut bench.handed_on, secs(3600)).await;
+    });
+}
+
+#[test]
+fn a_thief_with_a_mailbox_of_its_own_clears_no_other() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let id = bench.held().await;
+        // The thief is known here: something waits for it too.
+        let thief = bench.neighbour.address();
+        let its_own = bench.source.packet(EnvelopeKind::MESSAGE, thief, b"sealed");
+        let its_id = its_own.packet_id;
+        bench.actor.do_send(HoldEnvelopes { ingress: thief, envelopes: vec![its_own] });
+        expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!(bench.rows().await, 2);
+        bench.actor.do_send(CustodyNews::Settled { by: thief, packets: vec![id, its_id] });
+        assert_eq!(bench.rows().await, 1);
+        bench.target_is_up();
+        assert_eq!(bench.next_handed_on().await, [id]);
+    });
+}
+
+#[test]
+fn the_next_custodian_takes_it_over() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let id = bench.held().await;
+        bench.target_is_up();
+        assert_eq!(bench.next_handed_on().await, [id]);
+        bench.actor.do_send(CustodyNews::HandedOver(vec![id]));
+        assert_eq!(bench.rows().await, 0);
+        expect_silence(&mut bench.handed_on, secs(3600)).await;
+    });
+}
+
+#[test]
+fn a_crash_is_heard_and_the_next_one_finds_what_was_held() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let id = bench.held().await;
+        bench.store.arm(true);
+        bench.hold();
+        assert_eq!(bench.parent.exit().await, ExitReason::Crashed);
+        bench.store.arm(false);
+        let mut again = start_on(bench.store.clone());
+        assert_eq!(again.rows().await, 1);
+        again.target_is_up();
+        assert_eq!(again.next_handed_on().await, [id]);
+    });
+}
+
+#[test]
+fn a_message_whose_time_is_over_goes() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        bench.held().await;
+        tokio::time::sleep(secs(25 * 3600)).await;
+        assert_eq!(bench.rows().await, 0);
+        bench.target_is_up();
+        expect_silence(&mut bench.handed_on, secs(60)).await;
+    });
+}
+
+#[test]
+fn a_drain_waits_for_the_commit_under_way_and_counts_it() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        bench.store.rows.hold_completions();
+        let id = bench.hold();
+        bench.actor.do_send(drain(DrainPhase::Draining));
+        bench.parent.report(DrainPhase::Draining).await;
+        bench.actor.do_send(drain(DrainPhase::Persisting));
+        tokio::time::sleep(secs(5)).await;
+        assert!(!bench.parent.has_report(), "the commit is still under way");
+        bench.store.rows.release();
+        let counts = bench.parent.report(DrainPhase::Persisting).await;
+        assert_eq!(counts.undelivered_kept, 1);
+        assert_eq!(expect_within(&mut bench.answers, PATIENCE).await.taken, [id]);
+        bench.actor.do_send(drain(DrainPhase::Cleanup));
+        assert_eq!(bench.parent.exit().await, ExitReason::Drained);
+    });
+}
+
+#[test]
+fn it_reports_itself() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        for _ in 0..3 {
+            let ReportHealth(report) = expect_within(&mut bench.health, secs(3)).await;
+            assert_eq!(report.subsystem, "store");
+        }
+    });
+}

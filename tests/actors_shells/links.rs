@@ -1,0 +1,374 @@
+//! LinksActor: who is dialled, which of two links stays, who is let in.
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use actix::prelude::*;
+use quicprochat_mesh::{
+    actors::{
+        health::HealthHandle,
+        links::{
+            AddPeer, LinksActor, LinksParts, ListPeers, NewLink, PeerName, RemovePeer, ResendLinks, listener,
+        },
+        mailbox::{self, Seat},
+        supervisor::{StartChild, Supervisor, Tree},
+        transport::LinkParts,
+    },
+    error::MeshError,
+    messages::{
+        lifecycle::{DrainPhase, ExitReason},
+        link::{CloseLink, ForwardBatch, LinkDown, LinkUp},
+    },
+    testing::{eventually, expect_silence, expect_within, with_virtual_time},
+    transport::{Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, TransportAddr, TransportManager},
+    wire::{LinkId, handshake::CloseReason},
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::support::*;
+
+struct Node {
+    port: Arc<MemPort>,
+    signer: Signer,
+    actor: Addr<LinksActor>,
+    ups: UnboundedReceiver<LinkUp>,
+    downs: UnboundedReceiver<LinkDown>,
+    new_link: Seat<NewLink>,
+    parent: Parent,
+    tree: Tree,
+}
+
+fn url(name: &str) -> TransportAddr {
+    TransportAddr::mem(name).unwrap()
+}
+
+fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut LinksParts)) -> Node {
+    let signer = Signer::new(seed);
+    let port = Arc::new(network.listen(name, signer.key()).unwrap());
+    let mut transports = TransportManager::new();
+    transports.register(port.clone());
+    let tree = Supervisor::root(HealthHandle::new([]));
+    let (up_seat, ups) = seat();
+    let (down_seat, downs) = seat();
+    let (established, ended, new_link) = (Seat::vacant(), Seat::vacant(), Seat::vacant());
+    let mut parts = LinksParts {
+        identity: signer.identity.clone(),
+        network: NETWORK,
+        network_secret: None,
+        boot_epoch: 1,
+        transports: Arc::new(transports),
+        link: LinkParts {
+            own: signer.address(),
+            network: NETWORK,
+            envelopes: Seat::vacant(),
+            announces: Seat::vacant(),
+            control: Seat::vacant(),
+            egress_full: Seat::vacant(),
+            established: established.clone(),
+            ended: ended.clone(),
+        },
+        supervisor: Seat::held_by(tree.root.clone().recipient()),
+        new_link: new_link.clone(),
+        link_up: up_seat,
+        link_down: down_seat,
+        peers: Vec::new(),
+        keepalive: secs(15),
+        health: Seat::vacant(),
+        link_ids: Arc::new(AtomicU64::new(u64::from(seed) * 1000)),
+        links_max: 64,
+        accept_any: true,
+    };
+    change(&mut parts);
+    let (guard, parent) = guard();
+    // Reachable before it starts to dial.
+    let actor = LinksActor::create({
+        let (established, ended, new_link) = (established.clone(), ended.clone(), new_link.clone());
+        move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::SUPERVISOR);
+            established.publish(ctx.address().recipient());
+            ended.publish(ctx.address().recipient());
+            new_link.publish(ctx.address().recipient());
+            LinksActor::new(parts, guard)
+        }
+    });
+    let accepting: Arc<dyn MeshTransport> = port.clone();
+    tree.root.do_send(StartChild(listener(accepting, new_link.clone())));
+    Node { port, signer, actor, ups, downs, new_link, parent, tree }
+}
+
+fn plain(network: &MemNetwork, name: &str, seed: u8) -> Node {
+    start(network, name, seed, |_| {})
+}
+
+fn dialling(network: &MemNetwork, name: &str, seed: u8, to: &str) -> Node {
+    start(network, name, seed, |parts| parts.peers = vec![url(to)])
+}
+
+impl Node {
+    async fn up(&mut self) -> LinkUp {
+        expect_within(&mut self.ups, secs(600)).await
+    }
+
+    async fn down(&mut self) -> LinkId {
+        expect_within(&mut self.downs, secs(600)).await.0
+    }
+
+    async fn links(&self) -> Vec<quicprochat_mesh::actors::links::PeerLine> {
+        self.actor.send(ListPeers).await.unwrap()
+    }
+}
+
+/// Closes a link from the side that holds its outlet's actor, as a peer's crash would look.
+fn close_all(node: &Node, peer: &Node) {
+    node.actor.do_send(RemovePeer(PeerName::Address(peer.signer.address())));
+}
+
+#[test]
+fn a_configured_peer_is_dialled_and_both_sides_tell_their_router() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let mut a = dialling(&network, "a", 1, "b");
+        let (here, there) = (a.up().await, b.up().await);
+        assert_eq!((here.peer, there.peer), (b.signer.address(), a.signer.address()));
+        assert_eq!(here.transport, "mem");
+        assert_eq!((a.links().await.len(), b.links().await.len()), (1, 1));
+    });
+}
+
+#[test]
+fn a_peer_that_goes_away_is_dialled_until_it_is_back() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut a = dialling(&network, "a", 1, "b");
+        // Nobody there for an hour.
+        expect_silence(&mut a.ups, secs(3600)).await;
+        let mut b = plain(&network, "b", 2);
+        let first = a.up().await.link;
+        b.up().await;
+        close_all(&b, &a);
+        assert_eq!(a.down().await, first);
+        b.down().await;
+        assert_ne!(a.up().await.link, first, "a new link");
+        b.up().await;
+    });
+}
+
+#[test]
+fn of_two_links_that_crossed_both_ends_keep_the_same_one() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut a = dialling(&network, "a", 1, "b");
+        let mut b = dialling(&network, "b", 2, "a");
+        a.up().await;
+        b.up().await;
+        // Long enough for a redial of the loser, if there were one that wins.
+        tokio::time::sleep(secs(300)).await;
+        let (here, there) = (a.links().await, b.links().await);
+        assert_eq!((here.len(), there.len()), (1, 1));
+        assert_eq!(here[0].info.channel_binding, there[0].info.channel_binding);
+        assert!(here[0].since > secs(200), "it was not replaced again and again: {:?}", here[0].since);
+    });
+}
+
+#[test]
+fn a_peer_that_started_again_takes_the_place_of_its_old_link() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let mut a = dialling(&network, "a", 1, "b");
+        a.up().await;
+        let old = b.up().await.link;
+        tokio::time::sleep(secs(60)).await;
+        // The same identity in a later boot, at another place: its old socket is still open.
+        let mut again = start(&network, "a-again", 1, |parts| {
+            parts.boot_epoch = 2;
+            parts.peers = vec![url("b")];
+        });
+        again.up().await;
+        assert_eq!(b.down().await, old);
+        assert_ne!(b.up().await.link, old);
+    });
+}
+
+#[test]
+fn a_fresh_router_is_told_of_every_link_again() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let (mut b, mut c) = (plain(&network, "b", 2), plain(&network, "c", 3));
+        let mut a = start(&network, "a", 1, |parts| parts.peers = vec![url("b"), url("c")]);
+        let mut known = vec![a.up().await.link, a.up().await.link];
+        b.up().await;
+        c.up().await;
+        a.actor.do_send(ResendLinks);
+        let mut told = vec![a.up().await, a.up().await];
+        known.sort();
+        told.sort_by_key(|up| up.link);
+        assert_eq!(told.iter().map(|up| up.link).collect::<Vec<_>>(), known);
+        // With an outlet that works.
+        assert!(told[0].outlet.try_send(ForwardBatch::default()).is_ok());
+    });
+}
+
+#[test]
+fn a_removed_peer_is_dialled_no_more() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let mut a = dialling(&network, "a", 1, "b");
+        let link = a.up().await.link;
+        b.up().await;
+        let removed = a.actor.send(RemovePeer(PeerName::Url(url("b")))).await.unwrap();
+        assert_eq!(removed, [url("b")]);
+        assert_eq!(a.down().await, link);
+        expect_silence(&mut a.ups, secs(3600)).await;
+        assert!(a.links().await.is_empty());
+        // Until it is added again.
+        a.actor.send(AddPeer(url("b"))).await.unwrap().unwrap();
+        a.up().await;
+    });
+}
+
+#[test]
+fn a_scheme_without_a_port_is_refused_by_name() {
+    with_virtual_time(|| async {
+        let a = plain(&MemNetwork::new(), "a", 1);
+        let quic: TransportAddr = "quic://127.0.0.1:1".parse().unwrap();
+        let refused = a.actor.send(AddPeer(quic)).await.unwrap();
+        assert!(matches!(refused, Err(MeshError::Transport(_))), "{refused:?}");
+    });
+}
+
+#[test]
+fn beyond_its_most_links_a_node_lets_nobody_in() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = start(&network, "b", 2, |parts| parts.links_max = 1);
+        let mut a = dialling(&network, "a", 1, "b");
+        a.up().await;
+        b.up().await;
+        let mut c = dialling(&network, "c", 3, "b");
+        expect_silence(&mut c.ups, secs(600)).await;
+        assert_eq!(b.links().await.len(), 1);
+        // There is room again.
+        close_all(&a, &b);
+        b.down().await;
+        c.up().await;
+    });
+}
+
+/// A link that looks as if it came from `remote`; the other end as well, so that it stays open.
+async fn from_afar(network: &MemNetwork, name: &str, to: &Node, seed: u8, remote: &str) -> (Link, Link) {
+    let stranger = network.listen(name, Signer::new(seed).key()).unwrap();
+    // The listener must not get at it first.
+    let apart = format!("{name}-target");
+    let target = network.listen(&apart, to.signer.key()).unwrap();
+    let far = stranger.dial(&url(&apart)).await.unwrap();
+    let mut near = target.accept().await.unwrap();
+    near.info.remote = remote.parse().unwrap();
+    (near, far)
+}
+
+#[test]
+fn a_stranger_from_outside_the_lan_is_refused_where_the_node_says_so() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let b = start(&network, "b", 2, |parts| parts.accept_any = false);
+        let cases =
+            [("tcp://8.8.8.8:1", false), ("tcp://192.168.1.9:1", true), ("tcp://[2001:db8::1]:1", false)];
+        for (n, (remote, is_let_in)) in cases.into_iter().enumerate() {
+            let seed = 20 + n as u8;
+            let (near, mut far) = from_afar(&network, &format!("s{n}"), &b, seed, remote).await;
+            b.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            let mut frames = Vec::new();
+            let hello = tokio::time::timeout(secs(2), far.rx.recv(&mut frames)).await;
+            let said_hello = matches!(hello, Ok(Ok(())));
+            assert_eq!(said_hello, is_let_in, "{remote}");
+        }
+    });
+}
+
+/// A medium that panics at the first read.
+struct Mine;
+
+impl LinkReceiver for Mine {
+    fn recv<'a>(
+        &'a mut self,
+        _: &'a mut Vec<bytes::Bytes>,
+    ) -> quicprochat_mesh::transport::BoxFuture<'a, Result<(), quicprochat_mesh::transport::TransportError>>
+    {
+        panic!("the mine went off")
+    }
+}
+
+#[test]
+fn a_link_that_crashes_is_forgotten_and_its_dialler_told() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let b = plain(&network, "b", 2);
+        let (mut near, _far) = from_afar(&network, "s", &b, 20, "tcp://192.168.1.9:1").await;
+        near.rx = Box::new(Mine);
+        let (ended, told) = tokio::sync::oneshot::channel();
+        b.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+        let reason = tokio::time::timeout(secs(5), told).await.unwrap().unwrap();
+        assert_eq!(reason, CloseReason::Unresponsive);
+        assert!(b.links().await.is_empty());
+    });
+}
+
+#[test]
+fn a_link_of_an_earlier_registry_is_taken_from_the_router_when_it_ends() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let ended = quicprochat_mesh::actors::transport::LinkEnded {
+            link: LinkId(77),
+            reason: CloseReason::Unresponsive,
+            text: String::new(),
+            by_peer: false,
+        };
+        b.actor.do_send(ended);
+        assert_eq!(b.down().await, LinkId(77));
+    });
+}
+
+#[test]
+fn a_drain_takes_no_new_links_and_keeps_the_old_ones_to_its_end() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let mut a = dialling(&network, "a", 1, "b");
+        a.up().await;
+        let kept = b.up().await;
+        b.actor.do_send(drain(DrainPhase::Draining));
+        b.parent.report(DrainPhase::Draining).await;
+        let mut c = dialling(&network, "c", 3, "b");
+        expect_silence(&mut c.ups, secs(60)).await;
+        let refused = b.actor.send(AddPeer(url("a"))).await.unwrap();
+        assert!(matches!(refused, Err(MeshError::Draining)), "{refused:?}");
+        expect_silence(&mut b.downs, secs(60)).await;
+        assert!(kept.outlet.try_send(ForwardBatch::default()).is_ok());
+        b.actor.do_send(drain(DrainPhase::Persisting));
+        b.parent.report(DrainPhase::Persisting).await;
+        b.actor.do_send(drain(DrainPhase::Cleanup));
+        assert_eq!(b.parent.exit().await, ExitReason::Drained);
+    });
+}
+
+#[test]
+fn a_burst_of_links_is_taken_whole() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = plain(&network, "b", 2);
+        let peers: Vec<Node> = (0..40).map(|n| dialling(&network, &format!("p{n}"), 100 + n, "b")).collect();
+        for _ in &peers {
+            b.up().await;
+        }
+        let count = eventually("all links", secs(5), async || {
+            let links = b.links().await.len();
+            (links == peers.len()).then_some(links)
+        })
+        .await;
+        assert_eq!(count, 40);
+        let _ = (&b.port, &b.tree, CloseLink { reason: CloseReason::Removed, text: String::new() });
+    });
+}
