@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use quicprochat_mesh::{
     api::{ApiError, Ready, ReadyEvent, Stopped},
-    config::{LogFormat, LoggingConfig, MeshConfig},
+    config::MeshConfig,
     node::{self, MeshNodeBuilder},
-    telemetry,
 };
 use tokio::sync::mpsc;
 
@@ -22,19 +21,9 @@ pub struct Foreground {
     pub stop: mpsc::UnboundedReceiver<()>,
 }
 
-/// Sends the log lines of this process to stderr.
-fn init_logging(config: &LoggingConfig) -> Result<(), ApiError> {
-    let format = match config.format {
-        LogFormat::Text => telemetry::LogFormat::Text,
-        LogFormat::Json => telemetry::LogFormat::Json,
-    };
-    telemetry::init_logging(format, &config.filter).map(|_| ()).map_err(ApiError::failed)
-}
-
 /// Runs a node until it is stopped.
 pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
     let Foreground { data_dir, config, ready, mut stop } = foreground;
-    init_logging(&config.logging)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
