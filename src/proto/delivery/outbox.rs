@@ -198,6 +198,8 @@ struct ChunkFlow {
     acked: BTreeSet<u32>,
     /// Chunks under way; their packet id once the envelope is made.
     in_flight: BTreeMap<u32, Option<PacketId>>,
+    /// Those of them that a custodian holds.
+    in_custody: BTreeSet<u32>,
     /// Lowest chunk that was neither sent nor acknowledged since the last timeout.
     cursor: u32,
     /// True once the destination holds the manifest.
@@ -533,8 +535,17 @@ impl Outbox {
     pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
         let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
         let Some(entry) = self.entries.get_mut(&uid) else { return };
-        if matches!(part, Part::Chunk(_)) && !entry.is_sending_chunks() {
-            return;
+        if let Part::Chunk(index) = part {
+            if !entry.is_sending_chunks() {
+                return;
+            }
+            // One chunk in custody says nothing of the others: those that went down with a link are
+            // sent again by the ordinary timer. Only when all of them are held is there no hurry.
+            let Some(flow) = &mut entry.chunks else { return };
+            flow.in_custody.insert(index);
+            if !flow.in_flight.keys().all(|index| flow.in_custody.contains(index)) {
+                return;
+            }
         }
         let wait =
             CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(entry.record.lifetime().as_secs() / 8)));
@@ -634,6 +645,7 @@ impl Outbox {
             TransferState::ManifestWanted => {
                 flow.open = false;
                 flow.in_flight.clear();
+                flow.in_custody.clear();
                 self.make_ready(&uid);
                 return None;
             }
@@ -737,6 +749,7 @@ impl Outbox {
                     flow.timeouts = 0;
                 }
                 flow.cursor = 0;
+                flow.in_custody.clear();
                 for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
                     self.packets.remove(&packet);
                 }
@@ -755,6 +768,7 @@ impl Outbox {
         let lost = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(flow) = &mut entry.chunks {
             flow.cursor = 0;
+            flow.in_custody.clear();
             for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
                 self.packets.remove(&packet);
             }
@@ -771,6 +785,7 @@ impl Outbox {
         let lost = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(flow) = &mut entry.chunks {
             flow.cursor = 0;
+            flow.in_custody.clear();
             for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
                 self.packets.remove(&packet);
             }

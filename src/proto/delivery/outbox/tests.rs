@@ -254,3 +254,25 @@ fn a_full_queue_on_the_way_costs_one_chunk_and_half_the_window() {
     let bytes = again.len() * CHUNK_BYTES;
     assert!(bytes <= 160 * 1024, "the window was halved and grows slowly now: {bytes}");
 }
+
+#[test]
+fn custody_of_one_chunk_does_not_hold_up_the_others() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(TransferTag([7; 16])));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    let chunks = outbox.transmit(now, 16);
+    assert_eq!(chunks.len(), 3);
+    for (n, t) in (10u8..).zip(&chunks) {
+        outbox.sent(now, t, packet(n));
+    }
+    outbox.in_custody(now, &packet(10));
+    assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::None));
+    assert_eq!(outbox.next_wake().unwrap() - now, Duration::from_secs(1));
+    outbox.in_custody(now, &packet(11));
+    outbox.in_custody(now, &packet(12));
+    assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::InCustody));
+    assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
+}
