@@ -200,7 +200,7 @@ fn a_fresh_router_is_told_of_every_link_again() {
         b.up().await;
         c.up().await;
         a.actor.do_send(ResendLinks);
-        let mut told = vec![a.up().await, a.up().await];
+        let mut told = [a.up().await, a.up().await];
         known.sort();
         told.sort_by_key(|up| up.link);
         assert_eq!(told.iter().map(|up| up.link).collect::<Vec<_>>(), known);
