@@ -106,6 +106,27 @@ pub struct LinkCounters {
     pub rx_bytes: std::sync::atomic::AtomicU64,
 }
 
+/// Frames and bytes of one transport in one direction. Finding a metric by its name costs more than
+/// counting, and at one frame a wake-up there is a count a frame, so each task finds its own once.
+struct Meter {
+    frames: metrics::Counter,
+    bytes: metrics::Counter,
+}
+
+impl Meter {
+    fn new(transport: &'static str, direction: &'static str) -> Self {
+        Self {
+            frames: metrics::counter!(telemetry::FRAMES, "transport" => transport, "direction" => direction),
+            bytes: metrics::counter!(telemetry::BYTES, "transport" => transport, "direction" => direction),
+        }
+    }
+
+    fn count(&self, frames: usize, bytes: usize) {
+        self.frames.increment(frames as u64);
+        self.bytes.increment(bytes as u64);
+    }
+}
+
 /// Reader to its actor: frames about the link itself, and frames that could not be read.
 #[derive(Debug)]
 pub struct LinkFrames {
@@ -177,6 +198,7 @@ impl Reader {
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize));
         let mut held = HeldForKey::new();
         let mut budget = Budget::new(clock::now());
+        let meter = Meter::new(self.transport, "rx");
         loop {
             let wait_for_keys = held.next_wake();
             tokio::select! {
@@ -191,7 +213,7 @@ impl Reader {
                     continue;
                 }
             }
-            self.count(&frames);
+            self.count(&frames, &meter);
             if let Some(wait) = established.take() {
                 // The first frame a peer may send is its hello; whatever overtook it waits.
                 early.append(&mut frames);
@@ -216,15 +238,12 @@ impl Reader {
         }
     }
 
-    fn count(&self, frames: &[Bytes]) {
+    fn count(&self, frames: &[Bytes], meter: &Meter) {
         use std::sync::atomic::Ordering::Relaxed;
         let bytes: usize = frames.iter().map(Bytes::len).sum();
         self.counters.rx_frames.fetch_add(frames.len() as u64, Relaxed);
         self.counters.rx_bytes.fetch_add(bytes as u64, Relaxed);
-        metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "rx")
-            .increment(frames.len() as u64);
-        metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "rx")
-            .increment(bytes as u64);
+        meter.count(frames.len(), bytes);
     }
 
     /// Passes the hello to the actor and takes it out; true where there was one.
@@ -459,10 +478,11 @@ impl Writer {
     /// yet is left queued, and waiting for it never keeps a more urgent frame from being written.
     async fn write(&mut self) -> Result<(), TransportError> {
         let mut frames = Vec::new();
+        let meter = Meter::new(self.transport, "tx");
         loop {
             let tx = &self.tx;
             if let Some(class) = self.egress.take(|class| tx.unwritten_bytes(class) == 0, &mut frames) {
-                self.count(&frames);
+                self.count(&frames, &meter);
                 tokio::select! {
                     biased;
                     sent = self.tx.send(class, &frames) => sent?,
@@ -489,14 +509,11 @@ impl Writer {
         }
     }
 
-    fn count(&self, frames: &[FrameParts]) {
+    fn count(&self, frames: &[FrameParts], meter: &Meter) {
         use std::sync::atomic::Ordering::Relaxed;
         let bytes: usize = frames.iter().map(FrameParts::len).sum();
         self.counters.tx_frames.fetch_add(frames.len() as u64, Relaxed);
         self.counters.tx_bytes.fetch_add(bytes as u64, Relaxed);
-        metrics::counter!(telemetry::FRAMES, "transport" => self.transport, "direction" => "tx")
-            .increment(frames.len() as u64);
-        metrics::counter!(telemetry::BYTES, "transport" => self.transport, "direction" => "tx")
-            .increment(bytes as u64);
+        meter.count(frames.len(), bytes);
     }
 }

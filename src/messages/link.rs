@@ -47,7 +47,6 @@ pub struct LinkControl {
 message!(LinkControl => ());
 
 /// What a neighbour says to the router.
-#[expect(clippy::large_enum_variant, reason = "moved once from reader to router; most are frames")]
 #[derive(Debug)]
 pub enum NeighbourControl {
     /// Custody, refusals, path and key requests.
