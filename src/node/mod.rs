@@ -9,6 +9,7 @@
 mod builder;
 mod contacts;
 mod inbox;
+mod ports;
 mod service;
 mod tree;
 

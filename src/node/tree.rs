@@ -20,11 +20,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Listening, MeshNode, Seats, Stopper, service::NodeService};
-#[cfg(feature = "quic")]
-use crate::transport::{QuicOptions, QuicPort};
-#[cfg(feature = "tcp")]
-use crate::transport::{TcpOptions, TcpPort};
+use super::{Listening, MeshNode, Seats, Stopper, ports, service::NodeService};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -51,7 +47,7 @@ use crate::{
         router::RouterConfig,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
+    transport::MeshTransport,
     wire::{Capabilities, NetworkId},
 };
 
@@ -197,7 +193,7 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
     } = prepared;
 
     // Everything that can be refused comes before anything runs.
-    let ports = bind(&config, &identity, transports).await?;
+    let ports = ports::bind(&config, &identity, transports).await?;
     let http = bind_http(&config, &health, node)?;
 
     let handle = store_thread.handle();
@@ -518,73 +514,6 @@ fn transport_child(
         ways.start_child.publish(supervisor.clone().recipient());
         Ok(Child::actor(&supervisor))
     })
-}
-
-struct Ports {
-    manager: Arc<TransportManager>,
-    /// Ports that accept.
-    listening: Vec<Arc<dyn MeshTransport>>,
-    urls: Vec<TransportAddr>,
-}
-
-/// Opens every port. A scheme that is not listened on gets a port that only dials.
-async fn bind(
-    config: &MeshConfig,
-    identity: &MeshIdentity,
-    own: Vec<Arc<dyn MeshTransport>>,
-) -> Result<Ports, MeshError> {
-    let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der())?;
-    let handshake_timeout = config.transport.dial_timeout;
-    let mut manager = TransportManager::new();
-    let mut listening: Vec<Arc<dyn MeshTransport>> = Vec::new();
-    for url in config.listen_urls() {
-        let at: TransportAddr = url.to_string().parse()?;
-        listening.push(open_port(&at, &tls, handshake_timeout).await?);
-    }
-    listening.extend(own);
-    let mut urls = Vec::new();
-    for port in &listening {
-        urls.push(port.info().local);
-        manager.add(port.clone());
-    }
-    let listens = |scheme| listening.iter().any(|port| port.info().scheme == scheme);
-    #[cfg(feature = "quic")]
-    if !listens(addr::QUIC) {
-        manager.add(Arc::new(QuicPort::dial_only(&tls, quic_options(handshake_timeout))));
-    }
-    #[cfg(feature = "tcp")]
-    if !listens(addr::TCP) {
-        manager.add(Arc::new(TcpPort::dial_only(&tls, tcp_options(handshake_timeout))));
-    }
-    Ok(Ports { manager: Arc::new(manager), listening, urls })
-}
-
-#[cfg(feature = "quic")]
-fn quic_options(handshake_timeout: Duration) -> QuicOptions {
-    QuicOptions { handshake_timeout, ..QuicOptions::default() }
-}
-
-#[cfg(feature = "tcp")]
-fn tcp_options(handshake_timeout: Duration) -> TcpOptions {
-    TcpOptions { handshake_timeout, ..TcpOptions::default() }
-}
-
-async fn open_port(
-    at: &TransportAddr,
-    tls: &TlsIdentity,
-    handshake_timeout: Duration,
-) -> Result<Arc<dyn MeshTransport>, TransportError> {
-    match at.scheme() {
-        #[cfg(feature = "quic")]
-        scheme if scheme == addr::QUIC => {
-            Ok(Arc::new(QuicPort::listen(tls, at, quic_options(handshake_timeout)).await?))
-        }
-        #[cfg(feature = "tcp")]
-        scheme if scheme == addr::TCP => {
-            Ok(Arc::new(TcpPort::listen(tls, at, tcp_options(handshake_timeout)).await?))
-        }
-        _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
-    }
 }
 
 fn bind_http(
