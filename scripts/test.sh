@@ -55,8 +55,10 @@ step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 # The parts that features switch off still build without them.
 step "library without default features" cargo check --locked --lib --no-default-features --quiet
 step "unit tests" cargo test --locked --lib --bins --quiet
-for test in tests/*.rs; do
-    name=$(basename "$test" .rs)
+for test in tests/*.rs tests/*/main.rs; do
+    name=${test#tests/}
+    name=${name%/main.rs}
+    name=${name%.rs}
     step "tests/$name" cargo test --locked --test "$name" --quiet
 done
 step "documentation examples" cargo test --locked --doc --quiet

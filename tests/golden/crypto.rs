@@ -77,9 +77,10 @@ fn every_key_record_of_the_vectors_verifies() {
 /// Bob's receiver keys as his store holds them, with the one secret of the vectors.
 fn bob_keys(record: &KeyRecord) -> ReceiverKeys {
     let mut state = Vec::new();
-    cbor::put_array(&mut state, 3);
+    cbor::put_array(&mut state, 4);
     cbor::put_uint(&mut state, 1);
     cbor::put_uint(&mut state, u64::from(record.order));
+    cbor::put_uint(&mut state, 0);
     cbor::put_array(&mut state, 1);
     cbor::put_array(&mut state, 6);
     let not_after = u64::from(record.not_after);
