@@ -14,10 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 async fn main() -> Result<(), Box<dyn Error>> {
     let (anna_dir, bert_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
 
-    let bert = start(bert_dir.path(), None).await?;
+    // A node makes its own directory, which nobody else may read.
+    let bert = start(&bert_dir.path().join("bert"), None).await?;
     // What stands behind # pins the identity: another node at that place would be refused.
     let bert_url = format!("{}#{}", bert.listening().urls[0], bert.node().address());
-    let anna = start(anna_dir.path(), Some(bert_url)).await?;
+    let anna = start(&anna_dir.path().join("anna"), Some(bert_url)).await?;
     println!("anna {}", anna.node().address());
     println!("bert {}  listens on {}", bert.node().address(), bert.listening().urls[0]);
 

@@ -19,11 +19,11 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (anna_dir, bert_dir) = (tempfile::tempdir()?, tempfile::tempdir()?);
-//! # let (anna_dir, bert_dir) = (anna_dir.path(), bert_dir.path());
-//! let bert = start(bert_dir, "").await?;
+//! # let (anna_dir, bert_dir) = (anna_dir.path().join("anna"), bert_dir.path().join("bert"));
+//! let bert = start(&bert_dir, "").await?;
 //! // The pin behind # refuses any other identity at that place.
 //! let bert_url = format!("'{}#{}'", bert.listening().urls[0], bert.node().address());
-//! let anna = start(anna_dir, &bert_url).await?;
+//! let anna = start(&anna_dir, &bert_url).await?;
 //!
 //! // On Anna's disk when `send` returns; it goes out as soon as there is a way.
 //! let id = anna.node().send(Outbound::new(bert.node().address(), "hello")).await?;

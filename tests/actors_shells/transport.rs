@@ -290,7 +290,8 @@ fn the_peers_goodbye_and_a_vanished_peer_both_end_it() {
 
         let (mut end, raw) = half(&a, &b).await;
         drop(raw);
-        assert!(end.over().await.by_peer);
+        let over = end.over().await;
+        assert_eq!((over.reason, over.by_peer), (CloseReason::Unresponsive, false), "it left without a word");
         assert_eq!(end.parent.exit().await, ExitReason::Stopped);
     });
 }
