@@ -40,7 +40,7 @@ use crate::{
     },
     proto::{
         clock_trust::ClockTrust,
-        health::{REPORT_EVERY, SubsystemReport},
+        health::{HealthStatus, REPORT_EVERY, SubsystemReport},
         router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
         table::{LinkClass, Order},
         verify::{InboundEnvelope, Verified},
@@ -345,20 +345,21 @@ impl RouterActor {
     /// Every two seconds: health, metrics, the clock.
     fn report(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
-        self.trusted = match self.clock_trust.judge(now, clock::unix_s()) {
-            Ok(()) => true,
-            Err(why) => {
-                if self.trusted {
-                    tracing::warn!(%why, "the wall clock is not trusted; messages expire by their age alone");
-                }
-                false
-            }
-        };
+        let distrust = self.clock_trust.judge(now, clock::unix_s()).err();
+        if let Some(why) = distrust.filter(|_| self.trusted) {
+            tracing::warn!(%why, "the wall clock is not trusted; messages expire by their age alone");
+        }
+        self.trusted = distrust.is_none();
         let routes = self.core.reachable();
         metrics::gauge!(telemetry::ROUTES).set(routes as f64);
         self.count();
-        let detail = format!("{routes} routes, {} links", self.links.len());
-        let report = SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("routing", now) };
+        let counts = format!("{routes} routes, {} links", self.links.len());
+        let (status, detail) = match distrust {
+            None => (HealthStatus::Healthy, counts),
+            Some(why) => (HealthStatus::Degraded, format!("{counts}; {why}")),
+        };
+        let report =
+            SubsystemReport { status, detail: Some(detail), ..SubsystemReport::healthy("routing", now) };
         self.health.offer_gossip("health", ReportHealth(report));
         ctx.run_later(REPORT_EVERY, Self::report);
     }
