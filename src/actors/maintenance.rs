@@ -143,3 +143,6 @@ impl Handler<Drain> for MaintenanceActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(MaintenanceActor);

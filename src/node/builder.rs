@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Inner, MeshNode, Seats, tree::Prepared};
+use super::{Inner, MeshNode, Seats, sweep, tree::Prepared};
 use crate::{
     actors::{delivery::OwnKeys, health::HealthHandle, maintenance::RECEIVER_SECRETS_KEY},
     clock,
@@ -19,8 +19,8 @@ use crate::{
     error::{ErrorContext, MeshError},
     proto::link::NetworkSecret,
     storage::{
-        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, LocalOp, LocalOutcome, LocalStore, Namespace,
-        QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
+        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome, LocalStore,
+        Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
     },
     telemetry,
     transport::MeshTransport,
@@ -109,6 +109,7 @@ impl MeshNodeBuilder {
         };
         let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
+        sweep::contents_without_rows(&*store, &opened.blobs).await;
         let keys = receiver_keys(&*store, &opened.identity, network).await?;
 
         let (inbox_grown, inbox_seen) = watch::channel(0);
@@ -164,6 +165,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
     let blobs = Arc::new(BlobDir::open(&data_dir.blobs_path(), space)?);
     let options = EmbeddedOptions {
         quota: quota(config),
+        inbox_quota: InboxQuota::new(config.store.inbox_max.0, config.store.inbox_strangers_percent),
         cache_bytes: usize::try_from(config.store.cache.0).unwrap_or(usize::MAX),
         ..EmbeddedOptions::default()
     };

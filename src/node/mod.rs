@@ -11,6 +11,7 @@ mod contacts;
 mod inbox;
 mod ports;
 mod service;
+mod sweep;
 mod tree;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -46,7 +47,7 @@ use crate::{
         drain::DrainPlan,
         health::NodeHealth,
     },
-    storage::{BlobDir, HeldSummary, LocalStore},
+    storage::{BlobDir, HeldSummary, LocalOp, LocalOutcome, LocalStore},
     telemetry::MetricsSnapshot,
     transport::TransportAddr,
     wire::{Address, MessageUid, Priority, PublicKey},
@@ -69,6 +70,9 @@ pub(crate) struct Seats {
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
     held: Seat<GetHeld>,
+    /// By the names of the actor tree.
+    #[cfg(any(test, feature = "testing"))]
+    panics: std::collections::BTreeMap<&'static str, Seat<crate::messages::lifecycle::PanicNow>>,
 }
 
 impl Seats {
@@ -88,6 +92,10 @@ impl Seats {
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
             held: Seat::vacant(),
+            #[cfg(any(test, feature = "testing"))]
+            panics: ["health", "store", "delivery", "router", "maintenance", "links"]
+                .map(|actor| (actor, Seat::vacant()))
+                .into(),
         }
     }
 }
@@ -216,6 +224,7 @@ impl MeshNode {
     /// # Errors
     /// The node does not run or drains, the content is too large, the outbox or the disk is full.
     pub async fn send(&self, message: Outbound) -> Result<MessageUid, MeshError> {
+        self.takes_work()?;
         let send = SendContent {
             destination: message.to,
             name: message.name.unwrap_or_default(),
@@ -224,6 +233,11 @@ impl MeshNode {
             priority: message.priority,
         };
         ask(&self.0.seats.send, "delivery", send).await?
+    }
+
+    /// One rule for all of a drain, its notice included: what says 503 takes nothing new.
+    fn takes_work(&self) -> Result<(), MeshError> {
+        if self.0.health.is_draining() { Err(MeshError::Draining) } else { Ok(()) }
     }
 
     /// Waits until a message has ended: delivered, expired, failed or cancelled. None where it is
@@ -248,6 +262,7 @@ impl MeshNode {
         ttl: Option<Duration>,
         max_hops: Option<u8>,
     ) -> Result<MessageUid, MeshError> {
+        self.takes_work()?;
         let send = SendBroadcast {
             name: name.unwrap_or_default(),
             bytes: content.into(),
@@ -337,12 +352,32 @@ impl MeshNode {
         ask(&self.0.seats.router_state, "router", GetRouterState).await
     }
 
+    /// How many messages are on disk: those that wait in the inbox, those on their way in the outbox
+    /// and those held for others.
+    ///
+    /// # Errors
+    /// The store; the node does not run.
+    pub async fn stored(&self) -> Result<u64, MeshError> {
+        let held = self.held().await?.rows;
+        let LocalOutcome::Counts(own) = self.kv(LocalOp::Counts).await? else { return Ok(held) };
+        Ok(held.saturating_add(own.inbox).saturating_add(own.outbox))
+    }
+
     /// What is held for others.
     ///
     /// # Errors
     /// The node does not run.
     pub async fn held(&self) -> Result<HeldSummary, MeshError> {
         ask(&self.0.seats.held, "store", GetHeld).await
+    }
+
+    /// Has one of this node's actors panic, as a fault of its code would: `health`, `store`,
+    /// `delivery`, `router`, `maintenance` or `links`.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn panic_actor(&self, actor: &str) {
+        if let Some(seat) = self.0.seats.panics.get(actor) {
+            seat.outlet().do_send(crate::messages::lifecycle::PanicNow);
+        }
     }
 
     /// Announces now rather than at the next interval.
@@ -435,7 +470,10 @@ impl Stopper {
         if self.begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
             self.root.do_send(SkipAhead);
         } else {
-            let plan = within.map_or(self.plan, DrainPlan::within);
+            let plan = within.map_or(self.plan, |within| {
+                let plan = DrainPlan::within(within);
+                DrainPlan { notice: plan.notice.min(self.plan.notice), ..plan }
+            });
             self.root.do_send(BeginDrain { reason: reason.to_owned(), plan });
         }
     }
