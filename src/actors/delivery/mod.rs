@@ -30,8 +30,8 @@ use super::mailbox::{self, Outlet};
 use crate::{
     clock,
     crypto::{
-        FileKey, MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256, key_record,
-        random,
+        FileKey, MeshIdentity, OpenSessions, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256,
+        key_record, random,
     },
     error::MeshError,
     messages::{
@@ -41,9 +41,11 @@ use crate::{
     },
     proto::{
         delivery::{
-            compose::{Composed, Composer, Wanted, remaining},
+            batch::Draft,
+            compose::{Composer, Wanted, remaining},
             inbound::{self, Arrived},
             outbox::{End, Finished, Hold, Outbox, Part, Transmit},
+            receipts::Receipts,
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
@@ -59,10 +61,7 @@ use crate::{
         Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
-        limits::{
-            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
-            RECEIPT_IDS_MAX,
-        },
+        limits::{CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX},
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},
     },
@@ -70,6 +69,9 @@ use crate::{
 
 /// Envelopes made before other mail is looked at: a signature takes some 15 µs.
 const TRANSMIT_BATCH: usize = 64;
+
+/// Destinations on thin links remembered. One that is forgotten costs bytes, nothing else.
+const THIN_DESTINATIONS: usize = 4096;
 
 /// Key records remembered; the store has those of everyone ever written to.
 const KEY_CACHE: usize = 4096;
@@ -90,7 +92,7 @@ const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
 /// Record size of an outgoing blob: a sealed chunk.
 const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
-/// Time between looks at files that never became whole.
+/// Time between looks at files that never became whole and at keys that have served.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
@@ -139,6 +141,15 @@ struct ProbeState {
     answers: mpsc::Sender<ProbeAnswer>,
 }
 
+/// A message on its way into the outbox.
+struct Storing {
+    record: OutboxRecord,
+    answer: SendAnswer,
+}
+
+/// Tells who sends a message what became of it.
+type SendAnswer = oneshot::Sender<Result<MessageUid, MeshError>>;
+
 struct ChunkWrite {
     key: TransferKey,
     index: u32,
@@ -170,16 +181,27 @@ pub struct DeliveryActor {
     originate: Outlet<Originate>,
     find_key: Outlet<FindKeyRecord>,
     composer: Composer,
+    open_sessions: OpenSessions,
     scratch: SignatureInput,
     key_cache: LruCache<Address, VerifiedKeyRecord>,
+    /// Destinations where bytes cost more than signatures, by the router's word.
+    thin_destinations: LruCache<Address, ()>,
     outbox: Outbox,
+    /// Messages whose row the disk has not taken yet, and who waits for that.
+    storing: BTreeMap<MessageUid, Storing>,
+    receipts: Receipts,
     incoming: Incoming,
     waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
     probes: BTreeMap<u64, ProbeState>,
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
     writing: bool,
+    /// True once contents without rows were removed; before that no new one may be written, which
+    /// would be one of them.
+    swept: watch::Sender<bool>,
     timer: Option<(Instant, SpawnHandle)>,
+    /// True while a [`Pump`] is under way.
+    pumping: bool,
     draining: bool,
     guard: ExitGuard,
 }
@@ -196,9 +218,13 @@ impl DeliveryActor {
                 parts.boot_epoch,
                 parts.sequences.clone(),
             ),
+            open_sessions: OpenSessions::new(parts.network),
             scratch: SignatureInput::new(parts.network),
             key_cache: LruCache::new(KEY_CACHE),
+            thin_destinations: LruCache::new(THIN_DESTINATIONS),
             outbox: Outbox::new(parts.outbox.clone()),
+            storing: BTreeMap::new(),
+            receipts: Receipts::new(),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
             probes: BTreeMap::new(),
@@ -209,7 +235,9 @@ impl DeliveryActor {
             ),
             writes: Vec::new(),
             writing: false,
+            swept: watch::Sender::new(false),
             timer: None,
+            pumping: false,
             draining: false,
             guard,
             parts,
@@ -277,13 +305,16 @@ impl DeliveryActor {
         let live: std::collections::BTreeSet<_> =
             self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
         tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
-        let blobs = self.parts.blobs.clone();
-        tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
-            Ok(swept) if swept.files > 0 => {
-                tracing::info!(files = swept.files, "removed contents without rows")
+        let (blobs, swept) = (self.parts.blobs.clone(), self.swept.clone());
+        tokio::task::spawn_blocking(move || {
+            match blobs.sweep(BlobKind::Outgoing, &live) {
+                Ok(swept) if swept.files > 0 => {
+                    tracing::info!(files = swept.files, "removed contents without rows")
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
+            swept.send_replace(true);
         });
         for key in self.incoming.all_whole() {
             self.check_whole(key, ctx);
@@ -317,11 +348,12 @@ impl Actor for DeliveryActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(ctx);
-        ctx.run_later(FORGET_EVERY, Self::forget_files);
+        ctx.run_later(FORGET_EVERY, Self::forget);
     }
 }
 
-/// To itself: go on sending.
+/// To itself: send what is due, once all that has come by now is taken in. What several commits or
+/// messages make due so leaves together, under one signature, and nothing waits for it.
 struct Pump;
 message!(Pump => ());
 
@@ -329,6 +361,7 @@ impl Handler<Pump> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
+        self.pumping = false;
         self.pump(ctx);
     }
 }
@@ -345,5 +378,20 @@ impl Handler<Committed> for DeliveryActor {
 
     fn handle(&mut self, message: Committed, ctx: &mut Context<Self>) {
         self.committed(message, ctx);
+    }
+}
+
+/// From the store's thread: what became of the row of a message.
+struct Stored {
+    uid: MessageUid,
+    result: Result<(), StoreError>,
+}
+message!(Stored => ());
+
+impl Handler<Stored> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Stored, ctx: &mut Context<Self>) {
+        self.stored(message, ctx);
     }
 }
