@@ -418,6 +418,27 @@ fn a_crash_loses_no_message_that_was_answered_for() {
 }
 
 #[test]
+fn after_a_restart_what_was_sent_first_goes_first() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            sent.push(bench.send("hello").await);
+            // The wall clock goes along with this one.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        drained(&bench.actor, &mut bench.parent).await;
+        let again = start_on(bench.store.clone());
+        let lines = eventually("the outbox to be read", PATIENCE, async || {
+            let lines = again.actor.send(ListOutbox).await.unwrap();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await;
+        assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), sent);
+    });
+}
+
+#[test]
 fn a_file_leaves_as_a_manifest_and_then_its_chunks() {
     with_virtual_time(|| async {
         let mut bench = start();

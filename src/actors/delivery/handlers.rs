@@ -144,7 +144,7 @@ impl Handler<DestinationUp> for DeliveryActor {
         }
         if !self.outbox.is_empty() {
             self.outbox.route_up(&message.address);
-            self.pump(ctx);
+            self.pump_soon(ctx);
         }
     }
 }
@@ -177,7 +177,7 @@ impl Handler<KeyRecordFound> for DeliveryActor {
         if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
             self.learn_key(*message.0);
             self.outbox.route_up(&address);
-            self.pump(ctx);
+            self.pump_soon(ctx);
         }
     }
 }

@@ -290,11 +290,17 @@ impl DeliveryActor {
 
     fn loaded(&mut self, rows: Vec<OutboxRow>, partials: Vec<PartialRow>, ctx: &mut Context<Self>) {
         let (now, wall) = (clock::now(), clock::unix_s());
+        let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             match OutboxRecord::decode(&row.body) {
-                Ok(record) => self.accept(now, wall, record),
+                Ok(record) => records.push(record),
                 Err(error) => tracing::error!(uid = %row.uid, %error, "an outbox row was set aside"),
             }
+        }
+        // Rows come by their uid, which is random; what was sent first goes first.
+        records.sort_by_key(|record| record.sent_at_unix_ms);
+        for record in records {
+            self.accept(now, wall, record);
         }
         for row in partials {
             match PartialRecord::decode(&row.state) {

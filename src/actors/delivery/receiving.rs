@@ -153,7 +153,9 @@ impl DeliveryActor {
             metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
-        self.pump_soon(ctx);
+        if self.receipts.next_wake().is_some() {
+            self.pump_soon(ctx);
+        }
     }
 
     /// Signs receipts together and hands them to the router.

@@ -10,12 +10,12 @@ impl DeliveryActor {
     /// and come back in that order, so that a destination gets them in it.
     pub(super) fn take(&mut self, send: SendContent, answer: SendAnswer, ctx: &mut Context<Self>) {
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
-        let bytes = send.bytes;
+        let (bytes, sent_at_unix_ms) = (send.bytes, clock::unix_ms());
         let record = move |body| OutboxRecord {
             uid,
             destination: send.destination,
             name: send.name,
-            sent_at_unix_ms: clock::unix_ms(),
+            sent_at_unix_ms,
             lifetime: Lifetime::at_least(send.ttl).code(),
             priority: send.priority as u8,
             body,
