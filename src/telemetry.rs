@@ -155,7 +155,7 @@ metrics_table! {
 
     DECODE_ERRORS = "qpc_decode_errors_total", Counter, None, "crypto", "Frames that did not decode.", ["reason": DECODE];
     VERIFY_FAILURES = "qpc_verify_failures_total", Counter, None, "crypto", "Envelopes and announces that did not verify.", ["reason": VERIFY];
-    VERIFIED = "qpc_verified_total", Counter, None, "crypto", "Signatures that were checked and held.", [];
+    VERIFIED = "qpc_verified_total", Counter, None, "crypto", "Signatures of envelopes that were checked and held; one for many where a source batches.", [];
     OPEN_FAILURES = "qpc_open_failures_total", Counter, None, "crypto", "Sealed payloads that could not be opened.", [];
 
     FORWARDED = "qpc_envelopes_forwarded_total", Counter, None, "routing", "Envelopes passed on to a next hop.", [];

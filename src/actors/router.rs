@@ -257,7 +257,9 @@ impl RouterActor {
                 self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
             }
             Output::RouteUp(destination) => {
-                self.destination_up.offer_gossip("delivery", DestinationUp(destination));
+                let is_thin = self.core.is_thin(&destination);
+                let up = DestinationUp { address: destination, is_thin };
+                self.destination_up.offer_gossip("delivery", up);
                 self.custody_news.offer_gossip("store", CustodyNews::Reachable(destination));
             }
             Output::RouteDown(destination) => {

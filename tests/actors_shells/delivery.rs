@@ -24,14 +24,14 @@ use quicprochat_mesh::{
         compose::Sequences,
         outbox::{End, Finished, Hold, OutboxConfig},
     },
-    proto::verify::{InboundEnvelope, Verified},
+    proto::verify::{InboundEnvelope, Verified, Verifier, VerifyOutcome},
     storage::{
         BlobDir, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, LocalCounts, LocalOp, LocalOutcome, MemFault,
         Namespace, Quota, ask_local, space::system_space,
     },
     testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time},
     wire::{
-        Address, Envelope, EnvelopeKind, MessageUid, PacketId, Priority,
+        Address, Envelope, EnvelopeKind, FrameExt, MessageUid, PacketId, Priority, Proof,
         control::RefuseReason,
         receipt::{CannotOpen, CannotOpenReason, Receipt},
     },
@@ -221,6 +221,78 @@ fn a_send_the_disk_refuses_is_told_and_leaves_nothing() {
     });
 }
 
+/// Levels of the path, 0 for a plain signature.
+fn levels(envelope: &Envelope) -> usize {
+    match envelope.proof() {
+        Proof::Signature(_) => 0,
+        Proof::Merkle { path, .. } => path.len(),
+    }
+}
+
+/// Sends one that teaches it the key, which leaves by itself.
+async fn first_delivered(bench: &mut Bench) {
+    bench.send("hello").await;
+    bench.key_is_known();
+    let (id, envelope) = bench.next_sent().await;
+    assert_eq!(levels(&envelope), 0);
+    let receipt = bench.peer.receipt(bench.own.address(), &[id]);
+    bench.arrives(receipt);
+}
+
+/// Sends five that the disk takes together; gives what leaves in one step.
+async fn five_together(bench: &mut Bench) -> Vec<(PacketId, Envelope)> {
+    tokio::time::sleep(secs(1)).await;
+    bench.store.rows.hold_completions();
+    let mut sending = Vec::new();
+    for text in ["a", "b", "c", "d", "e"] {
+        let (actor, content) = (bench.actor.clone(), bench.content(text.as_bytes()));
+        sending.push(actix_rt::spawn(async move { actor.send(content).await.unwrap().unwrap() }));
+    }
+    expect_silence(&mut bench.originated, secs(1)).await;
+    bench.store.rows.release();
+    let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+    let lines = bench.actor.send(ListOutbox).await.unwrap();
+    let mut uids = Vec::new();
+    for sent in sending {
+        uids.push(sent.await.unwrap());
+    }
+    assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), uids, "in the order they were sent");
+    sent
+}
+
+#[test]
+fn what_one_commit_brings_leaves_together_under_one_signature_in_order() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        first_delivered(&mut bench).await;
+        let sent = five_together(&mut bench).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [3; 5]);
+        let sequences: Vec<_> = sent.iter().map(|(_, envelope)| envelope.header().sequence).collect();
+        assert!(sequences.is_sorted(), "{sequences:?}");
+        // Each is believed by itself, whatever became of the others.
+        let mut verifier = Verifier::new(bench.peer.address(), NETWORK);
+        for (id, envelope) in sent.into_iter().rev() {
+            match verifier.verify(envelope.with_source_key(bench.own.key()), FrameExt::default()) {
+                VerifyOutcome::Verified(inbound) => assert_eq!(inbound.packet_id, id),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_destination_on_a_thin_link_gets_plain_signatures() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        first_delivered(&mut bench).await;
+        let up = |is_thin| DestinationUp { address: Signer::new(2).address(), is_thin };
+        assert_eq!(up(true).address, bench.peer.address());
+        bench.actor.do_send(up(true));
+        let sent = five_together(&mut bench).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [0; 5]);
+    });
+}
+
 #[test]
 fn without_a_key_it_asks_and_sends_as_soon_as_there_is_one() {
     with_virtual_time(|| async {
@@ -360,6 +432,27 @@ fn a_crash_loses_no_message_that_was_answered_for() {
 }
 
 #[test]
+fn after_a_restart_what_was_sent_first_goes_first() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            sent.push(bench.send("hello").await);
+            // The wall clock goes along with this one.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        drained(&bench.actor, &mut bench.parent).await;
+        let again = start_on(bench.store.clone());
+        let lines = eventually("the outbox to be read", PATIENCE, async || {
+            let lines = again.actor.send(ListOutbox).await.unwrap();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await;
+        assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), sent);
+    });
+}
+
+#[test]
 fn a_file_leaves_as_a_manifest_and_then_its_chunks() {
     with_virtual_time(|| async {
         let mut bench = start();
@@ -409,6 +502,62 @@ fn a_duplicate_is_receipted_again_and_enters_once() {
             assert_eq!(bench.next_receipt().await.packet_ids, [id]);
         }
         assert_eq!((bench.counts().await.inbox, *bench.inbox.borrow()), (1, 1));
+    });
+}
+
+#[test]
+fn a_busy_source_gets_one_receipt_for_many_and_late_by_little() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let first = bench.message(0);
+        bench.arrives(first);
+        bench.next_receipt().await;
+        let began = clock::now();
+        let mut ids = std::collections::BTreeSet::new();
+        for uid in 1..=10 {
+            let packet = bench.message(uid);
+            ids.insert(packet.packet_id);
+            bench.arrives(packet);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(bench.next_receipt().await.packet_ids, ids.into_iter().collect::<Vec<_>>());
+        assert!(clock::now() - began <= std::time::Duration::from_millis(20));
+        expect_silence(&mut bench.originated, secs(60)).await;
+    });
+}
+
+#[test]
+fn receipts_of_one_step_share_a_signature() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        let record = bench.own_keys.record.clone();
+        let envelopes: Vec<_> =
+            (11..15).map(|seed| Signer::new(seed).sealed(&record, seed, "hello")).collect();
+        bench.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes });
+        let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [2; 4]);
+        assert!(sent.iter().all(|(_, envelope)| envelope.header().kind == EnvelopeKind::RECEIPT));
+        let to: std::collections::BTreeSet<_> =
+            sent.iter().map(|(_, envelope)| format!("{:?}", envelope.header().destination)).collect();
+        assert_eq!(to.len(), 4, "one for each source");
+    });
+}
+
+#[test]
+fn a_drain_does_not_wait_with_receipts() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let packet = bench.message(1);
+        bench.arrives(packet);
+        bench.next_receipt().await;
+        let packet = bench.message(2);
+        bench.arrives(packet);
+        bench.inbox.wait_for(|count| *count == 2).await.unwrap();
+        let before = clock::now();
+        bench.actor.do_send(drain(DrainPhase::Draining));
+        bench.next_receipt().await;
+        assert!(clock::now() - before < std::time::Duration::from_millis(5));
     });
 }
 

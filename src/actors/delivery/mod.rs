@@ -31,8 +31,8 @@ use super::mailbox::{self, Outlet};
 use crate::{
     clock,
     crypto::{
-        FileKey, MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256, key_record,
-        random,
+        FileKey, MeshIdentity, OpenSessions, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256,
+        key_record, random,
     },
     error::MeshError,
     messages::{
@@ -43,9 +43,11 @@ use crate::{
     },
     proto::{
         delivery::{
-            compose::{Composed, Composer, Wanted, remaining},
+            batch::Draft,
+            compose::{Composer, Wanted, remaining},
             inbound::{self, Arrived},
             outbox::{End, Finished, Hold, Outbox, Part, Transmit},
+            receipts::Receipts,
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
@@ -62,10 +64,7 @@ use crate::{
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
         control::RefuseReason,
-        limits::{
-            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
-            RECEIPT_IDS_MAX,
-        },
+        limits::{CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX},
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},
     },
@@ -73,6 +72,9 @@ use crate::{
 
 /// Envelopes made before other mail is looked at: a signature takes some 15 µs.
 const TRANSMIT_BATCH: usize = 64;
+
+/// Destinations on thin links remembered. One that is forgotten costs bytes, nothing else.
+const THIN_DESTINATIONS: usize = 4096;
 
 /// Key records remembered; the store has those of everyone ever written to.
 const KEY_CACHE: usize = 4096;
@@ -93,7 +95,7 @@ const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
 /// Record size of an outgoing blob: a sealed chunk.
 const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
-/// Time between looks at files that never became whole.
+/// Time between looks at files that never became whole and at keys that have served.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
@@ -144,6 +146,15 @@ struct ProbeState {
     answers: mpsc::Sender<ProbeAnswer>,
 }
 
+/// A message on its way into the outbox.
+struct Storing {
+    record: OutboxRecord,
+    answer: SendAnswer,
+}
+
+/// Tells who sends a message what became of it.
+type SendAnswer = oneshot::Sender<Result<MessageUid, MeshError>>;
+
 struct ChunkWrite {
     key: TransferKey,
     index: u32,
@@ -176,9 +187,15 @@ pub struct DeliveryActor {
     find_key: Outlet<FindKeyRecord>,
     refuse: Outlet<CustodyAnswer>,
     composer: Composer,
+    open_sessions: OpenSessions,
     scratch: SignatureInput,
     key_cache: LruCache<Address, VerifiedKeyRecord>,
+    /// Destinations where bytes cost more than signatures, by the router's word.
+    thin_destinations: LruCache<Address, ()>,
     outbox: Outbox,
+    /// Messages whose row the disk has not taken yet, and who waits for that.
+    storing: BTreeMap<MessageUid, Storing>,
+    receipts: Receipts,
     incoming: Incoming,
     waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
     probes: BTreeMap<u64, ProbeState>,
@@ -186,6 +203,8 @@ pub struct DeliveryActor {
     writes: Vec<ChunkWrite>,
     writing: bool,
     timer: Option<(Instant, SpawnHandle)>,
+    /// True while a [`Pump`] is under way.
+    pumping: bool,
     draining: bool,
     guard: ExitGuard,
 }
@@ -203,9 +222,13 @@ impl DeliveryActor {
                 parts.boot_epoch,
                 parts.sequences.clone(),
             ),
+            open_sessions: OpenSessions::new(parts.network),
             scratch: SignatureInput::new(parts.network),
             key_cache: LruCache::new(KEY_CACHE),
+            thin_destinations: LruCache::new(THIN_DESTINATIONS),
             outbox: Outbox::new(parts.outbox.clone()),
+            storing: BTreeMap::new(),
+            receipts: Receipts::new(),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
             probes: BTreeMap::new(),
@@ -217,6 +240,7 @@ impl DeliveryActor {
             writes: Vec::new(),
             writing: false,
             timer: None,
+            pumping: false,
             draining: false,
             guard,
             parts,
@@ -269,11 +293,17 @@ impl DeliveryActor {
 
     fn loaded(&mut self, rows: Vec<OutboxRow>, partials: Vec<PartialRow>, ctx: &mut Context<Self>) {
         let (now, wall) = (clock::now(), clock::unix_s());
+        let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             match OutboxRecord::decode(&row.body) {
-                Ok(record) => self.accept(now, wall, record),
+                Ok(record) => records.push(record),
                 Err(error) => tracing::error!(uid = %row.uid, %error, "an outbox row was set aside"),
             }
+        }
+        // Rows come by their uid, which is random; what was sent first goes first.
+        records.sort_by_key(|record| record.sent_at_unix_ms);
+        for record in records {
+            self.accept(now, wall, record);
         }
         for row in partials {
             match PartialRecord::decode(&row.state) {
@@ -315,11 +345,12 @@ impl Actor for DeliveryActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(ctx);
-        ctx.run_later(FORGET_EVERY, Self::forget_files);
+        ctx.run_later(FORGET_EVERY, Self::forget);
     }
 }
 
-/// To itself: go on sending.
+/// To itself: send what is due, once all that has come by now is taken in. What several commits or
+/// messages make due so leaves together, under one signature, and nothing waits for it.
 struct Pump;
 message!(Pump => ());
 
@@ -327,6 +358,7 @@ impl Handler<Pump> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
+        self.pumping = false;
         self.pump(ctx);
     }
 }
@@ -346,5 +378,19 @@ impl Handler<Committed> for DeliveryActor {
     }
 }
 
+/// From the store's thread: what became of the row of a message.
+struct Stored {
+    uid: MessageUid,
+    result: Result<(), StoreError>,
+}
+message!(Stored => ());
+
+impl Handler<Stored> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Stored, ctx: &mut Context<Self>) {
+        self.stored(message, ctx);
+    }
+}
 #[cfg(any(test, feature = "testing"))]
 crate::messages::lifecycle::panics_when_told!(DeliveryActor);
