@@ -6,15 +6,14 @@
 //!   report about the disk.
 //! - Owns: which destinations have a mailbox here, and the hand-overs under way.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 
-use super::mailbox::{Outlet, Seat};
+use super::{
+    mailbox::{Outlet, Seat},
+    wake_timer::WakeTimer,
+};
 use crate::{
     clock,
     messages::{
@@ -67,7 +66,7 @@ pub struct StoreActor {
     reachable: BTreeSet<Address>,
     held: HeldSummary,
     trouble: Option<String>,
-    timer: Option<(Instant, SpawnHandle)>,
+    timer: WakeTimer,
     guard: ExitGuard,
 }
 
@@ -83,7 +82,7 @@ impl StoreActor {
             reachable: BTreeSet::new(),
             held: HeldSummary::default(),
             trouble: None,
-            timer: None,
+            timer: WakeTimer::default(),
             guard,
             parts,
         }
@@ -299,21 +298,7 @@ impl StoreActor {
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let wake = self.custodian.next_wake();
-        if self.timer.as_ref().map(|(at, _)| *at) == wake {
-            return;
-        }
-        if let Some((_, handle)) = self.timer.take() {
-            ctx.cancel_future(handle);
-        }
-        if let Some(at) = wake {
-            let wait = at.saturating_duration_since(clock::now());
-            let handle = ctx.run_later(wait, |actor, ctx| {
-                actor.timer = None;
-                actor.pump(ctx);
-            });
-            self.timer = Some((at, handle));
-        }
+        self.timer.rearm(self.custodian.next_wake(), ctx, Self::pump);
     }
 }
 

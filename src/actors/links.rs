@@ -39,6 +39,7 @@ use crate::{
     },
     proto::{
         backoff::{Backoff, BackoffPolicy},
+        credit::WINDOW_BYTES,
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
         link::{Direction as LinkDirection, LinkConfig, NetworkSecret},
@@ -50,9 +51,6 @@ use crate::{
         handshake::{CloseReason, Hello},
     },
 };
-
-/// Bytes of each class that a peer may send before more credit.
-const INITIAL_CREDIT: [u32; 3] = [1 << 20, 1 << 20, 1 << 20];
 
 /// What the registry is made of; the factory clones it for each incarnation.
 #[derive(Clone)]
@@ -217,7 +215,7 @@ impl LinksActor {
             features: 0,
             boot_epoch: self.parts.boot_epoch,
             clock_unix_s: clock::unix_s(),
-            initial_credit: INITIAL_CREDIT,
+            initial_credit: WINDOW_BYTES,
             keepalive: self.parts.keepalive,
             hello_timeout: crate::proto::link::HELLO_TIMEOUT,
         };

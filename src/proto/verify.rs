@@ -21,7 +21,7 @@ use crate::{
     },
     wire::{
         Address, Announce, Digest, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId,
-        NodeName, PacketId, Proof, PublicKey, Signature, key_record::SignedKeyRecord,
+        NodeName, PacketId, Priority, Proof, PublicKey, Signature, key_record::SignedKeyRecord,
     },
 };
 
@@ -72,6 +72,9 @@ pub struct InboundEnvelope {
     pub envelope: Envelope,
     /// What the link said of it.
     pub ext: FrameExt,
+    /// How urgent it is on its way through this node: as it says itself, or less where its
+    /// neighbour has spent its share of what is critical. Never written to the wire.
+    pub urgency: Priority,
 }
 
 impl Verified<InboundEnvelope> {
@@ -80,7 +83,14 @@ impl Verified<InboundEnvelope> {
     pub fn trusted(packet_id: PacketId, source_key: PublicKey, envelope: Envelope, ext: FrameExt) -> Self {
         let header = envelope.header();
         let (source, destination) = (name_to_address(&header.source), name_to_address(&header.destination));
-        Self(InboundEnvelope { packet_id, source, source_key, destination, envelope, ext })
+        let urgency = header.priority;
+        Self(InboundEnvelope { packet_id, source, source_key, destination, envelope, ext, urgency })
+    }
+
+    /// The same envelope, to wait in line with others.
+    pub fn not_urgent(mut self) -> Self {
+        self.0.urgency = self.0.urgency.min(Priority::Normal);
+        self
     }
 
     /// The same envelope for its next link: the parts that no signature covers are set, and the
@@ -228,6 +238,7 @@ impl Verifier {
         let header = envelope.header();
         let source = name_to_address(&header.source);
         let destination = name_to_address(&header.destination);
+        let urgency = header.priority;
         match self.check(&envelope, source, destination) {
             Ok(Some((packet_id, source_key))) => VerifyOutcome::Verified(Verified(InboundEnvelope {
                 packet_id,
@@ -236,10 +247,16 @@ impl Verifier {
                 destination,
                 envelope,
                 ext,
+                urgency,
             })),
             Ok(None) => VerifyOutcome::KeyNeeded { source, envelope, ext },
             Err(error) => VerifyOutcome::Failed(error),
         }
+    }
+
+    /// The id of an envelope that is not looked into further: what a refusal names it by.
+    pub fn packet_id(&mut self, envelope: &Envelope) -> PacketId {
+        self.input.of(signed_type(envelope), envelope.signed()).packet_id()
     }
 
     /// Checks an announce. One of this node's own passes too: it may show that the node was
@@ -328,11 +345,7 @@ impl Verifier {
             (_, Some(carried)) => VerifyKey::of_address(&source, &carried)?,
             (None, None) => return Ok(None),
         };
-        let signed_type = match envelope.format() {
-            EnvelopeFormat::V1 => SignedType::EnvelopeV1,
-            EnvelopeFormat::V2 => SignedType::EnvelopeV2,
-        };
-        let input = self.input.of(signed_type, envelope.signed());
+        let input = self.input.of(signed_type(envelope), envelope.signed());
         let packet_id = input.packet_id();
         match envelope.proof() {
             Proof::Signature(signature) => input.verify(&key, signature)?,
@@ -349,6 +362,13 @@ impl Verifier {
             self.keys.insert(source, key);
         }
         Ok(Some((packet_id, source_key)))
+    }
+}
+
+fn signed_type(envelope: &Envelope) -> SignedType {
+    match envelope.format() {
+        EnvelopeFormat::V1 => SignedType::EnvelopeV1,
+        EnvelopeFormat::V2 => SignedType::EnvelopeV2,
     }
 }
 

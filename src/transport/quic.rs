@@ -273,6 +273,7 @@ impl Shared {
                 direction,
                 mtu_bytes: FRAME_BYTES_MAX,
                 capability: TransportCapability::Unconstrained,
+                streams_per_class: true,
                 channel_binding,
             },
             tx: Box::new(QuicSender::new(connection.clone(), idle_timeout)),

@@ -294,6 +294,7 @@ fn link(
             direction,
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
+            streams_per_class: false,
             channel_binding,
         },
         tx: Box::new(TcpSender {

@@ -26,7 +26,10 @@ use bytes::Bytes;
 use hashlink::LruCache;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::mailbox::{self, Outlet};
+use super::{
+    mailbox::{self, Outlet},
+    wake_timer::WakeTimer,
+};
 use crate::{
     clock,
     crypto::{
@@ -179,7 +182,7 @@ pub struct DeliveryActor {
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
     writing: bool,
-    timer: Option<(Instant, SpawnHandle)>,
+    timer: WakeTimer,
     draining: bool,
     guard: ExitGuard,
 }
@@ -209,7 +212,7 @@ impl DeliveryActor {
             ),
             writes: Vec::new(),
             writing: false,
-            timer: None,
+            timer: WakeTimer::default(),
             draining: false,
             guard,
             parts,
