@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use actix::{Actor, Addr, Message, Recipient};
+use actix::{Actor, Addr, Recipient};
 use quicprochat_mesh::{
     actors::{
         mailbox::{self, Seat},
@@ -28,7 +28,7 @@ use quicprochat_mesh::{
     transport::{
         Link, MeshTransport, QuicOptions, QuicPort, TcpOptions, TcpPort, TlsIdentity, TransportAddr,
     },
-    wire::{LinkId, NetworkId},
+    wire::{FrameParts, LinkId, NetworkId, TrafficClass},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -56,6 +56,9 @@ struct Ends {
     listener: Arc<dyn MeshTransport>,
     lease: Seat<RequestLease>,
     exits: Recipient<ChildExited>,
+    /// One probe for all links: what it costs is not theirs.
+    established: Seat<LinkEstablished>,
+    up: UnboundedReceiver<LinkEstablished>,
 }
 
 impl Ends {
@@ -76,25 +79,36 @@ impl Ends {
         let guard = guard(&exits);
         let limiter = RateLimiterActor::new(RateLimiterParts::default(), guard).start();
         let lease = Seat::held_by(limiter.recipient());
-        Self { a: Arc::new(a), b: Arc::new(b), dialler, listener, lease, exits }
+        let (probe, up) = Probe::<LinkEstablished>::start();
+        let established = Seat::held_by(probe);
+        Self { a: Arc::new(a), b: Arc::new(b), dialler, listener, lease, exits, established, up }
     }
 
-    async fn bare(&self, count: usize) -> Kept {
+    /// Links without a node around them; a frame has gone each way, as hellos do.
+    async fn bare(&mut self, count: usize) -> Kept {
+        let hello = [FrameParts::whole(vec![7; 100])];
         let mut links = Vec::new();
         for _ in 0..count {
-            links.extend(self.link().await);
+            let mut pair = self.link().await;
+            for end in &mut pair {
+                end.tx.send(TrafficClass::Control, &hello).await.expect("it is open");
+            }
+            for end in &mut pair {
+                end.rx.recv(&mut Vec::new()).await.expect("the other end has written");
+            }
+            links.extend(pair);
         }
         Kept::Bare(links)
     }
 
-    async fn run(&self, count: usize) -> Kept {
+    async fn run(&mut self, count: usize) -> Kept {
         let mut actors = Vec::new();
         for _ in 0..count {
             let [out, back] = self.link().await;
-            let (out, mut out_up) = self.start(out, Direction::Out);
-            let (back, mut back_up) = self.start(back, Direction::In);
-            let _ = tokio::join!(out_up.recv(), back_up.recv());
-            actors.extend([out, back]);
+            actors.extend([self.start(out, Direction::Out), self.start(back, Direction::In)]);
+            for _ in 0..2 {
+                self.up.recv().await.expect("both ends hear of each other");
+            }
         }
         Kept::Run(actors)
     }
@@ -105,16 +119,11 @@ impl Ends {
         [out.expect("it listens"), back.expect("it was dialled")]
     }
 
-    fn start(
-        &self,
-        medium: Link,
-        direction: Direction,
-    ) -> (Addr<TransportActor>, UnboundedReceiver<LinkEstablished>) {
+    fn start(&self, medium: Link, direction: Direction) -> Addr<TransportActor> {
         let (own, peer) = match direction {
             Direction::Out => (&self.a, &self.b),
             Direction::In => (&self.b, &self.a),
         };
-        let (established, up) = seat::<LinkEstablished>();
         let parts = LinkParts {
             own: own.address(),
             network: NETWORK,
@@ -124,7 +133,7 @@ impl Ends {
             egress_full: Seat::vacant(),
             lease: self.lease.clone(),
             pressure: PressureGauge::default(),
-            established,
+            established: self.established.clone(),
             ended: Seat::<LinkEnded>::vacant(),
         };
         let config = LinkConfig {
@@ -143,11 +152,10 @@ impl Ends {
         };
         let guard = guard(&self.exits);
         let nonce = [direction as u8 + 1; 8];
-        let actor = TransportActor::create(move |ctx| {
+        TransportActor::create(move |ctx| {
             ctx.set_mailbox_capacity(mailbox::TRANSPORT);
             TransportActor::new(LinkId(1), medium, config, nonce, parts, guard)
-        });
-        (actor, up)
+        })
     }
 }
 
@@ -155,25 +163,17 @@ fn guard(exits: &Recipient<ChildExited>) -> ExitGuard {
     ExitGuard::for_task(ChildId(1), exits)
 }
 
-fn seat<M>() -> (Seat<M>, UnboundedReceiver<M>)
-where
-    M: Message<Result = ()> + Send + Unpin + 'static,
-{
-    let (recipient, received) = Probe::<M>::start();
-    (Seat::held_by(recipient), received)
-}
-
 /// Bytes one end of one link costs.
 async fn slope(scheme: &str, bare: bool) -> u64 {
-    let ends = Ends::open(scheme).await;
-    let open = async |count| if bare { ends.bare(count).await } else { ends.run(count).await };
-    let _few = open(FEW).await;
+    let mut ends = Ends::open(scheme).await;
+    let _few = if bare { ends.bare(FEW).await } else { ends.run(FEW).await };
     tokio::time::sleep(Duration::from_secs(1)).await;
     let before = resident_bytes();
-    let _many = open(MANY - FEW).await;
+    let more = MANY - FEW;
+    let _many = if bare { ends.bare(more).await } else { ends.run(more).await };
     // Handshakes leave buffers behind that the first acknowledgements free.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    resident_bytes().saturating_sub(before) / (2 * (MANY - FEW)) as u64
+    resident_bytes().saturating_sub(before) / (2 * more) as u64
 }
 
 /// Lines of the table: what, scheme, and whether it is the transport alone. Each is measured in a

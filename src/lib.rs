@@ -50,10 +50,9 @@
 //!
 //! The library of the system before this one also had `MeshRouter`, `AnnounceDedup`,
 //! `create_announce`, `process_received_announce`, `process_incoming`, `gc`,
-//! `BackpressureController`, `DutyCycleTracker`, `PersistentRoutingTable`,
-//! `PersistentMessageStore`, `ShutdownCoordinator` with `TaskGuard` and `ConnectionDrainer`, and
-//! the builder's `fapp_relay`, `fapp_patient` and `fapp_therapist`. They come with the parts they
-//! belong to: alternatives in routing, radio, user hooks in a drain, and FAPP. `CryptoConfig`
+//! `DutyCycleTracker`, `PersistentRoutingTable`, `PersistentMessageStore`,
+//! `ShutdownCoordinator` with `TaskGuard` and `ConnectionDrainer`, and the builder's `fapp_relay`,
+//! `fapp_patient` and `fapp_therapist`. They come with the parts they belong to: alternatives in routing, radio, user hooks in a drain, and FAPP. `CryptoConfig`
 //! comes with the first thing about keys that one may choose.
 
 pub mod actors;
@@ -85,6 +84,7 @@ pub use node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle};
 pub use proto::{
     health::{HealthStatus, NodeHealth},
     limit::TokenBucket,
+    pressure::BackpressureController,
     table::RoutingTable,
 };
 pub use storage::StoreError;

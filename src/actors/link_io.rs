@@ -308,7 +308,8 @@ impl Reader {
                     metrics::counter!(telemetry::RATE_LIMITED, "budget" => "control").increment(1);
                     Ok(())
                 }
-                Ok(frame) => self.control(frame, &mut batch, reading).await,
+                // In a box of its own: it is rare, and each idle link would hold room for it.
+                Ok(frame) => Box::pin(self.control(frame, &mut batch, reading)).await,
                 Err(error) => {
                     metrics::counter!(telemetry::DECODE_ERRORS, "reason" => reason(&error)).increment(1);
                     batch.undecodable.push(error);

@@ -84,13 +84,16 @@ fn what_no_lease_comes_for_is_refused_with_a_time_and_pings_are_answered() {
 #[test]
 fn two_links_of_a_neighbour_share_one_budget_and_a_third_finds_it_spent() {
     with_virtual_time(|| async {
-        let (a, b, mut source) = nodes();
+        let (a, b, _) = nodes();
+        // Invented sources, priorities and kinds pick no other budget.
+        let mut sources: Vec<_> = (10..30).map(Signer::new).collect();
         let around = slow(200);
         let mut through = 0;
         for _ in 0..3 {
             let (mut end, mut raw) = half_in(around.clone(), &a, &b, None).await;
-            for _ in 0..400 {
-                let packet = line(&mut source, &a, Priority::Normal);
+            for n in 0..400 {
+                let priority = Priority::from_bits(n as u8);
+                let packet = line(&mut sources[n % 20], &a, priority);
                 send_raw(&mut raw, &packet).await;
             }
             through += arrivals(&mut end, Duration::from_millis(1)).await.len();
