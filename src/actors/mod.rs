@@ -11,6 +11,7 @@ mod link_lease;
 pub mod links;
 pub mod mailbox;
 pub mod maintenance;
+pub mod program;
 pub mod rate_limiter;
 pub mod router;
 pub mod supervisor;

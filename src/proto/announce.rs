@@ -9,6 +9,12 @@
 //! waits and goes on as its origin's newest; so do the pages of the table that a new neighbour
 //! gets.
 
+mod create;
+mod received;
+
+pub use create::{AnnounceParts, create_announce};
+pub use received::{AnnounceDedup, Freshness, process_received_announce};
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
