@@ -124,6 +124,7 @@ impl Port {
                 direction,
                 mtu_bytes: FRAME_BYTES_MAX,
                 capability: TransportCapability::Unconstrained,
+                streams_per_class: false,
                 channel_binding,
             },
             tx: Box::new(Sender { out: Some(tx), waiting: Default::default() }),

@@ -60,7 +60,7 @@
 //!
 //! | name | here |
 //! |---|---|
-//! | `MeshNodeBuilder`, `MeshNode`, `RunHandle`, `MeshIdentity`, `MeshEnvelope`, `MeshEnvelopeV2`, `MeshAnnounce`, `MeshConfig` with its sections, `RoutingTable`, `TokenBucket`, `HealthServer`, `NodeHealth`, `HealthStatus`, `MetricsSnapshot`, `prometheus_text` | under the same names |
+//! | `MeshNodeBuilder`, `MeshNode`, `RunHandle`, `MeshIdentity`, `MeshEnvelope`, `MeshEnvelopeV2`, `MeshAnnounce`, `MeshConfig` with its sections, `RoutingTable`, `TokenBucket`, `BackpressureController`, `HealthServer`, `NodeHealth`, `HealthStatus`, `MetricsSnapshot`, `prometheus_text` | under the same names |
 //! | `MeshRouter` | [`MeshNode::router`]; `handle_incoming` is [`MeshNode::process_incoming`] too |
 //! | `AnnounceDedup`, `create_announce`, `process_received_announce` | the same names, for programs with a [`RoutingTable`] of their own; a node does this by itself |
 //! | `gc` | [`MeshNode::gc`] |
@@ -69,7 +69,6 @@
 //! | `CryptoConfig` | how long receiver keys live |
 //! | `PersistentMessageStore` | not as a type of its own: [`storage::Mailboxes`] of [`storage::EmbeddedStore`], or a node's [`MeshRouter::drain_store_for`] |
 //! | `PersistentRoutingTable` | not yet: routes are learned anew after a start |
-//! | `BackpressureController` | not yet: comes with limits of what one neighbour may send |
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
 
@@ -106,6 +105,7 @@ pub use proto::{
     announce::{AnnounceDedup, AnnounceParts, Freshness, create_announce, process_received_announce},
     health::{HealthStatus, NodeHealth},
     limit::TokenBucket,
+    pressure::BackpressureController,
     table::RoutingTable,
 };
 pub use storage::StoreError;

@@ -127,6 +127,10 @@ const FAULTS: &[&str] = &[
     "undecodable",
     "peer_silent",
     "too_many_faults",
+    "credit_overrun",
+    "credit_zero",
+    "credit_overflow",
+    "credit_foreign",
 ];
 const INBOUND: &[&str] = &[
     "decode",
@@ -187,7 +191,9 @@ metrics_table! {
     RECEIPTS_SENT = "qpc_receipts_sent_total", Counter, None, "delivery", "Receipts made.", [];
     DELIVERY_SECONDS = "qpc_delivery_seconds", Histogram, Some(Unit::Seconds), "delivery", "From acceptance to the receipt.", [];
 
-    RATE_LIMITED = "qpc_rate_limited_total", Counter, None, "rate_limits", "Envelopes beyond a budget.", ["budget": &["data", "announce", "failed_verification", "control"]];
+    RATE_LIMITED = "qpc_rate_limited_total", Counter, None, "rate_limits", "Envelopes beyond a budget.", ["budget": &["data", "announce", "failed_verification", "control", "critical"]];
+    SHED = "qpc_shed_total", Counter, None, "rate_limits", "Envelopes refused because the node is too pressed, by priority.", ["priority": &["low", "normal", "high", "critical"]];
+    PRESSURE_LEVEL = "qpc_pressure_level", Gauge, None, "rate_limits", "How pressed the node is: 0 calm, to 3.", [];
 
     ACTOR_RESTARTS = "qpc_actor_restarts_total", Counter, None, "actors", "Restarts of supervised actors and tasks.", ["actor": ACTOR];
     MAILBOX_DROPPED = "qpc_mailbox_dropped_total", Counter, None, "actors", "Gossip dropped because a mailbox was full.", ["mailbox": MAILBOX];

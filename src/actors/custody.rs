@@ -22,7 +22,10 @@ use std::{
 
 use actix::prelude::*;
 
-use super::mailbox::{Outlet, Seat};
+use super::{
+    mailbox::{Outlet, Seat},
+    wake_timer::WakeTimer,
+};
 use crate::{
     clock,
     messages::{
@@ -82,7 +85,7 @@ pub struct StoreActor {
     trouble: Option<String>,
     /// Since when a look at the disk has been waiting for its answer.
     looking_since: Option<Instant>,
-    timer: Option<(Instant, SpawnHandle)>,
+    timer: WakeTimer,
     guard: ExitGuard,
 }
 
@@ -99,7 +102,7 @@ impl StoreActor {
             held: HeldSummary::default(),
             trouble: None,
             looking_since: None,
-            timer: None,
+            timer: WakeTimer::default(),
             guard,
             parts,
         }
@@ -352,21 +355,7 @@ impl StoreActor {
     }
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let wake = self.custodian.next_wake();
-        if self.timer.as_ref().map(|(at, _)| *at) == wake {
-            return;
-        }
-        if let Some((_, handle)) = self.timer.take() {
-            ctx.cancel_future(handle);
-        }
-        if let Some(at) = wake {
-            let wait = at.saturating_duration_since(clock::now());
-            let handle = ctx.run_later(wait, |actor, ctx| {
-                actor.timer = None;
-                actor.pump(ctx);
-            });
-            self.timer = Some((at, handle));
-        }
+        self.timer.rearm(self.custodian.next_wake(), ctx, Self::pump);
     }
 }
 

@@ -2,35 +2,40 @@
 //!
 //! The reader is where signatures are checked, so that the router never waits for one. It yields
 //! every few signatures and stops reading when too many of its envelopes are in flight; what it
-//! reads it never waits to send on. The writer takes whatever the queues hold, most urgent class
+//! reads it never waits to send on. What it reads it pays for out of leases, and reads no more
+//! while it has none; it refuses what the node is too pressed to take. The writer takes whatever the queues hold, most urgent class
 //! first, and hands it to the medium in one piece.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use actix::WeakRecipient;
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::mailbox::Outlet;
+use super::{
+    link_egress::SharedEgress,
+    link_lease::{Refused, Spender},
+    mailbox::Outlet,
+    rate_limiter::PressureGauge,
+};
 use crate::{
     clock,
     messages::{
-        link::{AnnounceVerified, EnvelopesVerified, LinkControl, NeighbourControl},
+        limit::RequestLease,
+        link::{AnnounceVerified, EnvelopesVerified, LinkControl, NeighbourControl, Permit},
         message,
     },
     proto::{
-        egress::Egress,
-        limit::TokenBucket,
+        credit,
+        lease::{Cost, NEED_MAX},
+        pressure,
         verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome},
     },
     telemetry,
-    transport::{CloseCode, LinkReceiver, LinkSender, TransportError},
+    transport::{CloseCode, LinkReceiver, LinkSender, RECV_FRAMES_MAX, TransportError},
     wire::{
-        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, TrafficClass,
-        handshake::CloseReason,
+        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, Priority, TrafficClass,
+        control::{Refuse, RefuseReason},
     },
 };
 
@@ -43,55 +48,8 @@ pub const IN_FLIGHT_MAX: u32 = 1024;
 /// Frames kept until the peer's hello was accepted: on QUIC a data stream may overtake it.
 const EARLY_FRAMES_MAX: usize = 64;
 
-/// Budget for what should not happen: signatures that do not hold cost the full price of a check.
-const FAULT_BURST: u64 = 200;
-const FAULTS_PER_S: u64 = 20;
-const FAULT_COST: u64 = 20;
-
-/// Announces a second that one link may have verified.
-const ANNOUNCES_PER_S: u64 = 200;
-
-/// The egress queues of one link, shared by its actor, reader and writer.
-#[derive(Debug, Default)]
-pub struct SharedEgress {
-    queues: Mutex<Egress>,
-    wake: Notify,
-    closing: Mutex<Option<CloseReason>>,
-}
-
-impl SharedEgress {
-    /// Queues a frame for the writer, or hands it back.
-    pub fn push(&self, class: TrafficClass, frame: FrameParts) -> Result<(), FrameParts> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).push(class, frame)?;
-        self.wake.notify_one();
-        Ok(())
-    }
-
-    /// Queues a control frame. A link whose control queue is full is past saving: false.
-    pub fn push_control(&self, frame: &Frame) -> bool {
-        self.push(TrafficClass::Control, frame.into()).is_ok()
-    }
-
-    /// Frames and bytes that wait.
-    pub fn depth(&self) -> (usize, usize) {
-        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        (queues.len(), queues.bytes())
-    }
-
-    /// Lets the writer finish what is queued, close the medium with `reason` and end.
-    pub fn close(&self, reason: CloseReason) {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-        self.wake.notify_one();
-    }
-
-    fn take(&self, ready: impl Fn(TrafficClass) -> bool, out: &mut Vec<FrameParts>) -> Option<TrafficClass> {
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner).take(ready, out)
-    }
-
-    fn closing(&self) -> Option<CloseReason> {
-        *self.closing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// A reader hands over no more at once than one lease can cover.
+const _: () = assert!((RECV_FRAMES_MAX + EARLY_FRAMES_MAX) as u64 <= NEED_MAX.messages);
 
 /// What a link's tasks counted, for `qpc peers`.
 #[derive(Debug, Default)]
@@ -161,12 +119,16 @@ pub struct ReaderOutlets {
     pub announces: Outlet<AnnounceVerified>,
     /// To the router.
     pub control: Outlet<LinkControl>,
+    /// To the rate limiter.
+    pub lease: Outlet<RequestLease>,
 }
 
 /// Reads, decodes and verifies until the medium ends.
 pub struct Reader {
     /// The link.
     pub link: LinkId,
+    /// Whose budget it spends.
+    pub neighbour: Address,
     /// `quic`, `tcp`, …, for metrics.
     pub transport: &'static str,
     /// The medium.
@@ -175,10 +137,35 @@ pub struct Reader {
     pub verifier: Verifier,
     /// To ask the neighbour for keys.
     pub egress: Arc<SharedEgress>,
+    /// How pressed the node is.
+    pub pressure: PressureGauge,
     /// What was read.
     pub counters: Arc<LinkCounters>,
     /// Where it goes.
     pub outlets: ReaderOutlets,
+}
+
+/// What a reader keeps from one batch to the next.
+struct Reading {
+    held: HeldForKey,
+    spender: Spender,
+    /// Room for envelopes on their way through the router; none where credit bounds them.
+    in_flight: Option<Arc<Semaphore>>,
+}
+
+/// One batch on its way through the reader.
+#[derive(Default)]
+struct Batch {
+    verified: Vec<Verified<InboundEnvelope>>,
+    /// Bytes of each class that came, as credit counts them.
+    came: [u64; 3],
+    /// Of those, what is in `verified`.
+    kept: [u64; 3],
+    /// Frames about the link itself.
+    own: Vec<Frame>,
+    undecodable: Vec<DecodeError>,
+    /// No lease came in time for this batch.
+    refused: Option<Refused>,
 }
 
 impl Reader {
@@ -195,12 +182,14 @@ impl Reader {
         let mut frames: Vec<Bytes> = Vec::new();
         let mut early = Vec::new();
         let mut established = Some(established);
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize));
-        let mut held = HeldForKey::new();
-        let mut budget = Budget::new(clock::now());
+        let mut reading = Reading {
+            held: HeldForKey::new(),
+            spender: Spender::new(self.neighbour, self.outlets.lease.again()),
+            in_flight: (!self.egress.uses_credit()).then(|| Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize))),
+        };
         let meter = Meter::new(self.transport, "rx");
         loop {
-            let wait_for_keys = held.next_wake();
+            let wait_for_keys = reading.held.next_wake();
             tokio::select! {
                 read = self.rx.recv(&mut frames) => {
                     if let Err(end) = read {
@@ -208,7 +197,7 @@ impl Reader {
                     }
                 }
                 () = sleep_until(wait_for_keys) => {
-                    let dropped = held.expire(clock::now());
+                    let dropped = reading.held.expire(clock::now());
                     metrics::counter!(telemetry::KEYS_NEVER_CAME).increment(dropped as u64);
                     continue;
                 }
@@ -232,8 +221,8 @@ impl Reader {
                 }
                 frames.append(&mut early);
             }
-            if !self.handle(&mut frames, &in_flight, &mut held, &mut budget).await {
-                self.fault("too many frames that do not verify");
+            if let Err(fault) = self.handle(&mut frames, &mut reading).await {
+                self.fault(fault);
             }
         }
     }
@@ -284,80 +273,54 @@ impl Reader {
         }
     }
 
-    /// Decodes and verifies what was read and passes it on. False when the peer's budget of faults
-    /// is spent.
-    async fn handle(
-        &mut self,
-        frames: &mut Vec<Bytes>,
-        in_flight: &Arc<Semaphore>,
-        held: &mut HeldForKey,
-        budget: &mut Budget,
-    ) -> bool {
-        let mut batch = Vec::with_capacity(frames.len());
-        let mut own = Vec::new();
-        let mut undecodable = Vec::new();
-        let mut well = true;
+    /// Decodes and verifies what was read and passes it on.
+    ///
+    /// # Errors
+    /// Why the peer is to be cut.
+    async fn handle(&mut self, frames: &mut Vec<Bytes>, reading: &mut Reading) -> Result<(), &'static str> {
+        let bytes = frames.iter().fold(0u64, |sum, frame| sum.saturating_add(frame.len() as u64));
+        let refused = reading.spender.pay(Cost { messages: frames.len() as u64, bytes }).await.err();
+        let mut batch = Batch { refused, ..Batch::default() };
+        batch.verified.reserve(frames.len());
+        let mut ended = Ok(());
         let checked_before = self.verifier.signatures_checked();
         for (n, bytes) in frames.drain(..).enumerate() {
-            match Frame::decode(&bytes) {
+            let frame = Frame::decode(&bytes);
+            batch.count(&frame, bytes.len());
+            let handled = match frame {
                 Ok(Frame::Envelope(envelope, ext)) => {
-                    well &= self.envelope(envelope, ext, &mut batch, held, budget);
                     if n % YIELD_EVERY == YIELD_EVERY - 1 {
                         tokio::task::yield_now().await;
                     }
-                }
-                Ok(Frame::Announce(announce)) => {
-                    if !budget.announces.try_take(clock::now(), 1) {
-                        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
-                        continue;
-                    }
-                    match self.verifier.verify_announce(announce) {
-                        Ok(announce) => {
-                            let message = AnnounceVerified { link: self.link, announce: Box::new(announce) };
-                            self.outlets.announces.offer_gossip("router", message);
-                        }
-                        Err(error) => well &= self.failed(&error, budget),
-                    }
-                }
-                Ok(Frame::KeyOffer(key)) => {
-                    let address = crate::crypto::compute_address(&key);
-                    if let Some(waiting) = held.take(&address) {
-                        if let Err(error) = self.verifier.learn_key(&address, &key) {
-                            well &= self.failed(&error, budget);
-                            continue;
-                        }
-                        for (envelope, ext) in waiting {
-                            well &= self.envelope(envelope, ext, &mut batch, held, budget);
-                        }
-                    }
+                    self.envelope(envelope, ext, bytes.len(), &mut batch, reading).await
                 }
                 Ok(
-                    frame @ (Frame::KeyNeeded(_)
-                    | Frame::KeyRequest(_)
-                    | Frame::PathRequest(_)
-                    | Frame::CustodyAck(_)
-                    | Frame::Refuse(_)),
+                    frame @ (Frame::Hello(_)
+                    | Frame::Goodbye(_)
+                    | Frame::Ping(_)
+                    | Frame::Pong(_)
+                    | Frame::Credit(_)),
                 ) => {
-                    self.tell_router(NeighbourControl::Frame(Box::new(frame)));
+                    batch.own.push(frame);
+                    Ok(())
                 }
-                // Checked against the budget of announces: a record costs a signature as they do.
-                Ok(Frame::KeyReply(record)) => {
-                    if !budget.announces.try_take(clock::now(), 1) {
-                        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
-                        continue;
-                    }
-                    match self.verifier.verify_key_record(&record) {
-                        Ok(record) => self.tell_router(NeighbourControl::KeyRecord(Box::new(record))),
-                        Err(error) => well &= self.failed(&error, budget),
-                    }
+                // Gossip and questions: the next one takes its place.
+                Ok(_) if batch.refused.is_some() => {
+                    metrics::counter!(telemetry::RATE_LIMITED, "budget" => "control").increment(1);
+                    Ok(())
                 }
-                Ok(frame) => own.push(frame),
+                // In a box of its own: it is rare, and each idle link would hold room for it.
+                Ok(frame) => Box::pin(self.control(frame, &mut batch, reading)).await,
                 Err(error) => {
                     metrics::counter!(telemetry::DECODE_ERRORS, "reason" => reason(&error)).increment(1);
-                    undecodable.push(error);
+                    batch.undecodable.push(error);
+                    Ok(())
                 }
-            }
+            };
+            ended = ended.and(handled);
         }
+        let own = std::mem::take(&mut batch.own);
+        let undecodable = std::mem::take(&mut batch.undecodable);
         if !own.is_empty() || !undecodable.is_empty() {
             self.tell_actor(own, undecodable);
         }
@@ -365,28 +328,115 @@ impl Reader {
         if checked > 0 {
             metrics::counter!(telemetry::VERIFIED).increment(checked);
         }
-        self.pass_on(batch, in_flight).await;
-        well
+        if let Err(overrun) = self.egress.came(batch.came) {
+            metrics::counter!(telemetry::LINK_FAULTS, "reason" => overrun.name()).increment(1);
+            tracing::info!(link = %self.link, error = %overrun, "link fault");
+            // What it sent beyond its credit goes no further.
+            return Err("more data than it was granted credit for");
+        }
+        self.pass_on(batch, reading).await;
+        ended
     }
 
-    fn envelope(
+    /// A frame of the neighbour's for the router.
+    async fn control(
+        &mut self,
+        frame: Frame,
+        batch: &mut Batch,
+        reading: &mut Reading,
+    ) -> Result<(), &'static str> {
+        match frame {
+            Frame::Announce(announce) => {
+                if !self.may_check(reading).await {
+                    return Ok(());
+                }
+                match self.verifier.verify_announce(announce) {
+                    Ok(announce) => {
+                        let message = AnnounceVerified { link: self.link, announce: Box::new(announce) };
+                        self.outlets.announces.offer_gossip("router", message);
+                    }
+                    Err(error) => return self.failed(&error, reading).await,
+                }
+            }
+            Frame::KeyOffer(key) => {
+                let address = crate::crypto::compute_address(&key);
+                let Some(waiting) = reading.held.take(&address) else { return Ok(()) };
+                if let Err(error) = self.verifier.learn_key(&address, &key) {
+                    return self.failed(&error, reading).await;
+                }
+                for (envelope, ext) in waiting {
+                    // Counted as done with when it began to wait.
+                    self.envelope(envelope, ext, 0, batch, reading).await?;
+                }
+            }
+            // A record costs a signature as announces do.
+            Frame::KeyReply(record) => {
+                if !self.may_check(reading).await {
+                    return Ok(());
+                }
+                match self.verifier.verify_key_record(&record) {
+                    Ok(record) => self.tell_router(NeighbourControl::KeyRecord(Box::new(record))),
+                    Err(error) => return self.failed(&error, reading).await,
+                }
+            }
+            frame => self.tell_router(NeighbourControl::Frame(Box::new(frame))),
+        }
+        Ok(())
+    }
+
+    async fn may_check(&self, reading: &mut Reading) -> bool {
+        let may = reading.spender.may_check().await;
+        if !may {
+            metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
+        }
+        may
+    }
+
+    /// Verifies an envelope of so many bytes, or refuses it before it costs a check.
+    async fn envelope(
         &mut self,
         envelope: Envelope,
         ext: FrameExt,
-        batch: &mut Vec<Verified<InboundEnvelope>>,
-        held: &mut HeldForKey,
-        budget: &mut Budget,
-    ) -> bool {
+        bytes: usize,
+        batch: &mut Batch,
+        reading: &mut Reading,
+    ) -> Result<(), &'static str> {
+        let header = envelope.header();
+        let (class, priority) = (header.class(), header.priority);
+        if let Some(refused) = batch.refused {
+            metrics::counter!(telemetry::RATE_LIMITED, "budget" => "data").increment(1);
+            self.refuse(&envelope, RefuseReason::RateLimited, refused.retry_after_s);
+            return Ok(());
+        }
+        if class != TrafficClass::Control && self.pressure.level().sheds(priority) {
+            metrics::counter!(telemetry::SHED, "priority" => priority_name(priority)).increment(1);
+            self.refuse(&envelope, RefuseReason::Congested, pressure::RETRY_AFTER_S);
+            return Ok(());
+        }
         match self.verifier.verify(envelope, ext) {
             VerifyOutcome::Verified(verified) => {
-                batch.push(verified);
-                true
+                let beyond_share = priority == Priority::Critical && !reading.spender.may_be_critical(bytes);
+                if beyond_share {
+                    metrics::counter!(telemetry::RATE_LIMITED, "budget" => "critical").increment(1);
+                }
+                batch.keep(if beyond_share { verified.not_urgent() } else { verified }, class, bytes);
+                Ok(())
             }
             VerifyOutcome::KeyNeeded { source, envelope, ext } => {
-                self.hold(source, envelope, ext, held);
-                true
+                if self.may_check(reading).await {
+                    self.hold(source, envelope, ext, &mut reading.held);
+                }
+                Ok(())
             }
-            VerifyOutcome::Failed(error) => self.failed(&error, budget),
+            VerifyOutcome::Failed(error) => self.failed(&error, reading).await,
+        }
+    }
+
+    fn refuse(&mut self, envelope: &Envelope, reason: RefuseReason, retry_after_s: u16) {
+        let packet_id = self.verifier.packet_id(envelope);
+        let refuse = Frame::Refuse(Refuse { packet_id, reason, retry_after_s });
+        if !self.egress.push_control(&refuse) {
+            metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
         }
     }
 
@@ -401,25 +451,78 @@ impl Reader {
         }
     }
 
-    fn failed(&self, error: &VerifyError, budget: &mut Budget) -> bool {
+    async fn failed(&self, error: &VerifyError, reading: &mut Reading) -> Result<(), &'static str> {
         metrics::counter!(telemetry::VERIFY_FAILURES, "reason" => error.name()).increment(1);
         tracing::debug!(link = %self.link, %error, "a signature does not hold");
-        !error.peer_fault() || budget.faults.charge(clock::now(), FAULT_COST)
+        if !error.peer_fault() || reading.spender.is_forgiven().await {
+            return Ok(());
+        }
+        metrics::counter!(telemetry::RATE_LIMITED, "budget" => "failed_verification").increment(1);
+        Err("too many frames that do not verify")
     }
 
     /// Waits for room rather than for the router: a link with too much in flight reads no more.
-    async fn pass_on(&mut self, batch: Vec<Verified<InboundEnvelope>>, in_flight: &Arc<Semaphore>) {
-        if batch.is_empty() {
+    /// Where credit bounds what is in flight there is always room.
+    async fn pass_on(&mut self, batch: Batch, reading: &Reading) {
+        let Batch { verified, came, kept, .. } = batch;
+        let mut done = came;
+        for (done, kept) in done.iter_mut().zip(kept) {
+            *done = done.saturating_sub(kept);
+        }
+        self.egress.done(done);
+        if verified.is_empty() {
             return;
         }
-        let wanted = u32::try_from(batch.len()).unwrap_or(u32::MAX).min(IN_FLIGHT_MAX);
-        let permit = in_flight.clone().acquire_many_owned(wanted).await.ok();
-        let message = EnvelopesVerified { link: self.link, batch, permit };
+        let permit = match &reading.in_flight {
+            Some(in_flight) => {
+                let wanted = u32::try_from(verified.len()).unwrap_or(u32::MAX).min(IN_FLIGHT_MAX);
+                in_flight.clone().acquire_many_owned(wanted).await.ok().map(Permit::new)
+            }
+            None => Some(self.egress.permit(kept)),
+        };
+        let message = EnvelopesVerified { link: self.link, batch: verified, permit };
         if let Err(back) = self.outlets.envelopes.offer(message) {
             // The origin keeps its copy and tries again.
             let lost = back.message.batch.len() as u64;
             metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(lost);
         }
+    }
+}
+
+impl Batch {
+    /// Counts a frame as credit does. What this version cannot read rode with control.
+    fn count(&mut self, frame: &Result<Frame, DecodeError>, bytes: usize) {
+        let class = match frame {
+            Ok(Frame::Hello(_) | Frame::Goodbye(_) | Frame::Ping(_) | Frame::Pong(_) | Frame::Credit(_)) => {
+                return;
+            }
+            Ok(frame) => frame.class(),
+            Err(_) => TrafficClass::Control,
+        };
+        add(&mut self.came, class, credit::cost(bytes));
+    }
+
+    fn keep(&mut self, verified: Verified<InboundEnvelope>, class: TrafficClass, bytes: usize) {
+        if bytes > 0 {
+            add(&mut self.kept, class, credit::cost(bytes));
+        }
+        self.verified.push(verified);
+    }
+}
+
+fn add(sums: &mut [u64; 3], class: TrafficClass, bytes: u64) {
+    if let Some(sum) = sums.get_mut(class as usize) {
+        *sum = sum.saturating_add(bytes);
+    }
+}
+
+/// Label of the counter of shed messages.
+fn priority_name(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Low => "low",
+        Priority::Normal => "normal",
+        Priority::High => "high",
+        Priority::Critical => "critical",
     }
 }
 
@@ -430,21 +533,6 @@ fn reason(error: &DecodeError) -> &'static str {
         DecodeError::TooLarge { .. } => "too_large",
         DecodeError::UnknownFrame(_) => "unknown_frame",
         _ => "malformed",
-    }
-}
-
-/// What a peer may do wrong, and how many announces it may have checked.
-struct Budget {
-    faults: TokenBucket,
-    announces: TokenBucket,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self {
-            faults: TokenBucket::new(FAULT_BURST, FAULTS_PER_S, now),
-            announces: TokenBucket::new(ANNOUNCES_PER_S, ANNOUNCES_PER_S, now),
-        }
     }
 }
 

@@ -37,6 +37,7 @@ use crate::{
     },
     proto::{
         backoff::{Backoff, BackoffPolicy},
+        credit::WINDOW_BYTES,
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
         link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
@@ -49,12 +50,8 @@ use crate::{
     },
 };
 
-/// Bytes of each class that a peer may send before more credit.
-const INITIAL_CREDIT: [u32; 3] = [1 << 20, 1 << 20, 1 << 20];
-
 /// Peers whose trouble the health detail tells in full.
 const TROUBLES_SHOWN: usize = 3;
-
 /// What the registry is made of; the factory clones it for each incarnation.
 #[derive(Clone)]
 pub struct LinksParts {
@@ -287,7 +284,7 @@ impl LinksActor {
             features: 0,
             boot_epoch: self.parts.boot_epoch,
             clock_unix_s: clock::unix_s(),
-            initial_credit: INITIAL_CREDIT,
+            initial_credit: WINDOW_BYTES,
             keepalive: self.parts.keepalive,
             hello_timeout: HELLO_TIMEOUT,
         };

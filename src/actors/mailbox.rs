@@ -163,6 +163,11 @@ where
     M: Message + Send + 'static,
     M::Result: Send,
 {
+    /// Another sender's way to the same seat.
+    pub fn again(&self) -> Self {
+        self.seat.outlet()
+    }
+
     /// Sends without waiting. What does not fit comes back: the policy of data, whose sender puts
     /// it into custody or refuses it.
     pub fn offer(&mut self, message: M) -> Result<(), HandedBack<M>> {

@@ -9,26 +9,29 @@
 
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix::prelude::*;
 use tokio::{sync::oneshot, task::AbortHandle};
 
 use super::{
-    link_io::{
-        LinkCounters, LinkFrames, MediumClosed, Reader, ReaderOutlets, SharedEgress, TooManyFaults, Writer,
-    },
+    link_egress::SharedEgress,
+    link_io::{LinkCounters, LinkFrames, MediumClosed, Reader, ReaderOutlets, TooManyFaults, Writer},
     mailbox::{Outlet, Seat},
+    rate_limiter::PressureGauge,
+    wake_timer::WakeTimer,
 };
 use crate::{
     clock,
     messages::{
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
+        limit::RequestLease,
         link::{AnnounceVerified, CloseLink, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl},
         message,
     },
     proto::{
+        egress::Rank,
         link::{self, Link as Session, LinkConfig, Output},
         verify::Verifier,
     },
@@ -58,6 +61,10 @@ pub struct LinkParts {
     pub control: Seat<LinkControl>,
     /// To the router.
     pub egress_full: Seat<EgressFull>,
+    /// To the rate limiter.
+    pub lease: Seat<RequestLease>,
+    /// How pressed the node is.
+    pub pressure: PressureGauge,
     /// To the registry.
     pub established: Seat<LinkEstablished>,
     /// To the registry.
@@ -146,6 +153,7 @@ impl Drop for Ending {
 /// See the module.
 pub struct TransportActor {
     id: LinkId,
+    neighbour: Address,
     transport: &'static str,
     info: LinkInfo,
     session: Session,
@@ -158,7 +166,7 @@ pub struct TransportActor {
     established: Outlet<LinkEstablished>,
     rtt: Option<Duration>,
     end: Ending,
-    timer: Option<(Instant, SpawnHandle)>,
+    timer: WakeTimer,
     guard: ExitGuard,
 }
 
@@ -172,13 +180,16 @@ impl TransportActor {
         parts: LinkParts,
         guard: ExitGuard,
     ) -> Self {
+        let granted = (!medium.info.streams_per_class).then_some(config.initial_credit);
         Self {
             id,
+            // Whoever is nobody in particular shares one budget with all others of that kind.
+            neighbour: medium.peer.address().unwrap_or(Address([0; 16])),
             transport: medium.info.remote.scheme(),
             info: medium.info.clone(),
             session: Session::new(config, clock::now(), nonce),
             medium: Some(medium),
-            egress: Arc::default(),
+            egress: Arc::new(SharedEgress::new(granted, parts.pressure.clone())),
             counters: Arc::default(),
             go: None,
             egress_full: parts.egress_full.outlet(),
@@ -186,7 +197,7 @@ impl TransportActor {
             end: Ending { link: id, said: None, to: parts.ended.outlet(), tasks: Vec::new() },
             parts,
             rtt: None,
-            timer: None,
+            timer: WakeTimer::default(),
             guard,
         }
     }
@@ -205,9 +216,12 @@ impl TransportActor {
     fn perform(&mut self, output: Output, ctx: &mut Context<Self>) {
         match output {
             Output::Send(frame) => {
-                self.egress.push_control(&frame);
+                if !self.egress.push_own(&frame) {
+                    metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
+                }
             }
             Output::Established { peer_hello, .. } => {
+                self.egress.established(peer_hello.initial_credit);
                 if let Some(go) = self.go.take() {
                     // The reader may be gone; the medium's end says so then.
                     let _ = go.send(());
@@ -225,8 +239,12 @@ impl TransportActor {
                 metrics::histogram!(telemetry::LINK_RTT).record(rtt.as_secs_f64());
                 self.rtt = Some(rtt);
             }
-            // Queues are bounded on our side; credit is honoured when the egress learns of it.
-            Output::Credit(_) => {}
+            Output::Credit(credit) => {
+                if let Err(error) = self.egress.grant(credit) {
+                    tracing::debug!(link = %self.id, %error, "odd credit");
+                    metrics::counter!(telemetry::LINK_FAULTS, "reason" => error.name()).increment(1);
+                }
+            }
             Output::Closed { reason, text, by_peer } => self.finish(reason, text, by_peer, ctx),
         }
     }
@@ -259,20 +277,7 @@ impl TransportActor {
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
         let wake = self.session.next_wake().map(|(at, _)| at);
-        if self.timer.as_ref().map(|(at, _)| *at) == wake {
-            return;
-        }
-        if let Some((_, handle)) = self.timer.take() {
-            ctx.cancel_future(handle);
-        }
-        if let Some(at) = wake {
-            let wait = at.saturating_duration_since(clock::now());
-            let handle = ctx.run_later(wait, |actor, ctx| {
-                actor.timer = None;
-                actor.step(link::Input::Timeout, ctx);
-            });
-            self.timer = Some((at, handle));
-        }
+        self.timer.rearm(wake, ctx, |actor, ctx| actor.step(link::Input::Timeout, ctx));
     }
 }
 
@@ -287,10 +292,12 @@ impl Actor for TransportActor {
         let weak = |address: &Addr<Self>| address.clone().recipient::<MediumClosed>().downgrade();
         let reader = Reader {
             link: self.id,
+            neighbour: self.neighbour,
             transport: self.transport,
             rx: medium.rx,
             verifier: Verifier::new(self.parts.own, self.parts.network),
             egress: self.egress.clone(),
+            pressure: self.parts.pressure.clone(),
             counters: self.counters.clone(),
             outlets: ReaderOutlets {
                 frames: address.clone().recipient::<LinkFrames>().downgrade(),
@@ -299,6 +306,7 @@ impl Actor for TransportActor {
                 envelopes: self.parts.envelopes.outlet(),
                 announces: self.parts.announces.outlet(),
                 control: self.parts.control.outlet(),
+                lease: self.parts.lease.outlet(),
             },
         };
         let writer = Writer {
@@ -382,7 +390,8 @@ impl Handler<ForwardBatch> for TransportActor {
         let mut unsent = Vec::new();
         for verified in batch.envelopes {
             let class = verified.envelope.header().class();
-            if self.egress.push(class, verified.envelope.to_frame(verified.ext)).is_err() {
+            let rank = Rank { source: verified.source, priority: verified.urgency };
+            if self.egress.push(class, Some(rank), verified.envelope.to_frame(verified.ext)).is_err() {
                 unsent.push(verified);
             }
         }
@@ -407,7 +416,7 @@ impl Handler<GetLinkStats> for TransportActor {
 
     fn handle(&mut self, ask: GetLinkStats, _: &mut Context<Self>) -> Self::Result {
         if ask.nudge {
-            self.egress.push_control(&Frame::Ping(0));
+            self.egress.push_own(&Frame::Ping(0));
         }
         MessageResult(LinkStats {
             rtt: self.rtt,

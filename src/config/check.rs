@@ -60,6 +60,15 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
     findings.range("store.inbox_strangers_percent", c.store.inbox_strangers_percent, 0, 100);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);
+    findings.range("rate_limit.messages_per_s", c.rate_limit.messages_per_s, 1, u32::MAX);
+    let bytes_per_s = c.rate_limit.bytes_per_s;
+    // Between the largest frame a second and what no link carries.
+    findings.range(
+        "rate_limit.bytes_per_s",
+        bytes_per_s,
+        super::ByteSize(16 << 10),
+        super::ByteSize(1 << 50),
+    );
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
     // What reads the filter comes with the command line; a program that embeds the node logs its own way.
     #[cfg(feature = "cli")]

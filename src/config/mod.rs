@@ -231,6 +231,11 @@ sections! {
 
     /// What others may cost.
     "rate_limit" => rate_limit: RateLimitConfig {
+        /// Frames a second that one neighbour may send, over all its links. Beyond that its links
+        /// are read more slowly.
+        messages_per_s: u32 = 50_000;
+        /// Bytes of frames a second that one neighbour may send, over all its links.
+        bytes_per_s: ByteSize = ByteSize(100 * MIB);
         /// Announces of others passed on a second, all neighbours together.
         announces_per_s: u32 = 50;
     }
@@ -279,6 +284,8 @@ impl MeshConfig {
         config.store.mailbox_max = ByteSize(16 * MIB);
         config.store.cache = ByteSize(4 * MIB);
         config.transport.links_max = 16;
+        config.rate_limit.messages_per_s = 500;
+        config.rate_limit.bytes_per_s = ByteSize(4 * MIB);
         config.rate_limit.announces_per_s = 5;
         config
     }

@@ -1,7 +1,8 @@
 //! Conversations between links, the links' registry and the router.
 
+use std::fmt;
+
 use actix::Recipient;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::message;
 use crate::{
@@ -22,9 +23,25 @@ pub struct EnvelopesVerified {
     /// In the order of arrival.
     pub batch: Vec<Verified<InboundEnvelope>>,
     /// Room in the link's in-flight budget.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub permit: Option<Permit>,
 }
 message!(EnvelopesVerified => ());
+
+/// Room that a batch takes up on its link, given back when this is dropped.
+pub struct Permit(#[expect(dead_code, reason = "kept for its drop")] Box<dyn Send>);
+
+impl Permit {
+    /// Gives back what dropping `room` gives back.
+    pub fn new(room: impl Send + 'static) -> Self {
+        Self(Box::new(room))
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Permit")
+    }
+}
 
 /// Link to router: an announce that was verified.
 #[derive(Debug)]

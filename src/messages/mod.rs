@@ -4,6 +4,7 @@
 pub mod delivery;
 pub mod health;
 pub mod lifecycle;
+pub mod limit;
 pub mod link;
 pub mod route;
 pub mod store;

@@ -6,6 +6,7 @@
 //! root ─┬─ store watch      ends the process when the store fails for good
 //!       ├─ health, http     on an arbiter of their own
 //!       ├─ store            what is held for others
+//!       ├─ rate_limiter     budgets of neighbours, pressure
 //!       ├─ delivery         outbox, inbox, receipts
 //!       ├─ router           dedup, routes, forwarding
 //!       ├─ maintenance      key rotation, old records
@@ -32,8 +33,10 @@ use crate::{
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
+        rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
         router::{AnnounceOrder, RouterActor, RouterParts},
         supervisor::{StartChild, Supervisor, Tree},
+        timed_store::TimedStore,
         transport::LinkParts,
     },
     config::{Accept, MeshConfig, Role},
@@ -45,6 +48,7 @@ use crate::{
     proto::{
         delivery::{compose::Sequences, outbox::OutboxConfig},
         drain::DrainPlan,
+        lease::LeaseConfig,
         link::NetworkSecret,
         router::RouterConfig,
     },
@@ -211,8 +215,10 @@ async fn launch(
     let http = bind_http(&config, &health, node)?;
 
     let handle = store_thread.handle();
-    let store: Arc<dyn LocalStore> = Arc::new(handle.clone());
-    let mailboxes: Arc<dyn Mailboxes> = Arc::new(handle);
+    let gauge = PressureGauge::default();
+    let timed = TimedStore::new(handle, gauge.clone());
+    let store: Arc<dyn LocalStore> = Arc::new(timed.clone());
+    let mailboxes: Arc<dyn Mailboxes> = Arc::new(timed);
     let boot_epoch = store.boot_epoch();
     let (keys_tx, keys_rx) = watch::channel(Arc::new(keys));
     let plan = plan(&config);
@@ -240,6 +246,14 @@ async fn launch(
         let arbiter = http_arbiter.handle();
         start.child(ChildSpec::permanent("http", move |guard| server.child(&arbiter, guard))).await?;
     }
+    let limiter = RateLimiterParts {
+        config: LeaseConfig {
+            messages_per_s: config.rate_limit.messages_per_s.into(),
+            bytes_per_s: config.rate_limit.bytes_per_s.0,
+        },
+        gauge,
+        ..RateLimiterParts::default()
+    };
     let custody = CustodyParts {
         mailboxes,
         answer: ways.custody_answer.clone(),
@@ -247,6 +261,7 @@ async fn launch(
         health: ways.health.clone(),
     };
     start.child(store_child(custody, ways.clone(), seats.clone())).await?;
+    start.child(limiter_child(limiter.clone(), ways.lease.clone())).await?;
     let delivery = DeliveryParts {
         identity: identity.clone(),
         network,
@@ -314,6 +329,8 @@ async fn launch(
             announces: ways.announces.clone(),
             control: ways.control.clone(),
             egress_full: ways.egress_full.clone(),
+            lease: ways.lease.clone(),
+            pressure: limiter.gauge.clone(),
             established: ways.established.clone(),
             ended: ways.link_ended.clone(),
         },
@@ -373,6 +390,7 @@ struct Ways {
     announces: Seat<crate::messages::link::AnnounceVerified>,
     control: Seat<crate::messages::link::LinkControl>,
     egress_full: Seat<crate::messages::link::EgressFull>,
+    lease: Seat<crate::messages::limit::RequestLease>,
     link_up: Seat<crate::messages::link::LinkUp>,
     link_down: Seat<crate::messages::link::LinkDown>,
     established: Seat<crate::actors::transport::LinkEstablished>,
@@ -400,6 +418,7 @@ impl Ways {
             announces: Seat::vacant(),
             control: Seat::vacant(),
             egress_full: Seat::vacant(),
+            lease: Seat::vacant(),
             link_up: Seat::vacant(),
             link_down: Seat::vacant(),
             established: Seat::vacant(),
@@ -475,6 +494,18 @@ fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
             ways.hold, ways.custody_news, seats.held, seats.hand_over, seats.expire_held,
         );
         can_panic!(address in seats as "store");
+        Ok(Child::actor(&address))
+    })
+}
+
+fn limiter_child(parts: RateLimiterParts, seat: Seat<crate::messages::limit::RequestLease>) -> ChildSpec {
+    ChildSpec::permanent("rate_limiter", move |guard| {
+        let parts = parts.clone();
+        let address = RateLimiterActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::RATE_LIMITER);
+            RateLimiterActor::new(parts, guard)
+        });
+        publish!(address in seat);
         Ok(Child::actor(&address))
     })
 }

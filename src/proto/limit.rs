@@ -27,6 +27,21 @@ impl TokenBucket {
         Self { capacity, per_s, tokens: capacity, remainder: 0, refilled_at: now }
     }
 
+    /// The same bucket, empty at `since`.
+    pub fn empty(capacity: u64, per_s: u64, since: Instant) -> Self {
+        Self { tokens: 0, ..Self::new(capacity, per_s, since) }
+    }
+
+    /// The most it holds.
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// True where nothing that was ever taken is still missing.
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.available(now) == self.capacity
+    }
+
     /// Takes `units` if they are all there; else takes nothing.
     pub fn try_take(&mut self, now: Instant, units: u64) -> bool {
         self.refill(now);
@@ -130,6 +145,16 @@ mod tests {
         let mut dry = TokenBucket::new(1, 0, start);
         assert!(dry.try_take(start, 1));
         assert_eq!(dry.ready_in(start, 1), None);
+    }
+
+    #[test]
+    fn an_empty_one_fills_like_any_other() {
+        let start = Instant::now();
+        let mut bucket = TokenBucket::empty(10, 5, start);
+        assert_eq!((bucket.available(start), bucket.is_full(start)), (0, false));
+        assert_eq!(bucket.available(start + ms(1_000)), 5);
+        assert!(bucket.is_full(start + ms(2_000)));
+        assert_eq!(bucket.capacity(), 10);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod announce;
 pub mod backoff;
 pub mod clock_trust;
+pub mod credit;
 pub mod custody;
 pub mod dedup;
 pub mod delivery;
@@ -16,8 +17,10 @@ pub mod duplicate;
 pub mod egress;
 pub mod fib;
 pub mod health;
+pub mod lease;
 pub mod limit;
 pub mod link;
+pub mod pressure;
 pub mod router;
 pub mod table;
 pub mod verify;

@@ -22,7 +22,7 @@ use crate::{
     },
     wire::{
         Address, Announce, Digest, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId,
-        NodeName, PacketId, Proof, PublicKey, key_record::SignedKeyRecord,
+        NodeName, PacketId, Priority, Proof, PublicKey, key_record::SignedKeyRecord,
     },
 };
 
@@ -68,6 +68,9 @@ pub struct InboundEnvelope {
     pub envelope: Envelope,
     /// What the link said of it.
     pub ext: FrameExt,
+    /// How urgent it is on its way through this node: as it says itself, or less where its
+    /// neighbour has spent its share of what is critical. Never written to the wire.
+    pub urgency: Priority,
 }
 
 impl Verified<InboundEnvelope> {
@@ -76,7 +79,14 @@ impl Verified<InboundEnvelope> {
     pub fn trusted(packet_id: PacketId, source_key: PublicKey, envelope: Envelope, ext: FrameExt) -> Self {
         let header = envelope.header();
         let (source, destination) = (name_to_address(&header.source), name_to_address(&header.destination));
-        Self(InboundEnvelope { packet_id, source, source_key, destination, envelope, ext })
+        let urgency = header.priority;
+        Self(InboundEnvelope { packet_id, source, source_key, destination, envelope, ext, urgency })
+    }
+
+    /// The same envelope, to wait in line with others.
+    pub fn not_urgent(mut self) -> Self {
+        self.0.urgency = self.0.urgency.min(Priority::Normal);
+        self
     }
 
     /// The same envelope for its next link: the parts that no signature covers are set, and the
@@ -222,6 +232,7 @@ impl Verifier {
         let header = envelope.header();
         let source = name_to_address(&header.source);
         let destination = name_to_address(&header.destination);
+        let urgency = header.priority;
         match self.check(&envelope, source, destination) {
             Ok(Some((packet_id, source_key))) => VerifyOutcome::Verified(Verified(InboundEnvelope {
                 packet_id,
@@ -230,6 +241,7 @@ impl Verifier {
                 destination,
                 envelope,
                 ext,
+                urgency,
             })),
             Ok(None) => VerifyOutcome::KeyNeeded { source, envelope, ext },
             Err(error) => VerifyOutcome::Failed(error),
@@ -240,6 +252,11 @@ impl Verifier {
     /// what batches save shows here.
     pub fn signatures_checked(&self) -> u64 {
         self.signatures_checked
+    }
+
+    /// The id of an envelope that is not looked into further: what a refusal names it by.
+    pub fn packet_id(&mut self, envelope: &Envelope) -> PacketId {
+        self.input.of(signed_type(envelope), envelope.signed()).packet_id()
     }
 
     /// Checks an announce. One of this node's own passes too: it may show that the node was
@@ -328,11 +345,7 @@ impl Verifier {
             (None, None) => return Ok(None),
         };
         let source_key = key.public_key();
-        let signed_type = match envelope.format() {
-            EnvelopeFormat::V1 => SignedType::EnvelopeV1,
-            EnvelopeFormat::V2 => SignedType::EnvelopeV2,
-        };
-        let input = self.input.of(signed_type, envelope.signed());
+        let input = self.input.of(signed_type(envelope), envelope.signed());
         let packet_id = input.packet_id();
         let new_root = match envelope.proof() {
             Proof::Signature(signature) => {
@@ -353,6 +366,13 @@ impl Verifier {
         };
         self.sources.held_good(source, &key, new_root);
         Ok(Some((packet_id, source_key)))
+    }
+}
+
+fn signed_type(envelope: &Envelope) -> SignedType {
+    match envelope.format() {
+        EnvelopeFormat::V1 => SignedType::EnvelopeV1,
+        EnvelopeFormat::V2 => SignedType::EnvelopeV2,
     }
 }
 

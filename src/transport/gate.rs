@@ -8,10 +8,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
 use tokio::task::AbortHandle;
+
+use super::inbox::count;
 
 /// Counts handshakes under way and ends the stalest of the greediest when there are too many.
 #[derive(Debug)]
@@ -46,8 +48,27 @@ impl Gate {
         Arc::new(Self { pending: Mutex::default(), handshakes_max: handshakes_max.max(1) })
     }
 
+    /// Runs a handshake with `from` in a task of its own, which drops its ticket when it is done.
+    /// Counts in `evicted` if another one had to end for it.
+    pub(super) fn admit<F>(
+        self: &Arc<Self>,
+        from: IpAddr,
+        evicted: &AtomicU64,
+        handshake: impl FnOnce(Ticket) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (ticket, full) = self.enter(from);
+        if full {
+            count(evicted);
+        }
+        let id = ticket.id;
+        let task = tokio::spawn(handshake(ticket));
+        self.arm(id, task.abort_handle());
+    }
+
     /// A place for a handshake with `from`; true if another one had to end for it.
-    pub(super) fn enter(self: &Arc<Self>, from: IpAddr) -> (Ticket, bool) {
+    fn enter(self: &Arc<Self>, from: IpAddr) -> (Ticket, bool) {
         let mut pending = self.lock();
         let full = pending.handshakes.len() >= self.handshakes_max;
         if full {
@@ -61,7 +82,7 @@ impl Gate {
 
     /// Says which task holds place `id`, so that it can be ended. A place that is free again
     /// already is left alone.
-    pub(super) fn arm(&self, id: u64, task: AbortHandle) {
+    fn arm(&self, id: u64, task: AbortHandle) {
         if let Some(handshake) = self.lock().handshakes.iter_mut().find(|handshake| handshake.id == id) {
             handshake.task = Some(task);
         }
@@ -99,13 +120,6 @@ impl Pending {
     }
 }
 
-impl Ticket {
-    /// The place's number, for [`Gate::arm`].
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-}
-
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut pending = self.gate.lock();
@@ -131,7 +145,7 @@ mod tests {
 
     fn enter(gate: &Arc<Gate>, from: &str) -> (tokio::task::JoinHandle<()>, bool) {
         let (ticket, evicted) = gate.enter(from.parse().unwrap());
-        let id = ticket.id();
+        let id = ticket.id;
         let task = tokio::spawn(async move {
             let _held = ticket;
             pending::<()>().await;
@@ -164,7 +178,7 @@ mod tests {
     async fn a_finished_handshake_frees_its_place_even_before_it_is_armed() {
         let gate = Gate::new(2);
         let (ticket, _) = gate.enter("192.0.2.1".parse().unwrap());
-        let id = ticket.id();
+        let id = ticket.id;
         drop(ticket);
         gate.arm(id, tokio::spawn(async {}).abort_handle());
         assert_eq!(gate.len(), 0);

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{Mutex, mpsc, watch};
 
+#[cfg(any(feature = "quic", feature = "tcp"))]
+use super::CloseCode;
 use super::{Link, PortStats, TransportError};
 #[cfg(any(feature = "quic", feature = "tcp"))]
 use crate::telemetry;
@@ -41,10 +43,24 @@ impl Inbox {
 
     /// Counts an inbound connection that never became a link.
     #[cfg(any(feature = "quic", feature = "tcp"))]
-    pub(super) fn refused(&self, error: &TransportError) {
+    fn refused(&self, error: &TransportError) {
         count(&self.counters.handshakes_failed);
         metrics::counter!(telemetry::HANDSHAKES_FAILED, "transport" => self.scheme).increment(1);
         tracing::debug!(transport = self.scheme, %error, "an inbound handshake failed");
+    }
+
+    /// Takes the end of an inbound handshake: hands the link over, or says that there are too many,
+    /// or counts the failure.
+    #[cfg(any(feature = "quic", feature = "tcp"))]
+    pub(super) async fn greeted(&self, greeted: Result<Link, TransportError>) {
+        match greeted {
+            Ok(link) => {
+                if let Err(mut link) = self.deliver(link) {
+                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
+                }
+            }
+            Err(error) => self.refused(&error),
+        }
     }
 
     /// Hands a link over; gives it back where too many wait or the port is closed.

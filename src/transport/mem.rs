@@ -217,6 +217,7 @@ fn pair(a: &Listener, b: &Listener, serial: u64) -> (Link, Link) {
             direction,
             mtu_bytes,
             capability,
+            streams_per_class: true,
             channel_binding: binding,
         };
         let tx = MemSender { end: Arc::clone(&end), waiting: Default::default(), mtu_bytes };

@@ -131,6 +131,7 @@ impl Air {
             direction,
             mtu_bytes: self.options.profile.mtu_bytes,
             capability: TransportCapability::classify(&self.options.profile),
+            streams_per_class: false,
             channel_binding: [0; 32],
         }
     }

@@ -241,6 +241,9 @@ pub struct LinkInfo {
     pub mtu_bytes: usize,
     /// What the medium carries.
     pub capability: TransportCapability,
+    /// True where each class has a stream of its own, whose window keeps a slow reader of one class
+    /// from holding up another. Else the link layer's credit does that.
+    pub streams_per_class: bool,
     /// 32 bytes that both ends of this link share and no other link has (RFC 9266 style: exported
     /// from TLS, label [`tls::CHANNEL_BINDING_LABEL`]). All zero where the peer is
     /// [`LinkPeer::Nobody`].

@@ -37,7 +37,7 @@ use super::{
     TransportCapability, TransportError, TransportInfo, addr,
     dial::{race, resolve},
     gate::{Gate, Ticket},
-    inbox::{Inbox, count},
+    inbox::Inbox,
     tls::{self, TlsIdentity},
 };
 
@@ -241,14 +241,7 @@ impl Shared {
             Err(_) => Err(timed_out(&url, limit)),
         };
         drop(ticket);
-        match greeted {
-            Ok(link) => {
-                if let Err(mut link) = self.inbox.deliver(link) {
-                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
-                }
-            }
-            Err(error) => self.inbox.refused(&error),
-        }
+        self.inbox.greeted(greeted).await;
     }
 
     /// The link of a finished handshake with `url`.
@@ -273,6 +266,7 @@ impl Shared {
                 direction,
                 mtu_bytes: FRAME_BYTES_MAX,
                 capability: TransportCapability::Unconstrained,
+                streams_per_class: true,
                 channel_binding,
             },
             tx: Box::new(QuicSender::new(connection.clone(), idle_timeout)),
@@ -292,14 +286,9 @@ async fn accept_loop(shared: Arc<Shared>, endpoint: Endpoint) {
         } else {
             incoming
         };
-        let (ticket, evicted) = shared.gate.enter(incoming.remote_address().ip());
-        if evicted {
-            count(&shared.inbox.counters.handshakes_evicted);
-        }
-        let id = ticket.id();
-        let greeter = Arc::clone(&shared);
-        let task = tokio::spawn(async move { greeter.greet(incoming, ticket).await });
-        shared.gate.arm(id, task.abort_handle());
+        let (greeter, from) = (Arc::clone(&shared), incoming.remote_address().ip());
+        let evicted = &shared.inbox.counters.handshakes_evicted;
+        shared.gate.admit(from, evicted, |ticket| async move { greeter.greet(incoming, ticket).await });
     }
 }
 

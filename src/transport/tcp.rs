@@ -177,14 +177,7 @@ impl Shared {
             Err(_) => Err(TransportError::Handshake { url, detail: "no progress in time".into() }),
         };
         drop(ticket);
-        match greeted {
-            Ok(link) => {
-                if let Err(mut link) = self.inbox.deliver(link) {
-                    link.tx.close(CloseCode::BUSY, "too many links wait to be accepted").await;
-                }
-            }
-            Err(error) => self.inbox.refused(&error),
-        }
+        self.inbox.greeted(greeted).await;
     }
 }
 
@@ -192,14 +185,11 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAc
     loop {
         match listener.accept().await {
             Ok((tcp, from)) => {
-                let (ticket, evicted) = shared.gate.enter(from.ip());
-                if evicted {
-                    count(&shared.inbox.counters.handshakes_evicted);
-                }
-                let id = ticket.id();
                 let (greeter, acceptor) = (Arc::clone(&shared), acceptor.clone());
-                let task = tokio::spawn(async move { greeter.greet(acceptor, tcp, from, ticket).await });
-                shared.gate.arm(id, task.abort_handle());
+                let evicted = &shared.inbox.counters.handshakes_evicted;
+                shared.gate.admit(from.ip(), evicted, |ticket| async move {
+                    greeter.greet(acceptor, tcp, from, ticket).await;
+                });
             }
             Err(error) => {
                 count(&shared.inbox.counters.listen_errors);
@@ -294,6 +284,7 @@ fn link(
             direction,
             mtu_bytes: FRAME_BYTES_MAX,
             capability: TransportCapability::Unconstrained,
+            streams_per_class: false,
             channel_binding,
         },
         tx: Box::new(TcpSender {

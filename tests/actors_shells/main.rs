@@ -9,6 +9,7 @@ mod custody;
 mod delivery;
 mod links;
 mod maintenance;
+mod rate_limiter;
 mod router;
 mod support;
 mod transport;

@@ -15,7 +15,7 @@ use quicprochat_mesh::{
         lifecycle::{DrainPhase, ExitReason},
         link::{
             AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
-            NeighbourControl,
+            NeighbourControl, Permit,
         },
         route::GetRouterState,
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
@@ -213,7 +213,7 @@ fn an_envelope_goes_on_to_its_destination_and_frees_its_room() {
         let packet = bench.message();
         let id = packet.packet_id;
         let room = Arc::new(Semaphore::new(1));
-        let permit = Some(room.clone().try_acquire_owned().unwrap());
+        let permit = Some(Permit::new(room.clone().try_acquire_owned().unwrap()));
         bench.actor.do_send(EnvelopesVerified { link: A, batch: vec![packet], permit });
         let sent = wire.envelopes().await;
         assert_eq!((sent[0].packet_id, sent[0].envelope.hop_count()), (id, 1));

@@ -11,11 +11,19 @@ use actix::dev::ToEnvelope;
 use actix::prelude::{Actor, Addr, Handler, Recipient};
 use bytes::Bytes;
 use quicprochat_mesh::{
-    actors::{delivery::OwnKeys, mailbox::Seat},
+    actors::{
+        delivery::OwnKeys,
+        mailbox::{self, Seat},
+        rate_limiter::{RateLimiterActor, RateLimiterParts},
+    },
     clock,
     crypto::{MeshIdentity, ReceiverKeys, SignatureInput, SignedType, VerifiedKeyRecord, key_record, random},
-    messages::lifecycle::{
-        ChildExited, ChildId, Drain, DrainCounts, DrainPhase, DrainReport, ExitGuard, ExitReason, Incarnation,
+    messages::{
+        lifecycle::{
+            ChildExited, ChildId, Drain, DrainCounts, DrainPhase, DrainReport, ExitGuard, ExitReason,
+            Incarnation,
+        },
+        limit::RequestLease,
     },
     proto::{
         delivery::compose::{Composed, Composer, Sequences, Wanted},
@@ -92,6 +100,20 @@ impl Signer {
     /// An envelope whose payload is not sealed.
     pub(crate) fn compose(&mut self, kind: EnvelopeKind, to: Address, payload: &[u8]) -> Composed {
         self.composer.open(&Self::wanted(kind, to), payload).unwrap()
+    }
+
+    /// A message of some priority that carries its source's key.
+    pub(crate) fn keyed(
+        &mut self,
+        priority: Priority,
+        kind: EnvelopeKind,
+        to: Address,
+        bytes: usize,
+    ) -> Verified<InboundEnvelope> {
+        let wanted = Wanted { priority, ..Self::wanted(kind, to) };
+        let mut made = self.composer.open(&wanted, &vec![7; bytes]).unwrap();
+        made.envelope = made.envelope.with_source_key(self.key());
+        self.inbound(made)
     }
 
     /// The same as it comes out of a link's reader.
@@ -215,6 +237,27 @@ impl Parent {
 
 pub(crate) fn drain(phase: DrainPhase) -> Drain {
     Drain { phase, deadline: clock::now() + secs(10) }
+}
+
+/// A rate limiter and its parent.
+pub(crate) struct Limiter {
+    pub(crate) actor: Addr<RateLimiterActor>,
+    pub(crate) seat: Seat<RequestLease>,
+    pub(crate) parent: Parent,
+}
+
+/// One that gives every neighbour the default rates.
+pub(crate) fn limiter() -> Limiter {
+    limiter_of(RateLimiterParts::default())
+}
+
+pub(crate) fn limiter_of(parts: RateLimiterParts) -> Limiter {
+    let (guard, parent) = guard();
+    let actor = RateLimiterActor::create(move |ctx| {
+        ctx.set_mailbox_capacity(mailbox::RATE_LIMITER);
+        RateLimiterActor::new(parts, guard)
+    });
+    Limiter { seat: Seat::held_by(actor.clone().recipient()), actor, parent }
 }
 
 /// Walks an actor through its drain; gives what it counted.

@@ -13,18 +13,22 @@ use actix::prelude::*;
 use bytes::Bytes;
 use quicprochat_mesh::{
     actors::{
-        mailbox,
+        mailbox::{self, Seat},
+        rate_limiter::{PressureGauge, RateLimiterParts},
         transport::{LinkEnded, LinkEstablished, LinkParts, TransportActor},
     },
     clock,
     messages::{
         lifecycle::ExitReason,
+        limit::RequestLease,
         link::{
             AnnounceVerified, CloseLink, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl,
             NeighbourControl,
         },
     },
     proto::{
+        credit::WINDOW_BYTES,
+        lease::LeaseConfig,
         link::{Direction, HELLO_TIMEOUT, LinkConfig},
         verify::{InboundEnvelope, Verified},
     },
@@ -37,6 +41,8 @@ use quicprochat_mesh::{
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::support::*;
+
+mod flow;
 
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
@@ -52,7 +58,36 @@ struct End {
     parent: Parent,
 }
 
+/// What the node around a link gives it.
+#[derive(Clone)]
+struct Around {
+    lease: Seat<RequestLease>,
+    pressure: PressureGauge,
+}
+
+impl Around {
+    fn limited(config: LeaseConfig) -> Self {
+        let parts = RateLimiterParts { config, ..RateLimiterParts::default() };
+        Self { pressure: parts.gauge.clone(), lease: limiter_of(parts).seat }
+    }
+
+    fn plain() -> Self {
+        Self::limited(LeaseConfig::default())
+    }
+}
+
 fn run(who: &Signer, peer: PublicKey, link: Link, direction: Direction, network: NetworkId) -> End {
+    run_in(Around::plain(), who, peer, link, direction, network)
+}
+
+fn run_in(
+    around: Around,
+    who: &Signer,
+    peer: PublicKey,
+    link: Link,
+    direction: Direction,
+    network: NetworkId,
+) -> End {
     let (envelopes_seat, envelopes) = seat();
     let (announces_seat, announces) = seat();
     let (control_seat, control) = seat();
@@ -66,6 +101,8 @@ fn run(who: &Signer, peer: PublicKey, link: Link, direction: Direction, network:
         announces: announces_seat,
         control: control_seat,
         egress_full: full_seat,
+        lease: around.lease,
+        pressure: around.pressure,
         established: established_seat,
         ended: ended_seat,
     };
@@ -79,7 +116,7 @@ fn run(who: &Signer, peer: PublicKey, link: Link, direction: Direction, network:
         features: 0,
         boot_epoch: 3,
         clock_unix_s: clock::unix_s(),
-        initial_credit: [1 << 20; 3],
+        initial_credit: WINDOW_BYTES,
         keepalive: KEEPALIVE,
         hello_timeout: HELLO_TIMEOUT,
     };
@@ -128,12 +165,19 @@ struct Raw(Link, VecDeque<Bytes>);
 
 /// An actor on one end, the bare link in the test's hands on the other, the hello done.
 async fn half(a: &Signer, b: &Signer) -> (End, Raw) {
-    let (out, raw) = link(a, b).await;
+    half_in(Around::plain(), a, b, None).await
+}
+
+/// The same, over a medium that needs credit where `credit` says what the other end grants.
+async fn half_in(around: Around, a: &Signer, b: &Signer, credit: Option<[u32; 3]>) -> (End, Raw) {
+    let (mut out, raw) = link(a, b).await;
+    out.info.streams_per_class = credit.is_none();
     let mut raw = Raw(raw, VecDeque::new());
-    let mut end = run(a, b.key(), out, Direction::Out, NETWORK);
+    let mut end = run_in(around, a, b.key(), out, Direction::Out, NETWORK);
     let hello = next_frame(&mut raw, |frame| matches!(frame, Frame::Hello(_))).await;
     let Frame::Hello(mut hello) = hello else { unreachable!() };
     hello.nonce = [9; 8];
+    hello.initial_credit = credit.unwrap_or(hello.initial_credit);
     write(&mut raw, Frame::Hello(hello)).await;
     end.up().await;
     (end, raw)

@@ -27,7 +27,10 @@ use bytes::Bytes;
 use hashlink::LruCache;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::mailbox::{self, Outlet};
+use super::{
+    mailbox::{self, Outlet},
+    wake_timer::WakeTimer,
+};
 use crate::{
     clock,
     crypto::{
@@ -202,7 +205,7 @@ pub struct DeliveryActor {
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
     writing: bool,
-    timer: Option<(Instant, SpawnHandle)>,
+    timer: WakeTimer,
     /// True while a [`Pump`] is under way.
     pumping: bool,
     draining: bool,
@@ -239,7 +242,7 @@ impl DeliveryActor {
             ),
             writes: Vec::new(),
             writing: false,
-            timer: None,
+            timer: WakeTimer::default(),
             pumping: false,
             draining: false,
             guard,

@@ -111,20 +111,7 @@ impl DeliveryActor {
 
     pub(super) fn rearm(&mut self, ctx: &mut Context<Self>) {
         let wake = [self.outbox.next_wake(), self.receipts.next_wake()].into_iter().flatten().min();
-        if self.timer.as_ref().map(|(at, _)| *at) == wake {
-            return;
-        }
-        if let Some((_, handle)) = self.timer.take() {
-            ctx.cancel_future(handle);
-        }
-        if let Some(at) = wake {
-            let wait = at.saturating_duration_since(clock::now());
-            let handle = ctx.run_later(wait, |actor, ctx| {
-                actor.timer = None;
-                actor.pump(ctx);
-            });
-            self.timer = Some((at, handle));
-        }
+        self.timer.rearm(wake, ctx, Self::pump);
     }
 
     pub(super) fn draft_whole(
