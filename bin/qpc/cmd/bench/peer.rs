@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    ends::{HEADER_BYTES, Incoming, Outgoing, Tally, noise, stamp},
+    ends::{HEADER_BYTES, Incoming, Outgoing, Proof, Tally, noise, stamp},
     measure::{Credit, Usage, now_ns},
     relay::this_program,
     volatile,
@@ -67,7 +67,8 @@ pub struct Args {
     /// Quiet clients to open
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Choices of the driver; `transport=quic` is the only one
+    /// Choices of the driver: `transport=quic`; `proof=merkle` lets the source sign what leaves
+    /// together once, `proof=plain` each message
     #[arg(long = "opt", value_name = "NAME=VALUE")]
     options: Vec<String>,
 }
@@ -82,8 +83,17 @@ enum Role {
 
 /// Runs one role until standard input ends.
 pub async fn run(args: Args) -> Result<(), ApiError> {
-    if let Some(unknown) = args.options.iter().find(|option| *option != "transport=quic") {
-        return Err(ApiError::usage(format!("--opt {unknown}: only transport=quic is known here")));
+    let mut proof = Proof::Plain;
+    for option in &args.options {
+        match option.as_str() {
+            "transport=quic" => {}
+            "proof=plain" => proof = Proof::Plain,
+            "proof=merkle" => proof = Proof::Merkle,
+            unknown => {
+                let known = "transport=quic, proof=plain and proof=merkle are known here";
+                return Err(ApiError::usage(format!("--opt {unknown}: {known}")));
+            }
+        }
     }
     let credit = || {
         let path = args.credit.as_deref().ok_or_else(|| ApiError::usage("--credit FILE is missing"))?;
@@ -92,7 +102,9 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
     match args.role {
         Role::Relay => relay(&args.listen).await,
         Role::Sink => sink(volatile::Sink::connect(&args.connect).await?, &credit()?).await,
-        Role::Source => source(volatile::Source::connect(&args.connect, &args.dest).await?, &credit()?).await,
+        Role::Source => {
+            source(volatile::Source::connect(&args.connect, &args.dest, proof).await?, &credit()?).await
+        }
         Role::Idle => idle(&args.connect, args.count).await,
     }
 }
