@@ -137,6 +137,7 @@ const INBOUND: &[&str] = &[
     "misfit_chunk",
     "store_busy",
     "probe_budget",
+    "inbox_full",
 ];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
@@ -148,7 +149,7 @@ metrics_table! {
     HANDSHAKES_FAILED = "qpc_link_handshake_failures_total", Counter, None, "transports", "Inbound connections that never became links.", ["transport": TRANSPORT];
     DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
     LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
-    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many", "not_lan"]];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many", "not_lan", "not_started"]];
     CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 

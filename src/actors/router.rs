@@ -564,3 +564,6 @@ impl Handler<Drain> for RouterActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(RouterActor);

@@ -18,17 +18,22 @@ use quicprochat_mesh::{
     messages::{
         delivery::*,
         lifecycle::{DrainPhase, ExitReason},
+        store::CustodyAnswer,
     },
     proto::delivery::{
         compose::Sequences,
         outbox::{End, Finished, Hold, OutboxConfig},
     },
     proto::verify::{InboundEnvelope, Verified, Verifier, VerifyOutcome},
-    storage::{BlobDir, LocalCounts, LocalOp, LocalOutcome, MemFault, ask_local, space::system_space},
+    storage::{
+        BlobDir, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, LocalCounts, LocalOp, LocalOutcome, MemFault,
+        Namespace, Quota, ask_local, space::system_space,
+    },
     testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time},
     wire::{
         Address, Envelope, EnvelopeKind, FrameExt, MessageUid, PacketId, Priority, Proof,
-        receipt::{CannotOpen, Receipt},
+        control::RefuseReason,
+        receipt::{CannotOpen, CannotOpenReason, Receipt},
     },
 };
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
@@ -40,6 +45,7 @@ struct Bench {
     originated: UnboundedReceiver<Originate>,
     originate_seat: Seat<Originate>,
     find_key: UnboundedReceiver<FindKeyRecord>,
+    refused: UnboundedReceiver<CustodyAnswer>,
     inbox: watch::Receiver<u64>,
     parent: Parent,
     actor: Addr<DeliveryActor>,
@@ -62,6 +68,7 @@ fn start_on(store: FragileStore) -> Bench {
     let (keys_tx, keys) = watch::channel(own_keys.clone());
     let (originate_seat, originated) = seat();
     let (find_seat, find_key) = seat();
+    let (refuse_seat, refused) = seat();
     let (grown, inbox) = watch::channel(0);
     let dir = tempfile::tempdir().unwrap();
     let (guard, parent) = guard();
@@ -76,6 +83,7 @@ fn start_on(store: FragileStore) -> Bench {
         blobs: Arc::new(BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space)).unwrap()),
         originate: originate_seat.clone(),
         find_key: find_seat,
+        refuse: refuse_seat,
         inbox_grown: grown,
     };
     let actor = DeliveryActor::create(move |ctx| {
@@ -87,6 +95,7 @@ fn start_on(store: FragileStore) -> Bench {
         originated,
         originate_seat,
         find_key,
+        refused,
         inbox,
         parent,
         actor,
@@ -146,6 +155,11 @@ impl Bench {
     /// A message of the peer's for this node.
     fn message(&mut self, uid: u8) -> Verified<InboundEnvelope> {
         self.peer.sealed(&self.own_keys.record, uid, "hello")
+    }
+
+    /// The manifest of a file of the peer's for this node.
+    fn manifest(&mut self, uid: u8, length: u64) -> Verified<InboundEnvelope> {
+        self.peer.manifest(&self.own_keys.record, uid, length)
     }
 
     async fn ended(&self, uid: MessageUid) -> oneshot::Receiver<Finished> {
@@ -573,6 +587,70 @@ fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
 }
 
 #[test]
+fn a_full_inbox_refuses_by_name_without_a_receipt_and_goes_on_when_there_is_room() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let rows = |rows_max| Quota { rows_max, bytes_max: u64::MAX };
+        bench.store.rows.set_inbox_quota(InboxQuota { all: rows(2), strangers: rows(1) });
+        let (first, second) = (bench.message(1), bench.message(2));
+        let (first_id, second_id) = (first.packet_id, second.packet_id);
+        bench.arrives(first.clone());
+        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
+        bench.arrives(second.clone());
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!((refused.taken, refused.refused), (vec![], vec![(second_id, RefuseReason::StoreFull)]));
+        expect_silence(&mut bench.originated, secs(60)).await;
+        // What is here is receipted again, however full the inbox is.
+        bench.arrives(first);
+        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
+
+        // Whoever this node has to do with is not bound by the strangers' share.
+        let known = LocalOp::KvPut {
+            namespace: Namespace::Known,
+            key: bench.peer.address().0.to_vec(),
+            value: Vec::new(),
+        };
+        ask_local(&bench.store, vec![known]).unwrap().await.unwrap();
+        bench.arrives(second);
+        assert_eq!(bench.next_receipt().await.packet_ids, [second_id]);
+        let third = bench.message(3);
+        let third_id = third.packet_id;
+        bench.arrives(third.clone());
+        assert_eq!(
+            expect_within(&mut bench.refused, PATIENCE).await.refused,
+            [(third_id, RefuseReason::StoreFull)]
+        );
+        assert_eq!(bench.counts().await.inbox, 2);
+        ask_local(&bench.store, vec![LocalOp::InboxRemove(1)]).unwrap().await.unwrap();
+        bench.arrives(third);
+        assert_eq!(bench.next_receipt().await.packet_ids, [third_id]);
+    });
+}
+
+#[test]
+fn a_file_beyond_the_inbox_is_refused_with_its_manifest() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let bytes_max = 1_000_000 + INBOX_ROW_OVERHEAD_BYTES;
+        let quota = Quota { rows_max: 10, bytes_max };
+        bench.store.rows.set_inbox_quota(InboxQuota { all: quota, strangers: quota });
+        let (large, fits) = (bench.manifest(1, 1_000_001), bench.manifest(2, 1_000_000));
+        let (large_id, fits_id) = (large.packet_id, fits.packet_id);
+        bench.arrives(large);
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!(refused.refused, [(large_id, RefuseReason::StoreFull)]);
+        bench.arrives(fits);
+        assert_eq!(bench.next_receipt().await.packet_ids, [fits_id]);
+        // Its room is taken though not a byte of it is here.
+        let text = bench.message(3);
+        let text_id = text.packet_id;
+        bench.arrives(text);
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!(refused.refused, [(text_id, RefuseReason::StoreFull)]);
+    });
+}
+
+#[test]
 fn a_message_for_a_key_it_never_had_is_answered_with_the_right_one() {
     with_virtual_time(|| async {
         let mut bench = start();
@@ -590,6 +668,25 @@ fn a_message_for_a_key_it_never_had_is_answered_with_the_right_one() {
             panic!("{:?}", envelope.header());
         }
         assert_eq!(bench.counts().await.inbox, 0);
+    });
+}
+
+#[test]
+fn a_stranger_that_could_not_open_what_was_never_sent_leaves_no_key_behind() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let answer = CannotOpen {
+            packet_id: PacketId([9; 16]),
+            reason: CannotOpenReason::UnknownKey,
+            key_record: bench.peer_keys.record.signed().clone(),
+        };
+        let own = bench.own.address();
+        let packet = bench.peer.packet(EnvelopeKind::CANNOT_OPEN, own, &answer.encode());
+        bench.arrives(packet);
+        tokio::time::sleep(secs(1)).await;
+        let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: bench.peer.address().0.to_vec() };
+        let got = ask_local(&bench.store, vec![get]).unwrap().await.unwrap();
+        assert_eq!(got, [LocalOutcome::Value(None)]);
     });
 }
 

@@ -147,13 +147,14 @@ impl DeliveryActor {
                     hops: record.hops,
                     body: Body::File(record.file.clone()),
                 };
-                let commit = LocalOp::InboxCommit(InboxCommit {
+                let commit = InboxCommit {
                     packet_id: record.packet_id,
                     uid: record.uid,
                     source: record.from,
                     dedup_until_unix_s: record.dedup_until_unix_s,
                     entry: entry.encode(),
-                });
+                };
+                let commit = LocalOp::FileCommit { commit, tag: key.1 };
                 let put = LocalOp::PartialPut(partial_row(&record.completed()));
                 let ops = vec![(commit, Committing::File { key }), (put, Committing::Nothing)];
                 actor.submit(ops, Some(ctx.address()));

@@ -3,7 +3,8 @@
 //! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`,
 //!   `CancelMessage`, `Probe` from handles; `DeliverLocal`, `DestinationUp`, `PacketFate`,
 //!   `KeyRecordFound` from the router; `Drain` from the supervisor.
-//! - Sends: `Originate` and `FindKeyRecord` to the router; submissions to the store.
+//! - Sends: `Originate`, `FindKeyRecord`, and `CustodyAnswer` for what the inbox refuses to the
+//!   router; submissions to the store.
 //! - Owns: the outbox, files on their way in, seal sessions, who waits for which message.
 //!
 //! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
@@ -38,6 +39,7 @@ use crate::{
         delivery::*,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         message,
+        store::CustodyAnswer,
     },
     proto::{
         delivery::{
@@ -61,6 +63,7 @@ use crate::{
         Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
+        control::RefuseReason,
         limits::{CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX},
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},
@@ -122,6 +125,8 @@ pub struct DeliveryParts {
     pub originate: mailbox::Seat<Originate>,
     /// Way to the router.
     pub find_key: mailbox::Seat<FindKeyRecord>,
+    /// To the router: what the inbox has no room for goes back the way it came.
+    pub refuse: mailbox::Seat<CustodyAnswer>,
     /// Told whenever the inbox has grown.
     pub inbox_grown: watch::Sender<u64>,
 }
@@ -180,6 +185,7 @@ pub struct DeliveryActor {
     parts: DeliveryParts,
     originate: Outlet<Originate>,
     find_key: Outlet<FindKeyRecord>,
+    refuse: Outlet<CustodyAnswer>,
     composer: Composer,
     open_sessions: OpenSessions,
     scratch: SignatureInput,
@@ -196,9 +202,6 @@ pub struct DeliveryActor {
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
     writing: bool,
-    /// True once contents without rows were removed; before that no new one may be written, which
-    /// would be one of them.
-    swept: watch::Sender<bool>,
     timer: Option<(Instant, SpawnHandle)>,
     /// True while a [`Pump`] is under way.
     pumping: bool,
@@ -212,6 +215,7 @@ impl DeliveryActor {
         Self {
             originate: parts.originate.outlet(),
             find_key: parts.find_key.outlet(),
+            refuse: parts.refuse.outlet(),
             composer: Composer::new(
                 parts.identity.clone(),
                 parts.network,
@@ -235,7 +239,6 @@ impl DeliveryActor {
             ),
             writes: Vec::new(),
             writing: false,
-            swept: watch::Sender::new(false),
             timer: None,
             pumping: false,
             draining: false,
@@ -308,20 +311,8 @@ impl DeliveryActor {
                 Err(error) => tracing::error!(%error, "a partial file was set aside"),
             }
         }
-        let live: std::collections::BTreeSet<_> =
-            self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
-        tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
-        let (blobs, swept) = (self.parts.blobs.clone(), self.swept.clone());
-        tokio::task::spawn_blocking(move || {
-            match blobs.sweep(BlobKind::Outgoing, &live) {
-                Ok(swept) if swept.files > 0 => {
-                    tracing::info!(files = swept.files, "removed contents without rows")
-                }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
-            }
-            swept.send_replace(true);
-        });
+        let (outbox, files) = (self.outbox.len(), self.incoming.len());
+        tracing::debug!(outbox, files, "delivery state restored");
         for key in self.incoming.all_whole() {
             self.check_whole(key, ctx);
         }
@@ -401,3 +392,5 @@ impl Handler<Stored> for DeliveryActor {
         self.stored(message, ctx);
     }
 }
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(DeliveryActor);

@@ -24,7 +24,8 @@ impl DeliveryActor {
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
                     match self.incoming.manifest(id, from, &manifest, hops, until) {
                         OnManifest::Open(record) => {
-                            let put = LocalOp::PartialPut(partial_row(&record));
+                            let file_bytes = record.file.length;
+                            let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
                             ops.push((put, Committing::Manifest { packet_id: id, record: record.into() }));
                         }
                         OnManifest::Known(receipt) => {
@@ -40,6 +41,9 @@ impl DeliveryActor {
                     let finished = self.outbox.receipt(now, &from, &receipt, hops);
                     self.finish(finished);
                 }
+                // Anybody can sign such an answer. A key record that nobody needs would take a row of
+                // the store for each identity that sends one, and make its sender no stranger.
+                Ok(Arrived::SealAgain(..)) if !self.outbox.has(&from) => count_refused("key_record"),
                 Ok(Arrived::SealAgain(answer, record)) => {
                     self.learn_key(*record);
                     self.outbox.cannot_open(&from, &answer.packet_id);
@@ -110,6 +114,7 @@ impl DeliveryActor {
 
     pub(super) fn committed(&mut self, message: Committed, ctx: &mut Context<Self>) {
         let now = clock::now();
+        let mut refused = Vec::new();
         let mut grown = 0;
         for (then, outcome) in message.then.into_iter().zip(message.outcomes) {
             match then {
@@ -119,11 +124,18 @@ impl DeliveryActor {
                         LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
                         }
+                        LocalOutcome::InboxFull(_) => {
+                            refused.push(packet_id);
+                            continue;
+                        }
                         _ => continue,
                     }
                     if let Some(source) = receipt_to {
                         self.receipts.packet(now, source, packet_id);
                     }
+                }
+                Committing::Manifest { packet_id, .. } if matches!(outcome, LocalOutcome::InboxFull(_)) => {
+                    refused.push(packet_id);
                 }
                 Committing::Manifest { packet_id, record } => {
                     let source = record.from;
@@ -152,6 +164,13 @@ impl DeliveryActor {
         if grown > 0 {
             metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
+        }
+        if !refused.is_empty() {
+            metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => "inbox_full")
+                .increment(refused.len() as u64);
+            let refused = refused.into_iter().map(|id| (id, RefuseReason::StoreFull)).collect();
+            // A refusal that is lost costs its sender a wait for the next try.
+            self.refuse.offer_gossip("router", CustodyAnswer { taken: Vec::new(), refused });
         }
         if self.receipts.next_wake().is_some() {
             self.pump_soon(ctx);

@@ -24,12 +24,8 @@ impl DeliveryActor {
             self.store_row(record(Body::Inline(bytes.to_vec())), answer, ctx);
             return;
         }
-        let (blobs, mut swept) = (self.parts.blobs.clone(), self.swept.subscribe());
-        let sealing = async move {
-            // The sender is this actor's, which outlives its futures.
-            let _ = swept.wait_for(|swept| *swept).await;
-            tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes)).await
-        };
+        let blobs = self.parts.blobs.clone();
+        let sealing = tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes));
         ctx.spawn(sealing.into_actor(self).map(move |sealed, actor, ctx| {
             let refused = match sealed {
                 Ok(Ok(file)) => return actor.store_row(record(Body::File(file)), answer, ctx),

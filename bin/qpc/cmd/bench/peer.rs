@@ -67,8 +67,7 @@ pub struct Args {
     /// Quiet clients to open
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Choices of the driver: `transport=quic`; `proof=merkle` lets the source sign what leaves
-    /// together once, `proof=plain` each message
+    /// Choices of the driver: `transport=quic`, `proof=plain|merkle`
     #[arg(long = "opt", value_name = "NAME=VALUE")]
     options: Vec<String>,
 }
@@ -83,18 +82,7 @@ enum Role {
 
 /// Runs one role until standard input ends.
 pub async fn run(args: Args) -> Result<(), ApiError> {
-    let mut proof = Proof::Plain;
-    for option in &args.options {
-        match option.as_str() {
-            "transport=quic" => {}
-            "proof=plain" => proof = Proof::Plain,
-            "proof=merkle" => proof = Proof::Merkle,
-            unknown => {
-                let known = "transport=quic, proof=plain and proof=merkle are known here";
-                return Err(ApiError::usage(format!("--opt {unknown}: {known}")));
-            }
-        }
-    }
+    let proof = chosen_proof(&args.options)?;
     let credit = || {
         let path = args.credit.as_deref().ok_or_else(|| ApiError::usage("--credit FILE is missing"))?;
         Credit::open(path)
@@ -107,6 +95,23 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
         }
         Role::Idle => idle(&args.connect, args.count).await,
     }
+}
+
+fn chosen_proof(options: &[String]) -> Result<Proof, ApiError> {
+    let mut proof = Proof::Plain;
+    for option in options {
+        match option.as_str() {
+            "transport=quic" => {}
+            "proof=plain" => proof = Proof::Plain,
+            "proof=merkle" => proof = Proof::Merkle,
+            unknown => {
+                return Err(ApiError::usage(format!(
+                    "--opt {unknown}: known are transport=quic, proof=plain and proof=merkle"
+                )));
+            }
+        }
+    }
+    Ok(proof)
 }
 
 async fn relay(listen: &str) -> Result<(), ApiError> {
