@@ -471,7 +471,13 @@ fn path_and_key_questions_are_answered_from_what_is_known() {
         }
     };
     let path = |destination| {
-        Frame::PathRequest(PathRequest { request_id: [1; 8], destination, max_hops: 8, hop_count: 0 })
+        Frame::PathRequest(PathRequest {
+            request_id: [1; 8],
+            destination,
+            max_hops: 8,
+            hop_count: 0,
+            newer_than: None,
+        })
     };
     let Some(Frame::Announce(announce)) = ask(path(last)) else { panic!() };
     assert_eq!((crate::crypto::compute_address(&announce.content.public_key), announce.hop_count), (last, 1));
