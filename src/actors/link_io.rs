@@ -305,14 +305,20 @@ impl Reader {
                         tokio::task::yield_now().await;
                     }
                 }
-                Ok(Frame::Announce(announce)) => {
+                Ok(frame @ (Frame::Announce(_) | Frame::PathReply(_))) => {
+                    let (announce, is_reply) = match frame {
+                        Frame::PathReply(announce) => (announce, true),
+                        Frame::Announce(announce) => (announce, false),
+                        _ => continue,
+                    };
                     if !budget.announces.try_take(clock::now(), 1) {
                         metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
                         continue;
                     }
                     match self.verifier.verify_announce(announce) {
                         Ok(announce) => {
-                            let message = AnnounceVerified { link: self.link, announce: Box::new(announce) };
+                            let message =
+                                AnnounceVerified { link: self.link, announce: Box::new(announce), is_reply };
                             self.outlets.announces.offer_gossip("router", message);
                         }
                         Err(error) => well &= self.failed(&error, budget),
@@ -334,6 +340,8 @@ impl Reader {
                     frame @ (Frame::KeyNeeded(_)
                     | Frame::KeyRequest(_)
                     | Frame::PathRequest(_)
+                    | Frame::Withdraw(_)
+                    | Frame::Digest(_)
                     | Frame::CustodyAck(_)
                     | Frame::Refuse(_)),
                 ) => {

@@ -1,7 +1,13 @@
 //! Conversations about routes.
 
 use super::message;
-use crate::{proto::table::RouteInfo, wire::Address};
+use crate::{
+    proto::{
+        router::PathSearch,
+        table::{KnownInfo, RouteInfo},
+    },
+    wire::Address,
+};
 
 /// Handle to router: the routing table.
 #[derive(Debug, Clone, Copy)]
@@ -39,3 +45,18 @@ pub struct RouterState {
 #[derive(Debug, Clone, Copy)]
 pub struct AnnounceNow;
 message!(AnnounceNow => ());
+
+/// Handle to router: everyone heard within the last day, routed or not.
+#[derive(Debug, Clone, Copy)]
+pub struct ListKnown;
+message!(ListKnown => Vec<KnownInfo>);
+
+/// Handle to router: look for a path.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchPath(pub Address);
+message!(SearchPath => PathSearch);
+
+/// Handle to router: forget the ways to a destination. True where there was one.
+#[derive(Debug, Clone, Copy)]
+pub struct DropPath(pub Address);
+message!(DropPath => bool);
