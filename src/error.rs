@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use crate::{
     crypto::{CryptoError, IdentityError},
+    messages::route::{DropReason, IncomingAction},
+    proto::verify::VerifyError,
     storage::StoreError,
     transport::TransportError,
     wire::DecodeError,
@@ -27,6 +29,9 @@ pub enum MeshError {
     /// The identity's key file.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// An envelope or announce whose form or proof does not hold.
+    #[error(transparent)]
+    Verify(VerifyError),
     /// Bytes that are not this protocol.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
@@ -36,6 +41,15 @@ pub enum MeshError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] crate::config::ConfigError),
+    /// The program's part in a stop.
+    #[error(transparent)]
+    Shutdown(#[from] crate::node::ShutdownError),
+    /// A node was built without a place for its data.
+    #[error("a node needs a data directory; name one with MeshNodeBuilder::data_dir")]
+    NoDataDir,
+    /// A node runs once.
+    #[error("this node was started before; build another on its data directory when it has ended")]
+    StartedBefore,
     /// The message cannot be taken.
     #[error("{0}")]
     Refused(String),
@@ -55,6 +69,16 @@ pub enum MeshError {
     },
 }
 
+impl From<VerifyError> for MeshError {
+    /// A fault of a key or signature is one of cryptography, wherever it was found.
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Crypto(error) => Self::Crypto(error),
+            error => Self::Verify(error),
+        }
+    }
+}
+
 /// Bytes of a peer that are not this protocol.
 pub type ProtocolError = DecodeError;
 
@@ -64,6 +88,33 @@ pub enum RoutingError {
     /// No route is known.
     #[error("no path to {0} is known; it may be offline, or nobody between has announced it yet")]
     NoPath(crate::wire::Address),
+    /// An envelope whose source nobody here knows, and which does not carry its key.
+    #[error(
+        "the key of {0} is not known here, so nothing of it can be believed; attach the key with \
+         Envelope::with_source_key"
+    )]
+    KeyMissing(crate::wire::Address),
+    /// An envelope that was to go on did not.
+    #[error("the envelope did not go on: {}", why_not(.0))]
+    NotForwarded(IncomingAction),
+}
+
+fn why_not(action: &IncomingAction) -> &'static str {
+    match action {
+        IncomingAction::Delivered | IncomingAction::Broadcast { .. } => {
+            "it is for this node or for everyone; hand it in with handle_incoming"
+        }
+        IncomingAction::Forwarded => "it was sent before",
+        IncomingAction::ToCustody => "the link on the way is full; this node keeps it and tries again",
+        IncomingAction::Dropped(DropReason::Duplicate) => "it went through here before",
+        IncomingAction::Dropped(DropReason::OwnReturned) => "this node made it; use send",
+        IncomingAction::Dropped(DropReason::HopLimit) => "it has crossed all the links it may",
+        IncomingAction::Dropped(DropReason::Expired) => "its lifetime is over",
+        IncomingAction::Dropped(DropReason::NoPath) => "there is no path over a link of this relay's",
+        IncomingAction::Dropped(DropReason::Congested) => {
+            "the link on the way is full; try again in a second"
+        }
+    }
 }
 
 /// Says what was being done when an error came up.

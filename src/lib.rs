@@ -46,15 +46,32 @@
 //! [`messages`] and [`actors`] (thin shells around the cores), [`node`] (what wires them).
 //! `ARCHITECTURE.md` tells the whole; `docs/protocol.md` is the specification of the wire.
 //!
-//! # Names that are not here yet
+//! # In a program of one's own
 //!
-//! The library of the system before this one also had `MeshRouter`, `AnnounceDedup`,
-//! `create_announce`, `process_received_announce`, `process_incoming`, `gc`,
-//! `BackpressureController`, `DutyCycleTracker`, `PersistentRoutingTable`,
-//! `PersistentMessageStore`, `ShutdownCoordinator` with `TaskGuard` and `ConnectionDrainer`, and
-//! the builder's `fapp_relay`, `fapp_patient` and `fapp_therapist`. They come with the parts they
-//! belong to: alternatives in routing, radio, user hooks in a drain, and FAPP. `CryptoConfig`
-//! comes with the first thing about keys that one may choose.
+//! - A program's tasks, connections and hooks take part in the node's drain through a
+//!   [`ShutdownCoordinator`].
+//! - A medium of its own is a [`MeshTransport`], given to [`MeshNodeBuilder::transport`]. Single
+//!   envelopes go in by [`MeshNode::process_incoming`], without a link.
+//! - Numbers of the whole process: [`MeshMetrics`], [`RunHandle::metrics_snapshot`].
+//!
+//! `examples/` has a program for each.
+//!
+//! # Names of the system before this one
+//!
+//! | name | here |
+//! |---|---|
+//! | `MeshNodeBuilder`, `MeshNode`, `RunHandle`, `MeshIdentity`, `MeshEnvelope`, `MeshEnvelopeV2`, `MeshAnnounce`, `MeshConfig` with its sections, `RoutingTable`, `TokenBucket`, `HealthServer`, `NodeHealth`, `HealthStatus`, `MetricsSnapshot`, `prometheus_text` | under the same names |
+//! | `MeshRouter` | [`MeshNode::router`]; `handle_incoming` is [`MeshNode::process_incoming`] too |
+//! | `AnnounceDedup`, `create_announce`, `process_received_announce` | the same names, for programs with a [`RoutingTable`] of their own; a node does this by itself |
+//! | `gc` | [`MeshNode::gc`] |
+//! | `MeshMetrics` | [`MeshMetrics::install`] |
+//! | `ShutdownCoordinator`, `TaskGuard`, `ConnectionDrainer` | the same names, with [`MeshNodeBuilder::shutdown`] |
+//! | `CryptoConfig` | how long receiver keys live |
+//! | `PersistentMessageStore` | not as a type of its own: [`storage::Mailboxes`] of [`storage::EmbeddedStore`], or a node's [`MeshRouter::drain_store_for`] |
+//! | `PersistentRoutingTable` | not yet: routes are learned anew after a start |
+//! | `BackpressureController` | not yet: comes with limits of what one neighbour may send |
+//! | `DutyCycleTracker` | not yet: comes with radio |
+//! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
 
 pub mod actors;
 pub mod api;
@@ -75,20 +92,24 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{
-    AnnounceConfig, ConfigError, DrainConfig, HealthConfig, IdentityConfig, LoggingConfig, MeshConfig,
-    RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
+    AnnounceConfig, ConfigError, CryptoConfig, DrainConfig, HealthConfig, IdentityConfig, LoggingConfig,
+    MeshConfig, RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
 };
 pub use crypto::{CryptoError, MeshIdentity, compute_address};
 pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
 pub use http::HealthServer;
-pub use node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle};
+pub use node::{
+    ConnectionDrainer, DropReason, GcReport, IncomingAction, MeshNode, MeshNodeBuilder, MeshRouter, Outbound,
+    RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard,
+};
 pub use proto::{
+    announce::{AnnounceDedup, AnnounceParts, Freshness, create_announce, process_received_announce},
     health::{HealthStatus, NodeHealth},
     limit::TokenBucket,
     table::RoutingTable,
 };
 pub use storage::StoreError;
-pub use telemetry::{MetricsSnapshot, prometheus_text};
+pub use telemetry::{MeshMetrics, MetricsSnapshot, prometheus_text};
 pub use transport::{
     CryptoMode, MeshTransport, TransportAddr, TransportCapability, TransportError, TransportInfo,
     TransportManager,

@@ -132,6 +132,7 @@ const ACTOR: &[&str] = &[
     "dialler",
     "http",
     "store watch",
+    "program",
 ];
 const FAULTS: &[&str] = &[
     "own_identity",
@@ -271,6 +272,38 @@ pub fn prometheus_text() -> String {
 /// All metrics as values; empty before [`install`].
 pub fn snapshot() -> MetricsSnapshot {
     MetricsSnapshot::parse(&prometheus_text())
+}
+
+/// The metrics of this process, as a handle: all nodes of a process count into the same numbers.
+///
+/// ```
+/// let metrics = quicprochat_mesh::MeshMetrics::install()?;
+/// let sent = metrics.snapshot().sum(quicprochat_mesh::telemetry::MESSAGES_SENT);
+/// assert!(metrics.prometheus_text().contains("qpc_messages_accepted_total"));
+/// # let _ = sent;
+/// # Ok::<(), quicprochat_mesh::telemetry::TelemetryError>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct MeshMetrics(());
+
+impl MeshMetrics {
+    /// [`install`], and the handle to what it installed.
+    ///
+    /// # Errors
+    /// [`TelemetryError::RecorderTaken`] where another recorder gets the numbers.
+    pub fn install() -> Result<Self, TelemetryError> {
+        install().map(|()| Self(()))
+    }
+
+    /// All metrics as values.
+    pub fn snapshot(&self) -> MetricsSnapshot {
+        snapshot()
+    }
+
+    /// All metrics in Prometheus' text format, for a page of the program's own.
+    pub fn prometheus_text(&self) -> String {
+        prometheus_text()
+    }
 }
 
 /// Periodic upkeep: moves histogram samples from their buffers into buckets. Call it every few

@@ -1,10 +1,13 @@
 //! StoreActor: what is held for others. The decisions are in [`crate::proto::custody`]; rows and
 //! quotas are the [`Mailboxes`]' own.
 //!
-//! - Receives: `HoldEnvelopes`, `CustodyNews` from the router; `GetHeld` from handles; `Drain`.
+//! - Receives: `HoldEnvelopes`, `CustodyNews` from the router; `GetHeld`, `HandOver`, `ExpireHeld`
+//!   from handles; `Drain`.
 //! - Sends: `CustodyAnswer`, `FromCustody` to the router; submissions to the mailboxes; a health
 //!   report about the disk.
 //! - Owns: which destinations have a mailbox here, and the hand-overs under way.
+
+mod on_request;
 
 use std::{
     collections::BTreeSet,

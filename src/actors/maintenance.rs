@@ -79,6 +79,7 @@ impl MaintenanceActor {
             Ok(secrets) => secrets,
             Err(error) => return tracing::error!(%error, "cannot rotate the receiver key"),
         };
+        secrets.follow(held.secrets.policy());
         let rotation = secrets.rotate(clock::unix_s(), &mut random::os_rng());
         let mut scratch = SignatureInput::new(self.parts.network);
         let record = match key_record::sign(&self.parts.identity, &mut scratch, secrets.record()) {

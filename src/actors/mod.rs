@@ -9,6 +9,7 @@ pub mod link_io;
 pub mod links;
 pub mod mailbox;
 pub mod maintenance;
+pub mod program;
 pub mod router;
 pub mod supervisor;
 pub mod transport;

@@ -3,7 +3,8 @@
 //! - Receives: `LinkUp`, `LinkDown` from the registry; `EnvelopesVerified`, `AnnounceVerified`,
 //!   `LinkControl`, `EgressFull` from links; `Originate`, `FindKeyRecord` from delivery;
 //!   `CustodyAnswer`, `FromCustody` from the store; `ListRoutes`, `ListKnown`, `GetRouterState`,
-//!   `AnnounceNow`, `SearchPath`, `DropPath` from handles; `Drain` from the supervisor.
+//!   `AnnounceNow`, `SearchPath`, `DropPath`, `HandIn`, `SweepRoutes` from handles; `Drain` from the
+//!   supervisor.
 //! - Sends: one `ForwardBatch` a link and step; `DeliverLocal`, `DestinationUp`, `PacketFate`,
 //!   `KeyRecordFound` to delivery; `HoldEnvelopes`, `CustodyNews` to the store; saved routes to the
 //!   local store, which it reads back before its first message.
@@ -12,6 +13,7 @@
 //! A fresh router after a fault knows no links; the registry's restart brings them back, so both
 //! are restarted by the same supervisor rule: see `node`.
 
+mod handed_in;
 mod saving;
 
 use std::{
@@ -29,7 +31,7 @@ use super::{
 };
 use crate::{
     clock,
-    crypto::{MeshIdentity, SignatureInput, SignedType, random},
+    crypto::{MeshIdentity, SignatureInput, random},
     messages::{
         delivery::{DeliverLocal, DestinationUp, FindKeyRecord, KeyRecordFound, Originate, PacketFate},
         health::ReportHealth,
@@ -44,6 +46,7 @@ use crate::{
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
     proto::{
+        announce::{AnnounceParts, create_announce},
         clock_trust::ClockTrust,
         health::{HealthStatus, REPORT_EVERY, SubsystemReport},
         router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
@@ -53,8 +56,8 @@ use crate::{
     storage::{LocalOp, LocalStore},
     telemetry,
     wire::{
-        Address, Announce, AnnounceContent, Capabilities, EnvelopeKind, LinkId, NetworkId,
-        control::RefuseReason, receipt::Receipt,
+        Address, Announce, Capabilities, EnvelopeKind, LinkId, NetworkId, control::RefuseReason,
+        receipt::Receipt,
     },
 };
 
@@ -145,6 +148,8 @@ pub struct RouterActor {
     timer: Option<(Instant, SpawnHandle)>,
     saving: saving::Saving,
     draining: bool,
+    /// Who an envelope of the embedding program came from, while it is looked at.
+    program_peer: Option<Address>,
     guard: ExitGuard,
 }
 
@@ -170,6 +175,7 @@ impl RouterActor {
             timer: None,
             saving: saving::Saving::default(),
             draining: false,
+            program_peer: None,
             guard,
             parts,
         }
@@ -255,7 +261,8 @@ impl RouterActor {
             Output::Deliver(ingress, envelopes) => self.deliver(ingress.link(), envelopes),
             Output::Seen(link, envelope) => self.seen(link, *envelope),
             Output::Custody(link, envelopes) => {
-                let ingress = self.links.get(&link).map_or(self.core.own(), |l| l.peer);
+                let neighbour = self.links.get(&link).map(|l| l.peer);
+                let ingress = neighbour.or(self.program_peer).unwrap_or(self.core.own());
                 if let Err(back) = self.hold.offer(HoldEnvelopes { ingress, envelopes }) {
                     let refused = back.message.envelopes.iter();
                     again
@@ -333,24 +340,16 @@ impl RouterActor {
     }
 
     fn make_announce(&mut self, max_hops: u8) -> Announce {
-        let max_hops = max_hops.min(self.parts.config.announce_max_hops);
-        let (boot_epoch, sequence) = self.parts.order.next();
         let keys = self.parts.keys.borrow().clone();
-        let content = AnnounceContent {
-            public_key: self.parts.identity.public_key(),
-            boot_epoch,
-            sequence,
+        let parts = AnnounceParts {
+            order: self.parts.order.next(),
             capabilities: self.parts.capabilities,
-            lifetime_s: u32::try_from(self.parts.announce_lifetime.as_secs()).unwrap_or(u32::MAX),
-            max_hops,
-            key_record_hash: Some(keys.record.hash8()),
-            keypackage_hash: None,
-            service_data: bytes::Bytes::new(),
+            lifetime: self.parts.announce_lifetime,
+            max_hops: max_hops.min(self.parts.config.announce_max_hops),
+            key_record: Some(&keys.record),
         };
-        let signed = content.encode();
-        let signature = self.parts.identity.sign(self.scratch.of(SignedType::Announce, &signed));
         metrics::counter!(telemetry::ANNOUNCES, "outcome" => "tx").increment(1);
-        Announce::new(content, signed.into(), signature, Some(keys.record.signed().clone()))
+        create_announce(&self.parts.identity, &mut self.scratch, &parts)
     }
 
     fn rearm(&mut self, now: Instant, ctx: &mut Context<Self>) {

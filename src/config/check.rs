@@ -8,6 +8,9 @@ use super::{
 };
 use crate::wire::limits::{CONTENT_BYTES_MAX, MAX_HOPS_MAX};
 
+/// Receiver keys alive at a time; the store of secrets holds four more, for records outgrown.
+const RECEIVER_KEYS_MAX: u32 = 12;
+
 /// One contradiction, laid at one key's door.
 pub(crate) struct Finding {
     pub(crate) key: &'static str,
@@ -90,6 +93,31 @@ fn durations(c: &MeshConfig, findings: &mut Findings) {
     }
     findings.time("store.message_ttl", c.store.message_ttl, ms(10_000), MESSAGE_LIFETIME_MAX);
     findings.time("store.broadcast_ttl", c.store.broadcast_ttl, ms(10_000), BROADCAST_LIFETIME_MAX);
+    let c_keys = &c.crypto;
+    findings.time("crypto.receiver_key_rotation", c_keys.receiver_key_rotation, day, day * 30);
+    findings.time("crypto.receiver_key_sealable", c_keys.receiver_key_sealable, day * 2, day * 90);
+    if c_keys.receiver_key_sealable < c_keys.receiver_key_rotation.saturating_mul(2) {
+        findings.say(
+            "crypto.receiver_key_sealable",
+            format!(
+                "{} is less than twice crypto.receiver_key_rotation ({})",
+                format_duration(c_keys.receiver_key_sealable),
+                format_duration(c_keys.receiver_key_rotation)
+            ),
+        );
+    }
+    let lives = c_keys.receiver_key_sealable.saturating_add(MESSAGE_LIFETIME_MAX);
+    if lives > c_keys.receiver_key_rotation.saturating_mul(RECEIVER_KEYS_MAX) {
+        findings.say(
+            "crypto.receiver_key_rotation",
+            format!(
+                "{} keeps more than {RECEIVER_KEYS_MAX} keys alive at a time (each lives {}): rotate less \
+                 often, or shorten crypto.receiver_key_sealable",
+                format_duration(c_keys.receiver_key_rotation),
+                format_duration(lives)
+            ),
+        );
+    }
     findings.time("transport.keepalive", c.transport.keepalive, ms(100), ms(20_000));
     findings.time("transport.dial_timeout", c.transport.dial_timeout, ms(100), ms(120_000));
     let deadline_max = Duration::from_secs(600);

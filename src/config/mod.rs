@@ -194,6 +194,17 @@ sections! {
         cache: ByteSize = ByteSize(32 * MIB);
     }
 
+    /// The keys that messages to this node are sealed to. Who gets hold of one opens what was
+    /// sealed to it, so they are replaced, and destroyed when no message for them can be alive:
+    /// 14 days after others may seal to them no longer.
+    "crypto" => crypto: CryptoConfig {
+        /// Age at which a key is replaced, 1d to 30d.
+        receiver_key_rotation: Duration = secs(7 * DAY);
+        /// How long others may seal to a key: at least twice the rotation, so that those who hear of
+        /// the new one late can still write.
+        receiver_key_sealable: Duration = secs(21 * DAY);
+    }
+
     /// Links to other nodes.
     "transport" => transport: TransportConfig {
         /// Where to listen, as quic://HOST:PORT or tcp://HOST:PORT. With none, both on

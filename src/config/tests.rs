@@ -88,6 +88,10 @@ fn contradictions_stand_at_the_key_that_was_set() {
     assert!(found[0].contains("want the same TCP port"), "{found:?}");
     let found = problems("[logging]\nfilter = 'info,x=loud'\n");
     assert!(found[0].starts_with("c.toml:2:1: logging.filter: "), "{found:?}");
+    let found = problems("[crypto]\nreceiver_key_rotation = '11d'\n");
+    assert!(found[0].ends_with("21d is less than twice crypto.receiver_key_rotation (11d)"), "{found:?}");
+    let found = problems("[crypto]\nreceiver_key_rotation = '1d'\nreceiver_key_sealable = '2d'\n");
+    assert!(found[0].contains("1d keeps more than 12 keys alive at a time (each lives 16d)"), "{found:?}");
     let found = problems("[store]\nmessage_ttl = '15d'\n");
     assert!(found[0].contains("out of range, 10s to 14d"), "{found:?}");
 }

@@ -35,6 +35,6 @@ pub use file::FileKey;
 pub use identity::MeshIdentity;
 pub use key_record::VerifiedKeyRecord;
 pub use merkle::MerkleTree;
-pub use receiver::ReceiverKeys;
+pub use receiver::{ReceiverKeys, RotationPolicy};
 pub use seal::{OpenError, Padding, SealSession, SealSessions};
 pub use sign::{Input, SignatureInput, SignedType, VerifyKey};

@@ -38,10 +38,10 @@ use super::{
 
 const DAY_S: u64 = 86_400;
 
-/// A secret is replaced when it is this old.
+/// A secret is replaced when it is this old, by default.
 pub const ROTATE_AFTER_S: u64 = 7 * DAY_S;
 
-/// A key may be sealed to until it is this old: two rotations longer than it is offered, so that
+/// A key may be sealed to until it is this old, by default: two rotations longer than it is offered, so that
 /// senders who hear of a new record late can still write.
 pub const SEALABLE_S: u64 = 21 * DAY_S;
 
@@ -50,6 +50,31 @@ pub const KEPT_AFTER_S: u64 = 14 * DAY_S;
 
 /// Most secrets kept. Rotation alone keeps five; the rest is room for records outgrown.
 pub const SECRETS_MAX: usize = 16;
+
+/// How often secrets are replaced, and for how long their keys may be sealed to. What never
+/// changes is how long a secret outlives its key ([`KEPT_AFTER_S`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotationPolicy {
+    /// A secret is replaced when it is this old, in seconds.
+    pub rotate_after_s: u64,
+    /// A key may be sealed to until it is this old, in seconds.
+    pub sealable_s: u64,
+}
+
+impl RotationPolicy {
+    /// Secrets alive at a time. More than [`SECRETS_MAX`] are not kept, so a policy that needs more
+    /// would close messages before their time.
+    pub fn secrets_alive(&self) -> u64 {
+        let lives_s = self.sealable_s.saturating_add(KEPT_AFTER_S);
+        lives_s.div_ceil(self.rotate_after_s.max(1)).saturating_add(1)
+    }
+}
+
+impl Default for RotationPolicy {
+    fn default() -> Self {
+        Self { rotate_after_s: ROTATE_AFTER_S, sealable_s: SEALABLE_S }
+    }
+}
 
 /// Highest order that the clock may raise to, so that a clock far in the future leaves room.
 const CLOCK_ORDER_MAX: u32 = 0xf000_0000;
@@ -135,6 +160,8 @@ pub struct Rotation {
 /// A node's receiver secrets: the current one and those that still open.
 pub struct ReceiverKeys {
     public_key: PublicKey,
+    /// From the configuration, not from the stored state.
+    policy: RotationPolicy,
     /// No record of this node had a higher order, as far as is known.
     order_floor: u32,
     /// Another record of this identity counts for more than the current one.
@@ -147,25 +174,48 @@ pub struct ReceiverKeys {
 impl ReceiverKeys {
     /// The first secret of a node.
     pub fn new(public_key: PublicKey, now_unix_s: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        let current = issue(public_key, 0, now_unix_s, rng, |_| false);
+        Self::with_policy(RotationPolicy::default(), public_key, now_unix_s, rng)
+    }
+
+    /// The first secret of a node that replaces its secrets by `policy`.
+    pub fn with_policy(
+        policy: RotationPolicy,
+        public_key: PublicKey,
+        now_unix_s: u64,
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Self {
+        let current = issue(public_key, 0, now_unix_s, policy.sealable_s, rng, |_| false);
         let order_floor = current.record.order;
-        Self { public_key, order_floor, outgrown: false, current, older: Vec::new() }
+        Self { public_key, policy, order_floor, outgrown: false, current, older: Vec::new() }
+    }
+
+    /// Replaces secrets by `policy` from now on. Records that are out keep their end.
+    pub fn follow(&mut self, policy: RotationPolicy) {
+        self.policy = policy;
+    }
+
+    /// What secrets are replaced by.
+    pub fn policy(&self) -> RotationPolicy {
+        self.policy
     }
 
     /// Makes a new current secret where it is time, and destroys those that are due.
     pub fn rotate(&mut self, now_unix_s: u64, rng: &mut (impl CryptoRng + ?Sized)) -> Rotation {
         // Whichever way the clock moved since: a key made under a clock that ran ahead is not
         // kept until the world catches up.
-        let aged = now_unix_s.abs_diff(self.current.created_s) >= ROTATE_AFTER_S;
+        let aged = now_unix_s.abs_diff(self.current.created_s) >= self.policy.rotate_after_s;
         let issued = aged || self.outgrown;
         if issued {
             self.outgrown = false;
             let taken = |rk_id| self.lookup(rk_id).is_some();
-            let fresh = issue(self.public_key, self.order_floor, now_unix_s, rng, taken);
+            let sealable_s = self.policy.sealable_s;
+            let fresh = issue(self.public_key, self.order_floor, now_unix_s, sealable_s, rng, taken);
             self.order_floor = fresh.record.order;
             self.older.insert(0, std::mem::replace(&mut self.current, fresh));
         }
-        let latest = now_unix_s.saturating_add(SEALABLE_S).saturating_add(KEPT_AFTER_S);
+        // A policy that became shorter does not close what was sealed under the default one.
+        let sealable_s = self.policy.sealable_s.max(SEALABLE_S);
+        let latest = now_unix_s.saturating_add(sealable_s).saturating_add(KEPT_AFTER_S);
         for secret in &mut self.older {
             secret.destroy_at_s = secret.destroy_at_s.min(latest);
         }
@@ -211,7 +261,7 @@ impl ReceiverKeys {
         if self.outgrown {
             return 0;
         }
-        let rotation = self.current.created_s.saturating_add(ROTATE_AFTER_S);
+        let rotation = self.current.created_s.saturating_add(self.policy.rotate_after_s);
         self.older.iter().map(|secret| secret.destroy_at_s).fold(rotation, u64::min)
     }
 
@@ -236,7 +286,7 @@ impl ReceiverKeys {
         out
     }
 
-    /// Reads back what [`ReceiverKeys::to_bytes`] wrote. Records come out byte for byte as they
+    /// Reads back what [`ReceiverKeys::to_bytes`] wrote, under the default policy. Records come out byte for byte as they
     /// were issued.
     ///
     /// # Errors
@@ -261,7 +311,7 @@ impl ReceiverKeys {
             .map(|_| Stored::read(&mut reader).map(|stored| ReceiverSecret::new(public_key, stored)))
             .collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(Self { public_key, order_floor, outgrown, current, older })
+        Ok(Self { public_key, policy: RotationPolicy::default(), order_floor, outgrown, current, older })
     }
 }
 
@@ -292,11 +342,12 @@ fn issue(
     public_key: PublicKey,
     order_floor: u32,
     now_unix_s: u64,
+    sealable_s: u64,
     rng: &mut (impl CryptoRng + ?Sized),
     taken: impl Fn(u32) -> bool,
 ) -> ReceiverSecret {
     let clock = u32::try_from(now_unix_s).unwrap_or(u32::MAX).min(CLOCK_ORDER_MAX);
-    let not_after_s = now_unix_s.saturating_add(SEALABLE_S);
+    let not_after_s = now_unix_s.saturating_add(sealable_s);
     let mut rk_id = rng.next_u32();
     while taken(rk_id) {
         rk_id = rng.next_u32();
@@ -519,5 +570,28 @@ mod tests {
             );
             assert!(!shown.contains(&crate::wire::ids::hex(&secret.secret.as_bytes()[..4])));
         }
+    }
+
+    #[test]
+    fn another_policy_rotates_sooner_and_signs_a_nearer_end() {
+        let policy = RotationPolicy { rotate_after_s: 2 * DAY_S, sealable_s: 4 * DAY_S };
+        assert_eq!((policy.secrets_alive(), RotationPolicy::default().secrets_alive()), (10, 6));
+        let mut rng = SeededRng::new(11);
+        let mut keys = ReceiverKeys::with_policy(policy, identity().public_key(), START, &mut rng);
+        let ends_in = |keys: &ReceiverKeys, now: u64| u64::from(keys.record().not_after) - now;
+        assert_eq!(ends_in(&keys, START), 4 * DAY_S);
+        assert_eq!(keys.next_change_unix_s(), START + 2 * DAY_S);
+        assert!(keys.rotate(START + 2 * DAY_S, &mut rng).issued);
+        assert_eq!(ends_in(&keys, START + 2 * DAY_S), 4 * DAY_S);
+        // The state does not hold the policy: whoever reads it says what holds now.
+        let mut read = ReceiverKeys::from_bytes(identity().public_key(), &keys.to_bytes()).expect("a state");
+        assert_eq!(read.policy(), RotationPolicy::default());
+        read.follow(policy);
+        assert_eq!(read.next_change_unix_s(), keys.next_change_unix_s());
+        // As many as the policy needs are kept, and none is closed before its time.
+        for turn in 2..20 {
+            keys.rotate(START + turn * 2 * DAY_S, &mut rng);
+        }
+        assert_eq!(keys.older.len() as u64 + 1, policy.secrets_alive() - 1);
     }
 }

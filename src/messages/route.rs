@@ -5,6 +5,7 @@ use crate::{
     proto::{
         router::PathSearch,
         table::{KnownInfo, RouteInfo},
+        verify::{InboundEnvelope, Verified},
     },
     wire::Address,
 };
@@ -60,3 +61,64 @@ message!(SearchPath => PathSearch);
 #[derive(Debug, Clone, Copy)]
 pub struct DropPath(pub Address);
 message!(DropPath => bool);
+
+/// Handle to router: an envelope that the embedding program brings from a medium of its own.
+#[derive(Debug)]
+pub struct HandIn {
+    /// The neighbour it came from.
+    pub from: Address,
+    /// The envelope.
+    pub envelope: Box<Verified<InboundEnvelope>>,
+    /// Take it only where there is a path now.
+    pub live_path_only: bool,
+}
+message!(HandIn => IncomingAction);
+
+/// What became of an envelope that the embedding program brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncomingAction {
+    /// It is for this node, which receipts it when it is in the inbox.
+    Delivered,
+    /// It went on over a link.
+    Forwarded,
+    /// It is for everyone: delivered here and passed on.
+    Broadcast {
+        /// Over how many links.
+        links: u64,
+    },
+    /// There is no path: it went to this node's store, which keeps it as far as its quotas allow.
+    ToCustody,
+    /// It ended here.
+    Dropped(DropReason),
+}
+
+/// Why an envelope ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It was here before.
+    Duplicate,
+    /// This node made it.
+    OwnReturned,
+    /// It has crossed all the links it may.
+    HopLimit,
+    /// Its lifetime is over.
+    Expired,
+    /// There is no path, and this node does not store.
+    NoPath,
+    /// The link on the way takes no more at the moment.
+    Congested,
+}
+
+/// Handle to router: end what is over now.
+#[derive(Debug, Clone, Copy)]
+pub struct SweepRoutes;
+message!(SweepRoutes => SweptRoutes);
+
+/// The answer to [`SweepRoutes`].
+#[derive(Debug, Clone, Copy)]
+pub struct SweptRoutes {
+    /// Routes that ended.
+    pub routes_ended: u64,
+    /// Whether anything may be dropped by the wall clock.
+    pub clock_is_trusted: bool,
+}

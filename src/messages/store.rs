@@ -2,6 +2,7 @@
 
 use super::message;
 use crate::{
+    error::MeshError,
     proto::verify::{InboundEnvelope, Verified},
     wire::{Address, PacketId, control::RefuseReason},
 };
@@ -57,3 +58,14 @@ message!(CustodyNews => ());
 #[derive(Debug, Clone, Copy)]
 pub struct GetHeld;
 message!(GetHeld => crate::storage::HeldSummary);
+
+/// Handle to store: hand over now what is held for a destination. How many messages; none where
+/// something is held and there is no path.
+#[derive(Debug, Clone, Copy)]
+pub struct HandOver(pub Address);
+message!(HandOver => Result<Option<u64>, MeshError>);
+
+/// Handle to store: drop what has expired. How many messages.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpireHeld;
+message!(ExpireHeld => Result<u64, MeshError>);

@@ -7,17 +7,17 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Inner, MeshNode, Seats, tree::Prepared};
+use super::{Inner, MeshNode, Seats, ShutdownCoordinator, tree::Prepared};
 use crate::{
     actors::{delivery::OwnKeys, health::HealthHandle, maintenance::RECEIVER_SECRETS_KEY},
     clock,
     config::{HealthListen, MeshConfig},
     crypto::{
-        MeshIdentity, ReceiverKeys, SignatureInput, key_record, network_id,
+        MeshIdentity, ReceiverKeys, RotationPolicy, SignatureInput, key_record, network_id,
         random::{self, check_os_rng},
     },
     error::{ErrorContext, MeshError},
-    proto::link::NetworkSecret,
+    proto::{link::NetworkSecret, verify::Verifier},
     storage::{
         BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, LocalOp, LocalOutcome, LocalStore, Namespace,
         QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
@@ -38,6 +38,7 @@ pub struct MeshNodeBuilder {
     identity: Option<MeshIdentity>,
     transports: Vec<Arc<dyn MeshTransport>>,
     control_socket: bool,
+    program: Option<ShutdownCoordinator>,
 }
 
 impl std::fmt::Debug for MeshNodeBuilder {
@@ -89,6 +90,13 @@ impl MeshNodeBuilder {
         self
     }
 
+    /// Makes the program's own tasks, connections and hooks part of the node's drain. A coordinator
+    /// serves one node.
+    pub fn shutdown(mut self, coordinator: ShutdownCoordinator) -> Self {
+        self.program = Some(coordinator);
+        self
+    }
+
     /// Opens the data directory, the identity and the store.
     ///
     /// # Errors
@@ -99,7 +107,7 @@ impl MeshNodeBuilder {
         check_os_rng()?;
         // A recorder of the embedding program's gets the numbers then.
         let _ = telemetry::install();
-        let dir = self.data_dir.ok_or_else(|| MeshError::Refused("a node needs a data directory".into()))?;
+        let dir = self.data_dir.ok_or(MeshError::NoDataDir)?;
         let network = network_id(&self.config.identity.network);
         let network_secret = network_secret(&self.config, &dir)?;
 
@@ -109,9 +117,14 @@ impl MeshNodeBuilder {
         };
         let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
-        let keys = receiver_keys(&*store, &opened.identity, network).await?;
+        let keys = receiver_keys(&*store, &opened.identity, network, rotation_policy(&self.config)).await?;
 
+        // Last of what can be refused: a coordinator of a node that was not built stays free.
+        if let Some(program) = &self.program {
+            program.take()?;
+        }
         let (inbox_grown, inbox_seen) = watch::channel(0);
+        let verifier = Verifier::new(opened.identity.address(), network);
         let health = HealthHandle::new(SUBSYSTEMS);
         let seats = Seats::vacant();
         let prepared = Prepared {
@@ -129,6 +142,7 @@ impl MeshNodeBuilder {
             seats: seats.clone(),
             transports: self.transports,
             control_socket: self.control_socket,
+            program: self.program,
         };
         Ok(MeshNode(Arc::new(Inner {
             config: self.config,
@@ -138,6 +152,7 @@ impl MeshNodeBuilder {
             store,
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
+            verifier: Mutex::new(verifier),
             taker: Arc::default(),
             started_at: clock::now(),
             prepared: Mutex::new(Some(prepared)),
@@ -208,11 +223,19 @@ fn network_secret(config: &MeshConfig, data_dir: &Path) -> Result<Option<Network
     Ok(Some(NetworkSecret::new(text.to_vec())))
 }
 
+fn rotation_policy(config: &MeshConfig) -> RotationPolicy {
+    RotationPolicy {
+        rotate_after_s: config.crypto.receiver_key_rotation.as_secs(),
+        sealable_s: config.crypto.receiver_key_sealable.as_secs(),
+    }
+}
+
 /// The receiver secrets of the store, or the first ones, durable before anybody is told of them.
 async fn receiver_keys(
     store: &dyn LocalStore,
     identity: &MeshIdentity,
     network: NetworkId,
+    policy: RotationPolicy,
 ) -> Result<OwnKeys, MeshError> {
     let busy = |reason: crate::storage::NotTaken| MeshError::Refused(reason.to_string());
     let get = LocalOp::KvGet { namespace: Namespace::ReceiverSecret, key: RECEIVER_SECRETS_KEY.to_vec() };
@@ -223,13 +246,14 @@ async fn receiver_keys(
         Some(LocalOutcome::Value(Some(bytes))) => {
             let mut secrets = ReceiverKeys::from_bytes(identity.public_key(), &bytes)
                 .context("reading the receiver keys")?;
+            secrets.follow(policy);
             let changed = secrets.next_change_unix_s() <= now;
             if changed {
                 secrets.rotate(now, &mut rng);
             }
             (secrets, changed)
         }
-        _ => (ReceiverKeys::new(identity.public_key(), now, &mut rng), true),
+        _ => (ReceiverKeys::with_policy(policy, identity.public_key(), now, &mut rng), true),
     };
     if changed {
         let put = LocalOp::KvPut {
@@ -241,4 +265,29 @@ async fn receiver_keys(
     }
     let record = key_record::sign(identity, &mut SignatureInput::new(network), secrets.record())?;
     Ok(OwnKeys { secrets, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MailboxQuota, MemStore};
+
+    #[tokio::test]
+    async fn receiver_keys_follow_the_configuration() {
+        let (identity, network) = (MeshIdentity::from_seed([1; 32]), network_id("test"));
+        let store = MemStore::new(MailboxQuota::default());
+        let mut config = MeshConfig::default();
+        let day = std::time::Duration::from_secs(86_400);
+        config.crypto.receiver_key_rotation = day * 3;
+        config.crypto.receiver_key_sealable = day * 6;
+        config.validate().expect("a valid policy");
+        for start in ["first", "second"] {
+            let keys = receiver_keys(&store, &identity, network, rotation_policy(&config)).await;
+            let keys = keys.expect("a store in memory");
+            let left_s = u64::from(keys.record.record().not_after).saturating_sub(clock::unix_s());
+            assert!(left_s.abs_diff(6 * 86_400) < 600, "{start}: {left_s}");
+            let until_rotation_s = keys.secrets.next_change_unix_s().saturating_sub(clock::unix_s());
+            assert!(until_rotation_s.abs_diff(3 * 86_400) < 600, "{start}: {until_rotation_s}");
+        }
+    }
 }

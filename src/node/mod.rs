@@ -8,9 +8,12 @@
 
 mod builder;
 mod contacts;
+mod gc;
 mod inbox;
 mod ports;
+mod router;
 mod service;
+mod shutdown;
 mod tree;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -19,9 +22,13 @@ use actix::{Message, prelude::MailboxError};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use crate::messages::route::{DropReason, IncomingAction};
 pub use builder::MeshNodeBuilder;
+pub use gc::GcReport;
 pub use inbox::{InboxMessage, Taker};
+pub use router::MeshRouter;
 pub use service::stopped;
+pub use shutdown::{ConnectionDrainer, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard};
 
 use crate::{
     actors::{
@@ -39,9 +46,10 @@ use crate::{
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
-            AnnounceNow, DropPath, GetRouterState, ListKnown, ListRoutes, RouteLine, RouterState, SearchPath,
+            AnnounceNow, DropPath, GetRouterState, HandIn, ListKnown, ListRoutes, RouteLine, RouterState,
+            SearchPath, SweepRoutes,
         },
-        store::GetHeld,
+        store::{ExpireHeld, GetHeld, HandOver},
     },
     proto::{
         delivery::outbox::{Finished, Hold, OutboxLine},
@@ -49,6 +57,7 @@ use crate::{
         health::NodeHealth,
         router::PathSearch,
         table::KnownInfo,
+        verify::Verifier,
     },
     storage::{BlobDir, HeldSummary, LocalStore},
     telemetry::MetricsSnapshot,
@@ -76,6 +85,10 @@ pub(crate) struct Seats {
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
     held: Seat<GetHeld>,
+    hand_in: Seat<HandIn>,
+    sweep_routes: Seat<SweepRoutes>,
+    hand_over: Seat<HandOver>,
+    expire_held: Seat<ExpireHeld>,
 }
 
 impl Seats {
@@ -98,6 +111,10 @@ impl Seats {
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
             held: Seat::vacant(),
+            hand_in: Seat::vacant(),
+            sweep_routes: Seat::vacant(),
+            hand_over: Seat::vacant(),
+            expire_held: Seat::vacant(),
         }
     }
 }
@@ -110,6 +127,8 @@ struct Inner {
     store: Arc<dyn LocalStore>,
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
+    /// Checks what the program brings from media of its own.
+    verifier: std::sync::Mutex<Verifier>,
     /// One taker of the inbox at a time.
     taker: Arc<tokio::sync::Mutex<()>>,
     started_at: std::time::Instant,
@@ -213,7 +232,7 @@ impl MeshNode {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .take()
-            .ok_or_else(|| MeshError::Refused("this node was started before; build another".into()))?;
+            .ok_or(MeshError::StartedBefore)?;
         let running = tree::start(prepared, self.clone()).await?;
         // Set once: `prepared` was there once.
         let _ = self.0.listening.set(running.listening.clone());
@@ -464,13 +483,23 @@ impl std::fmt::Debug for Stopper {
 }
 
 impl Stopper {
+    /// Begins a drain where none has begun; never skips ahead.
+    pub fn begin(&self, reason: &str, within: Option<Duration>) {
+        if !self.begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            self.root.do_send(BeginDrain { reason: reason.to_owned(), plan: self.plan_for(within) });
+        }
+    }
+
     /// The first call begins, the second skips ahead.
     pub fn stop(&self, reason: &str, within: Option<Duration>) {
         if self.begun.swap(true, std::sync::atomic::Ordering::Relaxed) {
             self.root.do_send(SkipAhead);
         } else {
-            let plan = within.map_or(self.plan, DrainPlan::within);
-            self.root.do_send(BeginDrain { reason: reason.to_owned(), plan });
+            self.root.do_send(BeginDrain { reason: reason.to_owned(), plan: self.plan_for(within) });
         }
+    }
+
+    fn plan_for(&self, within: Option<Duration>) -> DrainPlan {
+        within.map_or(self.plan, DrainPlan::within)
     }
 }

@@ -9,10 +9,11 @@
 //!       ├─ delivery         outbox, inbox, receipts
 //!       ├─ router           dedup, routes, forwarding
 //!       ├─ maintenance      key rotation, old records
-//!       └─ transport ─┬─ links       registry, double links
-//!                     ├─ listener…   one a port
-//!                     ├─ dialler…    one a configured peer
-//!                     └─ link…       one a neighbour and transport
+//!       ├─ transport ─┬─ links       registry, double links
+//!       │             ├─ listener…   one a port
+//!       │             ├─ dialler…    one a configured peer
+//!       │             └─ link…       one a neighbour and transport
+//!       └─ program    what the embedding program wants done in a drain
 //! ```
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Listening, MeshNode, Seats, Stopper, ports, service::NodeService};
+use super::{Listening, MeshNode, Seats, ShutdownCoordinator, Stopper, ports, service::NodeService};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -30,6 +31,7 @@ use crate::{
         links::{LinksActor, LinksParts, ResendLinks, listener},
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
+        program::{DrainProgram, ProgramActor},
         router::{AnnounceOrder, RouterActor, RouterParts},
         supervisor::{StartChild, Supervisor, Tree},
         transport::LinkParts,
@@ -47,7 +49,7 @@ use crate::{
         router::RouterConfig,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::MeshTransport,
+    transport::{MeshTransport, TransportAddr},
     wire::{Capabilities, NetworkId},
 };
 
@@ -70,6 +72,7 @@ pub(crate) struct Prepared {
     pub(super) seats: Seats,
     pub(super) transports: Vec<Arc<dyn MeshTransport>>,
     pub(super) control_socket: bool,
+    pub(super) program: Option<ShutdownCoordinator>,
 }
 
 /// A started tree, seen from outside its thread.
@@ -103,11 +106,13 @@ impl Running {
 pub(super) async fn start(prepared: Prepared, node: MeshNode) -> Result<Running, MeshError> {
     let (ready, started) = oneshot::channel();
     let (ended, over) = watch::channel(None);
+    // Whoever starts the node is in the runtime that the program's hooks belong to.
+    let runtime = tokio::runtime::Handle::current();
     std::thread::Builder::new()
         .name("qpc-node".into())
         .spawn(move || {
             let system = actix::System::new();
-            system.block_on(run(prepared, node, ready, ended));
+            system.block_on(run(prepared, node, runtime, ready, ended));
         })
         .map_err(|e| MeshError::Refused(format!("cannot start the node's thread: {e}")))?;
     let (listening, stopper) = started.await.map_err(|_| MeshError::Stopped("node thread"))??;
@@ -119,12 +124,14 @@ type Ready = oneshot::Sender<Result<(Listening, Stopper), MeshError>>;
 async fn run(
     prepared: Prepared,
     node: MeshNode,
+    runtime: tokio::runtime::Handle,
     ready: Ready,
     ended: watch::Sender<Option<Result<DrainSummary, String>>>,
 ) {
     let data_dir = prepared.data_dir.clone();
     let control_socket = prepared.control_socket;
-    let launched = launch(prepared, &node).await;
+    let program = prepared.program.clone();
+    let launched = launch(prepared, &node, runtime).await;
     let mut launched = match launched {
         Ok(launched) => launched,
         Err(error) => {
@@ -146,6 +153,8 @@ async fn run(
         None
     };
     launched.listening.control = control.as_ref().map(|c| c.path().to_owned());
+    // Dropped at the end, by a panic as well: the program hears of it.
+    let _attached = program.map(|program| program.attach(launched.stopper.clone()));
     launched.health.set_serving();
     let _ = ready.send(Ok((launched.listening, launched.stopper)));
 
@@ -175,7 +184,11 @@ struct Launched {
 }
 
 /// Binds, wires and starts everything, inside a running actor system.
-async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshError> {
+async fn launch(
+    prepared: Prepared,
+    node: &MeshNode,
+    runtime: tokio::runtime::Handle,
+) -> Result<Launched, MeshError> {
     let Prepared {
         config,
         identity,
@@ -189,6 +202,7 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
         health,
         seats,
         transports,
+        program,
         ..
     } = prepared;
 
@@ -206,8 +220,10 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
     for peer in &config.transport.peers {
         peers.push(peer.to_string().parse()?);
     }
+    // Peers on media of the program's own are remembered like others.
+    let schemes: Vec<_> = ports.listening.iter().map(|port| port.info().scheme).collect();
     for (url, _) in node.kv_all(Namespace::Peer).await? {
-        match String::from_utf8_lossy(&url).parse() {
+        match TransportAddr::parse_with(&String::from_utf8_lossy(&url), &schemes) {
             Ok(peer) => peers.push(peer),
             Err(error) => tracing::warn!(%error, "a remembered peer is not dialled"),
         }
@@ -312,6 +328,9 @@ async fn launch(prepared: Prepared, node: &MeshNode) -> Result<Launched, MeshErr
         accept_any: config.accept() == Accept::Any,
     };
     start.child(transport_child(links, ports.listening, ways.clone(), seats)).await?;
+    if let Some(program) = program {
+        start.child(program_child(program.drain(runtime))).await?;
+    }
 
     let listening =
         Listening { urls: ports.urls, health: http.map(|server| server.local_addr()), control: None };
@@ -434,7 +453,9 @@ fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
             ctx.set_mailbox_capacity(mailbox::STORE);
             StoreActor::new(parts, guard)
         });
-        publish!(address in ways.hold, ways.custody_news, seats.held);
+        publish!(address in
+            ways.hold, ways.custody_news, seats.held, seats.hand_over, seats.expire_held,
+        );
         Ok(Child::actor(&address))
     })
 }
@@ -465,7 +486,7 @@ fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
         publish!(address in
             ways.envelopes, ways.announces, ways.control, ways.egress_full, ways.link_up, ways.link_down,
             ways.originate, ways.find_key, ways.custody_answer, ways.from_custody,
-            seats.list_routes, seats.router_state, seats.announce,
+            seats.list_routes, seats.router_state, seats.announce, seats.hand_in, seats.sweep_routes,
             seats.list_known, seats.search_path, seats.drop_path,
         );
         // A fresh router knows no links. The registry does; at the first start there is none yet.
@@ -514,6 +535,13 @@ fn transport_child(
         let supervisor = Supervisor::nested("transport", guard, children);
         ways.start_child.publish(supervisor.clone().recipient());
         Ok(Child::actor(&supervisor))
+    })
+}
+
+fn program_child(drain: DrainProgram) -> ChildSpec {
+    ChildSpec::permanent("program", move |guard| {
+        let address = ProgramActor::new(drain.clone(), guard).start();
+        Ok(Child::actor(&address))
     })
 }
 

@@ -9,6 +9,12 @@
 //! Announces of others go on once each under a budget of the whole node. What is over the budget
 //! waits and goes on as its origin's newest; so does what a new neighbour is told of the table.
 
+mod create;
+mod received;
+
+pub use create::{AnnounceParts, create_announce};
+pub use received::{AnnounceDedup, Freshness, process_received_announce};
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},

@@ -28,6 +28,12 @@ macro_rules! of_one_format {
             }
         }
 
+        impl From<$name> for Envelope {
+            fn from(envelope: $name) -> Envelope {
+                envelope.0
+            }
+        }
+
         impl AsRef<Envelope> for $name {
             fn as_ref(&self) -> &Envelope {
                 &self.0

@@ -266,7 +266,7 @@ async fn send_at(
 }
 
 /// Bytes that no layer can compress or guess.
-fn noise(len: usize) -> Vec<u8> {
+pub(super) fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -275,7 +275,7 @@ fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
-fn stamp(message: &mut [u8], phase: u32, number: u32) {
+pub(super) fn stamp(message: &mut [u8], phase: u32, number: u32) {
     let mut header = [0; HEADER_BYTES];
     let (time, rest) = header.split_at_mut(8);
     let (phase_at, number_at) = rest.split_at_mut(4);
@@ -332,18 +332,18 @@ async fn sink(mut from: impl Incoming, at: &str, credit: &Credit) -> Result<(), 
 
 /// What a sink has of the newest phase.
 #[derive(Default)]
-struct Tally {
-    phase: u32,
-    received: Received,
+pub(super) struct Tally {
+    pub(super) phase: u32,
+    pub(super) received: Received,
     seen: Vec<bool>,
     latest: u32,
     first_ns: u64,
-    last_ns: u64,
+    pub(super) last_ns: u64,
     latencies_ns: Vec<u64>,
 }
 
 impl Tally {
-    fn add(&mut self, payload: &[u8], now_ns: u64) {
+    pub(super) fn add(&mut self, payload: &[u8], now_ns: u64) {
         let Some((sent_ns, phase, number)) = read_stamp(payload) else { return };
         if phase < self.phase {
             // A straggler of a phase that was reported.
@@ -370,7 +370,7 @@ impl Tally {
         self.latencies_ns.push(now_ns.saturating_sub(sent_ns));
     }
 
-    fn report(&mut self, phase: u32) -> Received {
+    pub(super) fn report(&mut self, phase: u32) -> Received {
         if phase != self.phase {
             return Received::default();
         }
@@ -382,6 +382,11 @@ impl Tally {
             p99_us: us(990),
             ..self.received.clone()
         }
+    }
+
+    /// One-way latency that `per_mille` of a thousand did not exceed, once the phase is reported.
+    pub(super) fn latency_us(&self, per_mille: usize) -> f64 {
+        quantile(&self.latencies_ns, per_mille) as f64 / 1e3
     }
 }
 

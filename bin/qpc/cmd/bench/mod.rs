@@ -2,12 +2,13 @@
 //!
 //! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
-//! reads the machine.
+//! reads the machine. [`peer`] takes part in comparisons that another program drives.
 
 mod bare;
 mod durable;
 mod ends;
 mod measure;
+mod peer;
 mod relay;
 mod volatile;
 
@@ -19,11 +20,14 @@ pub enum Command {
     Relay(relay::Args),
     #[command(hide = true)]
     Part(ends::Args),
+    #[command(hide = true)]
+    Peer(peer::Args),
 }
 
 pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
     match command {
         Command::Relay(args) => relay::run(args, cx).await,
         Command::Part(args) => Ok(ends::run(args).await?),
+        Command::Peer(args) => Ok(peer::run(args).await?),
     }
 }

@@ -338,7 +338,7 @@ impl Place<'_> {
 }
 
 /// This program, without what the environment tells nodes: every round runs with the defaults.
-fn this_program() -> Result<Command, ApiError> {
+pub(super) fn this_program() -> Result<Command, ApiError> {
     let program: PathBuf = std::env::current_exe()
         .map_err(|e| ApiError::failed(format!("cannot find this program to start it: {e}")))?;
     let mut command = Command::new(program);

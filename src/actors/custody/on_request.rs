@@ -1,0 +1,63 @@
+//! What handles ask of what is held for others: hand it over now, drop what has expired.
+
+use actix::prelude::*;
+
+use super::{EXPIRE_ROWS, StoreActor};
+use crate::{
+    clock,
+    error::MeshError,
+    messages::store::{ExpireHeld, HandOver},
+    storage::{MailOp, MailOutcome, StoreError, ask_mail},
+    telemetry,
+};
+
+impl Handler<HandOver> for StoreActor {
+    type Result = ResponseActFuture<Self, Result<Option<u64>, MeshError>>;
+
+    fn handle(&mut self, HandOver(destination): HandOver, ctx: &mut Context<Self>) -> Self::Result {
+        let is_reachable = self.reachable.contains(&destination);
+        if is_reachable && self.mailboxes_of.contains(&destination) {
+            // From the start of the mailbox, without waiting for the retry of what is under way:
+            // the destination knows what it has.
+            self.custodian.unreachable(&destination);
+            self.custodian.reachable(destination);
+            self.pump(ctx);
+        }
+        let asked = ask_mail(&*self.parts.mailboxes, vec![MailOp::Usage { destination: Some(destination) }]);
+        let counted = async move {
+            let outcomes = asked.map_err(|_| StoreError::Stopped)?.await?;
+            let held = match outcomes.first() {
+                Some(MailOutcome::Usage(usage)) => usage.destination.map_or(0, |of| of.held.rows),
+                _ => 0,
+            };
+            Ok((is_reachable || held == 0).then_some(held))
+        };
+        Box::pin(counted.into_actor(self))
+    }
+}
+
+impl Handler<ExpireHeld> for StoreActor {
+    type Result = ResponseActFuture<Self, Result<u64, MeshError>>;
+
+    fn handle(&mut self, _: ExpireHeld, _: &mut Context<Self>) -> Self::Result {
+        let mailboxes = self.parts.mailboxes.clone();
+        let now_unix_s = clock::unix_s();
+        let expired = async move {
+            let mut gone = 0u64;
+            loop {
+                let op = MailOp::Expire { now_unix_s, rows_max: EXPIRE_ROWS };
+                let outcomes = ask_mail(&*mailboxes, vec![op]).map_err(|_| StoreError::Stopped)?.await?;
+                let Some(MailOutcome::Expired { rows, more }) = outcomes.first() else { return Ok(gone) };
+                metrics::counter!(telemetry::HELD_EXPIRED).increment(*rows as u64);
+                gone = gone.saturating_add(*rows as u64);
+                if !more {
+                    return Ok(gone);
+                }
+            }
+        };
+        Box::pin(expired.into_actor(self).map(|gone, actor, ctx| {
+            actor.measure(ctx);
+            gone
+        }))
+    }
+}
