@@ -86,6 +86,24 @@ const VERIFY: &[&str] = &[
 ];
 const DROPPED: &[&str] = &["duplicate", "expired", "hop_limit", "no_route", "unsent", "busy"];
 const ANNOUNCE: &[&str] = &["tx", "rx", "refused", "stale"];
+const PATHS_EVENTS: &[&str] = &[
+    "search",
+    "search_failed",
+    "search_refused",
+    "request_rx",
+    "request_tx",
+    "request_repeated",
+    "request_over_budget",
+    "reply_rx",
+    "reply_tx",
+    "withdrawn",
+    "withdrawn_foreign",
+    "withdraw_over_budget",
+    "withdraw_tx",
+    "digest_rx",
+    "digest_tx",
+    "digest_ignored",
+];
 const CLOSED: &[&str] = &[
     "shutdown",
     "duplicate",
@@ -168,6 +186,7 @@ metrics_table! {
     DEDUP_HITS = "qpc_dedup_hits_total", Counter, None, "routing", "Envelopes seen before.", [];
     ROUTES = "qpc_routes", Gauge, None, "routing", "Destinations with a usable route.", [];
     ANNOUNCES = "qpc_announces_total", Counter, None, "routing", "Announces sent, accepted and refused.", ["outcome": ANNOUNCE];
+    PATHS = "qpc_path_events_total", Counter, None, "routing", "Searches for paths, withdrawals and digests.", ["event": PATHS_EVENTS];
     KEY_NEEDED = "qpc_key_requests_total", Counter, None, "routing", "Keys asked of a neighbour for a held envelope.", [];
 
     KEYS_NEVER_CAME = "qpc_key_requests_unanswered_total", Counter, None, "routing", "Envelopes dropped because the neighbour did not answer with their source's key.", [];

@@ -68,6 +68,12 @@ fn every_object_has_the_documented_keys() {
             "delivered_share",
         ],
     );
+    check(
+        &["known"],
+        &["address", "boot_epoch", "sequence", "capabilities", "reachable", "has_key", "forgotten_s"],
+    );
+    check(&["path", "request", "anna"], &["ok"]);
+    check(&["path", "drop", "anna"], &["ok"]);
     check(&["stats"], &["links"]);
     check(&["drain"], &["event", "reason", "drained", "phases", "undelivered_kept"]);
     check(&["peer", "add", "quic://[::1]:7410"], &["ok"]);

@@ -276,7 +276,7 @@ fn every_signature_in_a_vector_holds() {
                 let context = if vector.message == "envelope_v1" { "envelope-v1" } else { "envelope-v2" };
                 envelope_holds(&envelope, context)
             }
-            Frame::Announce(announce) => {
+            Frame::Announce(announce) | Frame::PathReply(announce) => {
                 let input = vectors::signature_input("announce", &announce.signed);
                 strictly_signed(&announce.content.public_key.0, &input, &announce.signature)
             }
@@ -290,7 +290,10 @@ fn every_signature_in_a_vector_holds() {
         assert!(holds, "{}", name(vector));
         checked.insert(vector.message);
     }
-    assert_eq!(checked, BTreeSet::from(["announce", "envelope_v1", "envelope_v2", "key_reply"]));
+    assert_eq!(
+        checked,
+        BTreeSet::from(["announce", "envelope_v1", "envelope_v2", "key_reply", "path_reply"])
+    );
 }
 
 /// Bytes of the envelope around a payload, the frame not counted.

@@ -10,8 +10,9 @@ use quicprochat_mesh::{
     crypto::MeshIdentity,
     messages::delivery::ProbeAnswer,
     node::{MeshNodeBuilder, Outbound, RunHandle},
-    proto::delivery::outbox::End,
+    proto::{delivery::outbox::End, router::PathSearch},
     transport::{MemNetwork, TransportAddr},
+    wire::Address,
 };
 
 /// Real time, on a machine that may be busy.
@@ -100,4 +101,107 @@ async fn a_message_survives_the_restart_of_its_sender() {
     assert_eq!((message.id(), content.as_ref()), (uid, &b"patience"[..]));
     within("alice to stop", alice.shutdown()).await.unwrap();
     within("bob to stop", bob.shutdown()).await.unwrap();
+}
+
+/// Waits until `of` says so of a node's state; looks again as often as the state may have changed.
+async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut of: impl FnMut() -> F) -> T {
+    let look = async {
+        loop {
+            if let Some(found) = of().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(what, look).await
+}
+
+/// The boot epoch by which `at` routes to `to`.
+async fn routed_epoch(at: &RunHandle, to: Address) -> Option<u32> {
+    let routes = at.node().routes().await.unwrap();
+    routes.iter().find(|line| line.route.destination == to).map(|line| line.route.order.0)
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::set_permissions(to, std::fs::metadata(from).unwrap().permissions()).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_data_dir_is_put_back_is_routable_again_within_thirty_seconds() {
+    let network = MemNetwork::new();
+    let dirs: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let dir = |n: usize| dirs[n].path().join("node");
+    let far = start(&network, "far", 11, &dir(0)).await;
+    let middle = start(&network, "middle", 12, &dir(1)).await;
+    far.node().add_peer(TransportAddr::mem("middle").unwrap()).await.unwrap();
+    let home = start(&network, "home-0", 13, &dir(2)).await;
+    let address = home.node().address();
+    home.node().add_peer(TransportAddr::mem("middle").unwrap()).await.unwrap();
+    let first = until("the first route", || routed_epoch(&far, address)).await;
+    within("home to stop", home.shutdown()).await.unwrap();
+    copy_dir(&dir(2), &dir(3));
+
+    let mut epoch = first;
+    for name in ["home-1", "home-2", "home-3"] {
+        let home = start(&network, name, 13, &dir(2)).await;
+        let before = epoch;
+        epoch = until("a newer route", || async {
+            routed_epoch(&far, address).await.filter(|epoch| *epoch > before)
+        })
+        .await;
+        within("home to stop", home.shutdown()).await.unwrap();
+    }
+    // The backup knows nothing of the last three starts, so its announces are old ones.
+    std::fs::remove_dir_all(dir(2)).unwrap();
+    copy_dir(&dir(3), &dir(2));
+    let home = start(&network, "home-again", 13, &dir(2)).await;
+    let newer = || async { routed_epoch(&far, address).await.filter(|healed| *healed > epoch) };
+    tokio::time::timeout(Duration::from_secs(30), until("a route above the old ones", newer)).await.unwrap();
+    for node in [far, middle, home] {
+        within("a node to stop", node.shutdown()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_was_heard_is_known_after_a_restart_and_can_be_looked_for() {
+    let network = MemNetwork::new();
+    let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+    let dir = |n: usize| dirs[n].path().join("node");
+    let near = start(&network, "near", 21, &dir(0)).await;
+    let middle = start(&network, "middle", 22, &dir(1)).await;
+    let away = start(&network, "away", 23, &dir(2)).await;
+    let address = away.node().address();
+    for node in [&near, &away] {
+        node.node().add_peer(TransportAddr::mem("middle").unwrap()).await.unwrap();
+    }
+    let epoch = until("a route", || routed_epoch(&near, address)).await;
+    for node in [near, away] {
+        within("a node to stop", node.shutdown()).await.unwrap();
+    }
+    let near = start(&network, "near-again", 21, &dir(0)).await;
+    let known = near.node().known().await.unwrap();
+    let known = known.iter().find(|known| known.address == address).unwrap();
+    assert_eq!((known.order.0, known.is_routed, known.has_key), (epoch, false, true));
+    // It can be written to, and is looked for, though nobody knows where it is.
+    near.node().send(Outbound::new(address, "when you are back")).await.unwrap();
+    until("a search", || async {
+        (near.node().search_path(address).await.unwrap() != PathSearch::NoLinks).then_some(())
+    })
+    .await;
+    assert!(!near.node().drop_path(address).await.unwrap());
+    let away = start(&network, "away-again", 23, &dir(2)).await;
+    let (_, content) = within("the message", away.node().receive()).await.unwrap();
+    assert_eq!(content.as_ref(), b"when you are back");
+    for node in [near, middle, away] {
+        within("a node to stop", node.shutdown()).await.unwrap();
+    }
 }

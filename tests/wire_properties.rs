@@ -2,7 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use bytes::Bytes;
-use proptest::{array, collection::vec, option, prelude::*};
+use proptest::{
+    array,
+    collection::{btree_map, btree_set, vec},
+    option,
+    prelude::*,
+};
 use quicprochat_mesh::wire::{
     Address, Announce, AnnounceContent, Capabilities, Digest, Envelope, EnvelopeHeader, EnvelopeKind, Frame,
     FrameExt, Lifetime, MessageUid, NodeName, PacketId, Priority, Proof, PublicKey, Signature, TrafficClass,
@@ -12,6 +17,7 @@ use quicprochat_mesh::wire::{
     handshake::{Goodbye, Hello},
     key_record::{KeyRecord, ReceiverKey, SignedKeyRecord},
     limits::{CHUNK_BYTES, CHUNKS_MAX, CONTENT_BYTES_MAX, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX},
+    path::{Digest as TableDigest, DigestEntry, Withdraw},
     receipt::{CannotOpen, ChunkReceipt, Receipt},
     service::{Pong, Probe, TraceReply},
 };
@@ -185,6 +191,8 @@ fn hello() -> impl Strategy<Value = Hello> {
 fn frame() -> impl Strategy<Value = Frame> {
     let class = prop::sample::select(&TrafficClass::ALL[..]);
     let address = || bytes16().prop_map(Address);
+    let order = option::of((number32(), number32()));
+    let held = (number32(), number32(), option::of(0u8..128));
     prop_oneof![
         hello().prop_map(Frame::Hello),
         (any::<u8>(), text(128))
@@ -196,12 +204,13 @@ fn frame() -> impl Strategy<Value = Frame> {
         bytes32().prop_map(|key| Frame::KeyOffer(PublicKey(key))),
         (envelope(), ext()).prop_map(|(envelope, ext)| Frame::Envelope(envelope, ext)),
         announce().prop_map(Frame::Announce),
-        (any::<[u8; 8]>(), address(), 1..=MAX_HOPS_MAX, any::<u8>()).prop_map(
-            |(request_id, destination, max_hops, hop_count)| Frame::PathRequest(PathRequest {
+        (any::<[u8; 8]>(), address(), 1..=MAX_HOPS_MAX, any::<u8>(), order).prop_map(
+            |(request_id, destination, max_hops, hop_count, newer_than)| Frame::PathRequest(PathRequest {
                 request_id,
                 destination,
                 max_hops,
-                hop_count
+                hop_count,
+                newer_than
             })
         ),
         (address(), packet_ids(256))
@@ -211,6 +220,20 @@ fn frame() -> impl Strategy<Value = Frame> {
         )),
         address().prop_map(Frame::KeyRequest),
         key_record().prop_map(Frame::KeyReply),
+        announce().prop_map(Frame::PathReply),
+        btree_set(address(), 1..20)
+            .prop_map(|set| Frame::Withdraw(Withdraw { addresses: set.into_iter().collect() })),
+        btree_map(address(), held, 0..20).prop_map(|held| {
+            let entries = held.into_iter().map(|(origin, (boot_epoch, sequence, hop_count))| DigestEntry {
+                origin,
+                boot_epoch,
+                sequence,
+                hop_count,
+            });
+            let (after, through) = (Address([0; 16]), Address([0xff; 16]));
+            let entries = entries.filter(|entry| entry.origin > after).collect();
+            Frame::Digest(TableDigest { after, through, entries })
+        }),
     ]
 }
 

@@ -34,7 +34,8 @@ use crate::{
     telemetry,
     transport::{CloseCode, LinkReceiver, LinkSender, RECV_FRAMES_MAX, TransportError},
     wire::{
-        Address, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, Priority, TrafficClass,
+        Address, Announce, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, Priority,
+        TrafficClass,
         control::{Refuse, RefuseReason},
     },
 };
@@ -346,18 +347,8 @@ impl Reader {
         reading: &mut Reading,
     ) -> Result<(), &'static str> {
         match frame {
-            Frame::Announce(announce) => {
-                if !self.may_check(reading).await {
-                    return Ok(());
-                }
-                match self.verifier.verify_announce(announce) {
-                    Ok(announce) => {
-                        let message = AnnounceVerified { link: self.link, announce: Box::new(announce) };
-                        self.outlets.announces.offer_gossip("router", message);
-                    }
-                    Err(error) => return self.failed(&error, reading).await,
-                }
-            }
+            Frame::Announce(announce) => return self.announce(announce, false, reading).await,
+            Frame::PathReply(announce) => return self.announce(announce, true, reading).await,
             Frame::KeyOffer(key) => {
                 let address = crate::crypto::compute_address(&key);
                 let Some(waiting) = reading.held.take(&address) else { return Ok(()) };
@@ -382,6 +373,25 @@ impl Reader {
             frame => self.tell_router(NeighbourControl::Frame(Box::new(frame))),
         }
         Ok(())
+    }
+
+    async fn announce(
+        &mut self,
+        announce: Announce,
+        is_reply: bool,
+        reading: &mut Reading,
+    ) -> Result<(), &'static str> {
+        if !self.may_check(reading).await {
+            return Ok(());
+        }
+        match self.verifier.verify_announce(announce) {
+            Ok(announce) => {
+                let message = AnnounceVerified { link: self.link, announce: Box::new(announce), is_reply };
+                self.outlets.announces.offer_gossip("router", message);
+                Ok(())
+            }
+            Err(error) => self.failed(&error, reading).await,
+        }
     }
 
     async fn may_check(&self, reading: &mut Reading) -> bool {

@@ -2,16 +2,19 @@
 //!
 //! - Receives: `LinkUp`, `LinkDown` from the registry; `EnvelopesVerified`, `AnnounceVerified`,
 //!   `LinkControl`, `EgressFull` from links; `Originate`, `FindKeyRecord` from delivery;
-//!   `CustodyAnswer`, `FromCustody` from the store; `ListRoutes`, `GetRouterState`, `AnnounceNow`,
-//!   `HandIn`, `SweepRoutes` from handles; `Drain` from the supervisor.
+//!   `CustodyAnswer`, `FromCustody` from the store; `ListRoutes`, `ListKnown`, `GetRouterState`,
+//!   `AnnounceNow`, `SearchPath`, `DropPath`, `HandIn`, `SweepRoutes` from handles; `Drain` from the
+//!   supervisor.
 //! - Sends: one `ForwardBatch` a link and step; `DeliverLocal`, `DestinationUp`, `PacketFate`,
-//!   `KeyRecordFound` to delivery; `HoldEnvelopes`, `CustodyNews` to the store.
+//!   `KeyRecordFound` to delivery; `HoldEnvelopes`, `CustodyNews` to the store; saved routes to the
+//!   local store, which it reads back before its first message.
 //! - Owns: the router core, the way to each link, the order of this node's announces.
 //!
 //! A fresh router after a fault knows no links; the registry's restart brings them back, so both
 //! are restarted by the same supervisor rule: see `node`.
 
 mod handed_in;
+mod saving;
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +40,9 @@ use crate::{
             AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
             NeighbourControl,
         },
-        route::{AnnounceNow, GetRouterState, ListRoutes, RouteLine, RouterState},
+        route::{
+            AnnounceNow, DropPath, GetRouterState, ListKnown, ListRoutes, RouteLine, RouterState, SearchPath,
+        },
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
     proto::{
@@ -141,6 +146,7 @@ pub struct RouterActor {
     health: Outlet<ReportHealth>,
     reported: Counters,
     timer: Option<(Instant, SpawnHandle)>,
+    saving: saving::Saving,
     draining: bool,
     /// Who an envelope of the embedding program came from, while it is looked at.
     program_peer: Option<Address>,
@@ -167,6 +173,7 @@ impl RouterActor {
             health: parts.health.outlet(),
             reported: Counters::default(),
             timer: None,
+            saving: saving::Saving::default(),
             draining: false,
             program_peer: None,
             guard,
@@ -176,10 +183,29 @@ impl RouterActor {
 
     fn step(&mut self, input: Input, ctx: &mut Context<Self>) {
         let now = clock::now();
-        let wall = WallClock { unix_s: clock::unix_s(), trusted: self.trusted };
+        let wall = self.wall();
         self.core.handle(now, wall, input);
         self.perform_all(now, wall);
         self.rearm(now, ctx);
+    }
+
+    fn wall(&self) -> WallClock {
+        WallClock { unix_s: clock::unix_s(), trusted: self.trusted }
+    }
+
+    /// Asks the core for something that has an answer, and carries out what follows.
+    fn ask<T>(&mut self, ctx: &mut Context<Self>, of: impl FnOnce(&mut Router, Instant) -> T) -> T {
+        let now = clock::now();
+        let answer = of(&mut self.core, now);
+        self.perform_all(now, self.wall());
+        self.rearm(now, ctx);
+        answer
+    }
+
+    /// What was saved is read.
+    fn begin_routing(&mut self, ctx: &mut Context<Self>) {
+        self.report(ctx);
+        self.step(Input::Timeout, ctx);
     }
 
     /// Carries out everything the core wants, one batch a link.
@@ -395,6 +421,26 @@ impl RouterActor {
                 .fold(0u64, |sum, n| sum.saturating_add(*n))
         };
         announces("refused", refused(&new), refused(&old));
+        let paths = |event: &'static str, of: fn(&Counters) -> u64| {
+            metrics::counter!(telemetry::PATHS, "event" => event)
+                .increment(of(&new).saturating_sub(of(&old)));
+        };
+        paths("search", |c| c.path_searches);
+        paths("search_failed", |c| c.path_searches_failed);
+        paths("search_refused", |c| c.path_searches_refused);
+        paths("request_rx", |c| c.path_requests);
+        paths("request_tx", |c| c.path_requests_sent);
+        paths("request_repeated", |c| c.path_requests_repeated);
+        paths("request_over_budget", |c| c.path_requests_over_budget);
+        paths("reply_rx", |c| c.path_replies);
+        paths("reply_tx", |c| c.path_replies_sent);
+        paths("withdrawn", |c| c.withdrawals);
+        paths("withdrawn_foreign", |c| c.withdrawals_foreign);
+        paths("withdraw_over_budget", |c| c.withdrawals_over_budget);
+        paths("withdraw_tx", |c| c.withdrawals_sent);
+        paths("digest_rx", |c| c.digests);
+        paths("digest_tx", |c| c.digests_sent);
+        paths("digest_ignored", |c| c.digests_ignored);
         self.reported = new;
     }
 }
@@ -410,8 +456,7 @@ impl Actor for RouterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.report(ctx);
-        self.step(Input::Timeout, ctx);
+        self.load(None, ctx);
     }
 }
 
@@ -453,7 +498,11 @@ impl Handler<AnnounceVerified> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: AnnounceVerified, ctx: &mut Context<Self>) {
-        self.step(Input::Announce(message.link, message.announce), ctx);
+        let input = match message.is_reply {
+            true => Input::PathReply(message.link, message.announce),
+            false => Input::Announce(message.link, message.announce),
+        };
+        self.step(input, ctx);
     }
 }
 
@@ -527,6 +576,30 @@ impl Handler<ListRoutes> for RouterActor {
     }
 }
 
+impl Handler<ListKnown> for RouterActor {
+    type Result = MessageResult<ListKnown>;
+
+    fn handle(&mut self, _: ListKnown, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.core.known(clock::now()).collect())
+    }
+}
+
+impl Handler<SearchPath> for RouterActor {
+    type Result = MessageResult<SearchPath>;
+
+    fn handle(&mut self, message: SearchPath, ctx: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.ask(ctx, |core, now| core.search(now, message.0)))
+    }
+}
+
+impl Handler<DropPath> for RouterActor {
+    type Result = bool;
+
+    fn handle(&mut self, message: DropPath, ctx: &mut Context<Self>) -> bool {
+        self.ask(ctx, |core, _| core.drop_path(message.0))
+    }
+}
+
 impl Handler<GetRouterState> for RouterActor {
     type Result = MessageResult<GetRouterState>;
 
@@ -553,9 +626,13 @@ impl Handler<Drain> for RouterActor {
 
     fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
         match drain.phase {
-            DrainPhase::Draining | DrainPhase::Persisting => {
+            DrainPhase::Draining => {
                 self.draining = true;
                 self.guard.report(drain.phase, DrainCounts::default());
+            }
+            DrainPhase::Persisting => {
+                self.draining = true;
+                self.save_all(drain.phase, ctx);
             }
             DrainPhase::Cleanup => {
                 self.guard.drained();

@@ -171,6 +171,25 @@ pub struct Route {
     pub delivered_share: Option<f64>,
 }
 
+/// A node that was heard within the last day, in the answer to `known`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownNode {
+    /// Who.
+    pub address: Address,
+    /// Boot epoch of the newest announce.
+    pub boot_epoch: u32,
+    /// Sequence number of the newest announce.
+    pub sequence: u32,
+    /// What it announced: `relay`, `store`, …
+    pub capabilities: Vec<String>,
+    /// There is a path to it now.
+    pub reachable: bool,
+    /// Its keys are here, so that it can be written to.
+    pub has_key: bool,
+    /// Seconds until it is forgotten if nothing more is heard of it.
+    pub forgotten_s: u64,
+}
+
 /// Which messages go first when a link is full; shedding begins at the low end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -477,6 +496,7 @@ pub enum Reply {
     Status(Status),
     Peer(Peer),
     Route(Route),
+    KnownNode(KnownNode),
     Stats(serde_json::Map<String, serde_json::Value>),
     Stopped(Stopped),
     SendOutcome(SendOutcome),
@@ -503,6 +523,7 @@ reply_from!(
     Status,
     Peer,
     Route,
+    KnownNode,
     Stopped,
     SendOutcome,
     MessageId,

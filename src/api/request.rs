@@ -21,6 +21,18 @@ pub enum Request {
         /// Only routes to this address.
         destination: Option<String>,
     },
+    /// Everyone heard within the last day, routed or not. One [`super::KnownNode`] each.
+    Known,
+    /// Look for a path. One [`super::Done`] once the neighbours are asked, or where there is one.
+    PathRequest {
+        /// Destination.
+        destination: String,
+    },
+    /// Forget the paths to a node, and how often it was looked for in vain. One [`super::Done`].
+    PathDrop {
+        /// Destination.
+        destination: String,
+    },
     /// Counters. One JSON object.
     Stats,
     /// Drain and stop. One [`super::Stopped`], then the node ends.

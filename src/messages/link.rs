@@ -50,6 +50,8 @@ pub struct AnnounceVerified {
     pub link: LinkId,
     /// The announce.
     pub announce: Box<Verified<InboundAnnounce>>,
+    /// It answers a path request.
+    pub is_reply: bool,
 }
 message!(AnnounceVerified => ());
 

@@ -3,7 +3,8 @@
 use super::message;
 use crate::{
     proto::{
-        table::RouteInfo,
+        router::PathSearch,
+        table::{KnownInfo, RouteInfo},
         verify::{InboundEnvelope, Verified},
     },
     wire::Address,
@@ -45,6 +46,21 @@ pub struct RouterState {
 #[derive(Debug, Clone, Copy)]
 pub struct AnnounceNow;
 message!(AnnounceNow => ());
+
+/// Handle to router: everyone heard within the last day, routed or not.
+#[derive(Debug, Clone, Copy)]
+pub struct ListKnown;
+message!(ListKnown => Vec<KnownInfo>);
+
+/// Handle to router: look for a path.
+#[derive(Debug, Clone, Copy)]
+pub struct SearchPath(pub Address);
+message!(SearchPath => PathSearch);
+
+/// Handle to router: forget the ways to a destination. True where there was one.
+#[derive(Debug, Clone, Copy)]
+pub struct DropPath(pub Address);
+message!(DropPath => bool);
 
 /// Handle to router: an envelope that the embedding program brings from a medium of its own.
 #[derive(Debug)]

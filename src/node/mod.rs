@@ -46,13 +46,18 @@ use crate::{
             AwaitEnd, CancelMessage, GetHold, ListOutbox, Probe, ProbeAnswer, SendBroadcast, SendContent,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
-        route::{AnnounceNow, GetRouterState, HandIn, ListRoutes, RouteLine, RouterState, SweepRoutes},
+        route::{
+            AnnounceNow, DropPath, GetRouterState, HandIn, ListKnown, ListRoutes, RouteLine, RouterState,
+            SearchPath, SweepRoutes,
+        },
         store::{ExpireHeld, GetHeld, HandOver},
     },
     proto::{
         delivery::outbox::{Finished, Hold, OutboxLine},
         drain::DrainPlan,
         health::NodeHealth,
+        router::PathSearch,
+        table::KnownInfo,
         verify::Verifier,
     },
     storage::{BlobDir, HeldSummary, LocalOp, LocalOutcome, LocalStore},
@@ -74,6 +79,9 @@ pub(crate) struct Seats {
     list_routes: Seat<ListRoutes>,
     router_state: Seat<GetRouterState>,
     announce: Seat<AnnounceNow>,
+    list_known: Seat<ListKnown>,
+    search_path: Seat<SearchPath>,
+    drop_path: Seat<DropPath>,
     add_peer: Seat<AddPeer>,
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
@@ -100,6 +108,9 @@ impl Seats {
             list_routes: Seat::vacant(),
             router_state: Seat::vacant(),
             announce: Seat::vacant(),
+            list_known: Seat::vacant(),
+            search_path: Seat::vacant(),
+            drop_path: Seat::vacant(),
             add_peer: Seat::vacant(),
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
@@ -360,6 +371,30 @@ impl MeshNode {
     /// The node does not run.
     pub async fn routes(&self) -> Result<Vec<RouteLine>, MeshError> {
         ask(&self.0.seats.list_routes, "router", ListRoutes).await
+    }
+
+    /// Everyone that was heard within the last day, routed or not, by address.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn known(&self) -> Result<Vec<KnownInfo>, MeshError> {
+        ask(&self.0.seats.list_known, "router", ListKnown).await
+    }
+
+    /// Looks for a path to `destination`; says at once whether neighbours were asked.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn search_path(&self, destination: Address) -> Result<PathSearch, MeshError> {
+        ask(&self.0.seats.search_path, "router", SearchPath(destination)).await
+    }
+
+    /// Forgets the ways to `destination`; true where there was one.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn drop_path(&self, destination: Address) -> Result<bool, MeshError> {
+        ask(&self.0.seats.drop_path, "router", DropPath(destination)).await
     }
 
     /// Links, routes and counters of the router.

@@ -11,9 +11,9 @@ use super::{InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, MessageId, NodeState, OutboxItem,
-        Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent,
-        SubsystemStatus, Timestamp, Trace, TraceHop,
+        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, MessageId, NodeState,
+        OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped,
+        StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
@@ -21,6 +21,8 @@ use crate::{
     proto::{
         delivery::outbox::{End, Finished, Hold, OutboxLine},
         health::HealthStatus,
+        router::PathSearch,
+        table::KnownInfo,
     },
     telemetry,
     transport::{TransportAddr, TransportCapability},
@@ -62,6 +64,21 @@ impl NodeService {
                         replies.send(route).await?;
                     }
                 }
+            }
+            Request::Known => {
+                for known in node.known().await.map_err(ApiError::failed)? {
+                    replies.send(known_node(&known)).await?;
+                }
+            }
+            Request::PathRequest { destination } => {
+                let to = node.resolve(&destination, true).await?;
+                path_search(to, node.search_path(to).await.map_err(ApiError::failed)?)?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PathDrop { destination } => {
+                let to = node.resolve(&destination, true).await?;
+                node.drop_path(to).await.map_err(ApiError::failed)?;
+                replies.send(Done::OK).await?;
             }
             Request::Stats => replies.send(Reply::Stats(stats())).await?,
             Request::Drain { timeout_ms } => {
@@ -424,6 +441,35 @@ fn route(line: &RouteLine) -> Route {
         alternatives: route.next_hops.len().saturating_sub(1) as u64,
         delivered_share: None,
     }
+}
+
+fn known_node(known: &KnownInfo) -> KnownNode {
+    KnownNode {
+        address: known.address,
+        boot_epoch: known.order.0,
+        sequence: known.order.1,
+        capabilities: known.capabilities.names().into_iter().map(str::to_owned).collect(),
+        reachable: known.is_routed,
+        has_key: known.has_key,
+        forgotten_s: known.forgotten_in.as_secs(),
+    }
+}
+
+/// What a person is told who asked for a path that is not looked for.
+fn path_search(to: Address, search: PathSearch) -> Result<(), ApiError> {
+    let why = match search {
+        PathSearch::Known | PathSearch::Started | PathSearch::Running => return Ok(()),
+        PathSearch::NotYet { retry_after } => format!(
+            "{to} was looked for in vain a moment ago; ask again in {} s, or `qpc path drop` it first",
+            retry_after.as_secs().saturating_add(1)
+        ),
+        PathSearch::Busy => {
+            "the neighbours were asked for as many paths as they answer; ask again in a second".into()
+        }
+        PathSearch::NoLinks => "no link is up to ask over; see `qpc peers`".into(),
+        PathSearch::NotLookedFor => format!("{to} is this node itself, or an address that no node has"),
+    };
+    Err(ApiError::failed(why))
 }
 
 fn outbox_item(line: &OutboxLine) -> OutboxItem {

@@ -538,6 +538,7 @@ fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
             ways.envelopes, ways.announces, ways.control, ways.egress_full, ways.link_up, ways.link_down,
             ways.originate, ways.find_key, ways.custody_answer, ways.from_custody,
             seats.list_routes, seats.router_state, seats.announce, seats.hand_in, seats.sweep_routes,
+            seats.list_known, seats.search_path, seats.drop_path,
         );
         can_panic!(address in seats as "router");
         // A fresh router knows no links. The registry does; at the first start there is none yet.

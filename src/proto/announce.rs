@@ -1,13 +1,13 @@
 //! When this node announces itself, and what it passes on of others.
 //!
 //! Its own announce is due at the start, a second after its links changed, and every ten minutes.
-//! Most announces stay near: 8 links, every fourth 32, every sixteenth 128. As long as a mesh is
-//! small, one after a change of links goes all the way, so that it converges at once; a later path
-//! request makes that unnecessary.
+//! Most announces stay near: 8 links, every fourth 32, every sixteenth 128; whoever is farther
+//! away asks for a path. In a mesh of a few dozen nodes one after a change of links goes all the
+//! way all the same: it costs little there, and people who watch see it converge at once. Where
+//! there are so many nodes that their announces would fill the budget, intervals stretch.
 //!
 //! Announces of others go on once each under a budget of the whole node. What is over the budget
-//! waits and goes on as its origin's newest; so do the pages of the table that a new neighbour
-//! gets.
+//! waits and goes on as its origin's newest; so does what a new neighbour is told of the table.
 
 mod create;
 mod received;
@@ -34,12 +34,24 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Least time between two announces of this node, whatever its links do.
 const SPACING: Duration = Duration::from_secs(10);
 
-/// Destinations up to which a mesh counts as small.
-const SMALL_MESH: usize = 1000;
+/// Destinations up to which a mesh counts as small. Every change of a link is heard by all of them,
+/// so the cost of one that flaps grows with this.
+const SMALL_MESH: usize = 128;
+
+/// Destinations whose announces, one each interval, take half the budget of a node with the default
+/// interval: above, the interval stretches with their number.
+const STRETCH_ABOVE: usize = 15_000;
+
+/// How far an interval stretches: routes hold for half an hour, so that one announce may be lost
+/// even then.
+const STRETCH_TENTHS_MAX: u32 = 14;
 
 /// Origins whose announce may wait to be passed on. A table page at the next link-up, or the
 /// origin's next announce, makes up for one that found no room.
 const WAITING_MAX: usize = 4096;
+
+/// Links remembered that brought what waits; where more did, they get a copy each.
+const CARRIED_MAX: usize = 32;
 
 /// When this node's own announce is due, and how far it goes.
 #[derive(Debug)]
@@ -81,7 +93,7 @@ impl AnnounceSchedule {
         self.links_changed = false;
         self.made = self.made.saturating_add(1);
         self.last = Some(now);
-        self.next = now + self.next_interval();
+        self.next = now + self.next_interval(destinations);
         Some(if goes_far { MAX_HOPS_MAX } else { by_turn })
     }
 
@@ -90,21 +102,25 @@ impl AnnounceSchedule {
         self.next
     }
 
-    fn next_interval(&mut self) -> Duration {
+    fn next_interval(&mut self, destinations: usize) -> Duration {
         // One step of a multiplicative generator: nothing here has to be hard to guess.
         self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let thousandths = u32::try_from((self.jitter >> 33) % 100).unwrap_or(0);
-        self.interval.saturating_sub(self.interval * thousandths / 1000)
+        let tenths = destinations.saturating_mul(10) / STRETCH_ABOVE;
+        let tenths = u32::try_from(tenths).unwrap_or(u32::MAX).clamp(10, STRETCH_TENTHS_MAX);
+        let interval = self.interval * tenths / 10;
+        interval.saturating_sub(interval * thousandths / 1000)
     }
 }
 
 /// What is sent next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Send {
-    /// The newest announce of this origin, to every neighbour that did not bring it.
-    Flood(Address),
-    /// The next page entry of the table after this address, to one neighbour.
-    Page(LinkId, Option<Address>),
+    /// The newest announce of this origin, to every neighbour that did not bring it: not over these
+    /// links.
+    Flood(Address, Vec<LinkId>),
+    /// The next page of the digest, or the next announce it lacks, to one neighbour.
+    Page(LinkId),
 }
 
 /// What is to be passed on, under the budget.
@@ -112,9 +128,10 @@ pub enum Send {
 pub struct FloodQueue {
     allowance: Allowance,
     waiting: VecDeque<Address>,
-    is_waiting: BTreeSet<Address>,
-    /// Links that are being told the table, with the last address told.
-    pages: BTreeMap<LinkId, Option<Address>>,
+    /// The origins that wait, with the links that brought the same announce meanwhile.
+    is_waiting: BTreeMap<Address, Vec<LinkId>>,
+    /// Links that are being told the table.
+    pages: BTreeSet<LinkId>,
     last_page: Option<LinkId>,
     refused: u64,
 }
@@ -125,8 +142,8 @@ impl FloodQueue {
         Self {
             allowance: Allowance::new(now, per_second),
             waiting: VecDeque::new(),
-            is_waiting: BTreeSet::new(),
-            pages: BTreeMap::new(),
+            is_waiting: BTreeMap::new(),
+            pages: BTreeSet::new(),
             last_page: None,
             refused: 0,
         }
@@ -136,14 +153,27 @@ impl FloodQueue {
     pub fn flood(&mut self, origin: Address) {
         if self.waiting.len() >= WAITING_MAX {
             self.refused = self.refused.saturating_add(1);
-        } else if self.is_waiting.insert(origin) {
-            self.waiting.push_back(origin);
+        } else {
+            // A newer one in the place of one that waits: nobody has carried that yet.
+            if self.is_waiting.insert(origin, Vec::new()).is_none() {
+                self.waiting.push_back(origin);
+            }
         }
     }
 
-    /// Tells `link` the table, from the beginning.
+    /// `link` brought what waits to be passed on: its neighbour needs no copy.
+    pub fn carried(&mut self, origin: &Address, link: LinkId) {
+        if let Some(links) = self.is_waiting.get_mut(origin)
+            && links.len() < CARRIED_MAX
+            && !links.contains(&link)
+        {
+            links.push(link);
+        }
+    }
+
+    /// There is something of the table to tell `link`.
     pub fn tell_table(&mut self, link: LinkId) {
-        self.pages.insert(link, None);
+        self.pages.insert(link);
     }
 
     /// The link is gone.
@@ -151,12 +181,10 @@ impl FloodQueue {
         self.pages.remove(&link);
     }
 
-    /// Where the table told to `link` goes on; from nowhere when all of it was told.
-    pub fn told(&mut self, link: LinkId, up_to: Option<Address>) {
-        if up_to.is_none() {
+    /// A page was told to `link`; whether there is more.
+    pub fn told(&mut self, link: LinkId, is_more: bool) {
+        if !is_more {
             self.pages.remove(&link);
-        } else if let Some(cursor) = self.pages.get_mut(&link) {
-            *cursor = up_to;
         }
     }
 
@@ -167,14 +195,14 @@ impl FloodQueue {
             return None;
         }
         if let Some(origin) = self.waiting.pop_front() {
-            self.is_waiting.remove(&origin);
-            return Some(Send::Flood(origin));
+            let carried = self.is_waiting.remove(&origin).unwrap_or_default();
+            return Some(Send::Flood(origin, carried));
         }
         let after = self.last_page.unwrap_or(LinkId(0));
         let mut rest = self.pages.range(LinkId(after.0.saturating_add(1))..);
-        let (link, cursor) = rest.next().or_else(|| self.pages.first_key_value())?;
-        self.last_page = Some(*link);
-        Some(Send::Page(*link, *cursor))
+        let link = *rest.next().or_else(|| self.pages.first())?;
+        self.last_page = Some(link);
+        Some(Send::Page(link))
     }
 
     /// True where nothing waits.

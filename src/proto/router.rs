@@ -15,11 +15,15 @@
 
 mod control;
 mod counters;
+mod digest;
 mod links;
+mod paths;
+mod saved;
 mod transit;
+mod withdraw;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -43,8 +47,14 @@ use super::{
 };
 
 pub use counters::Counters;
+pub use paths::PathSearch;
+pub use saved::SavedRow;
 
+use control::Wanted;
+use digest::Digests;
 use links::Links;
+use paths::Paths;
+use withdraw::Withdrawals;
 
 /// Keys of sources that are remembered, 110 bytes each.
 const SOURCE_KEYS_MAX: usize = 4096;
@@ -52,12 +62,9 @@ const SOURCE_KEYS_MAX: usize = 4096;
 /// When a packet that a full queue did not take may be tried again: queues drain within that.
 const UNSENT_RETRY_S: u16 = 1;
 
-/// Announces kept of links whose start has not been told yet, all links together: a neighbour's
-/// first words may overtake the news that its link is up.
+/// Announces and digests kept of links whose start has not been told yet, all links together: a
+/// neighbour's first words may overtake the news that its link is up.
 const EARLY_MAX: usize = 256;
-
-/// Table entries looked at for one announce to a new neighbour, where it has brought most itself.
-const PAGE_ENTRIES_MAX: usize = 64;
 
 /// How the router behaves.
 #[derive(Debug, Clone)]
@@ -145,6 +152,8 @@ pub enum Input {
     UnsentIds(LinkId, Vec<PacketId>, RefuseReason),
     /// An announce came over a link.
     Announce(LinkId, Box<Verified<InboundAnnounce>>),
+    /// An announce came over a link in answer to a path request.
+    PathReply(LinkId, Box<Verified<InboundAnnounce>>),
     /// This node's own announce, signed as [`Output::AnnounceDue`] asked.
     OwnAnnounce(Box<Announce>),
     /// A key record came over a link.
@@ -152,8 +161,8 @@ pub enum Input {
     /// Somebody here wants the key record of an address: [`Output::KeyRecord`] follows if it is or
     /// becomes known.
     FindKeyRecord(Address),
-    /// A refusal, custody acknowledgement, path request, key request or key question came over a
-    /// link. Other frames are ignored.
+    /// A refusal, custody acknowledgement, path request, withdrawal, digest, key request or key
+    /// question came over a link. Other frames are ignored.
     Control(LinkId, Frame),
     /// The time that [`Router::next_wake`] named is here.
     Timeout,
@@ -208,6 +217,10 @@ pub enum Wake {
     RouteEnds,
     /// The announce budget lets the next one go on then.
     AnnounceBudget,
+    /// A search for a path asks further then.
+    PathSearch,
+    /// A route that is gone is withdrawn then.
+    Withdrawal,
 }
 
 /// The router. See the module's documentation for how it is driven.
@@ -222,12 +235,17 @@ pub struct Router {
     schedule: AnnounceSchedule,
     floods: FloodQueue,
     own_announce: Option<Announce>,
-    /// Announces that came before the news of their link.
-    early: VecDeque<(LinkId, Verified<InboundAnnounce>)>,
+    /// What came before the news of its link.
+    early: VecDeque<(LinkId, Input)>,
     /// Keys of sources whose envelopes went on, for neighbours that forgot them.
     source_keys: LruCache<Address, PublicKey>,
     /// Addresses whose key record somebody here waits for, until when.
-    wanted: BTreeMap<Address, Instant>,
+    wanted: BTreeMap<Address, Wanted>,
+    paths: Paths,
+    withdrawals: Withdrawals,
+    digests: Digests,
+    /// Origins of which more is known than was saved.
+    unsaved: BTreeSet<Address>,
     counters: Counters,
     outputs: VecDeque<Output>,
 }
@@ -248,6 +266,10 @@ impl Router {
             early: VecDeque::new(),
             source_keys: LruCache::new(SOURCE_KEYS_MAX),
             wanted: BTreeMap::new(),
+            paths: Paths::new(seed.rotate_left(29)),
+            withdrawals: Withdrawals::new(now),
+            digests: Digests::default(),
+            unsaved: BTreeSet::new(),
             counters: Counters::default(),
             outputs: VecDeque::new(),
             config,
@@ -275,23 +297,26 @@ impl Router {
                     }
                 }
             }
-            Input::Announce(link, inbound) if self.links.contains(link) => {
-                self.on_announce(now, link, &inbound);
-            }
             // Without it the way to this neighbour would open with its next announce only. Links
             // that never come up are pushed out by others.
-            Input::Announce(link, inbound) => {
+            Input::Announce(link, _) | Input::Control(link, Frame::Digest(_))
+                if !self.links.contains(link) =>
+            {
                 if self.early.len() >= EARLY_MAX {
                     self.early.pop_front();
                 }
-                self.early.push_back((link, *inbound));
+                self.early.push_back((link, input));
             }
+            Input::Announce(link, inbound) => self.on_announce(now, link, &inbound),
+            Input::PathReply(link, inbound) => self.on_path_reply(now, link, &inbound),
             Input::OwnAnnounce(announce) => self.on_own_announce(*announce),
             Input::KeyRecord(record) => self.on_key_record(now, &record),
             Input::FindKeyRecord(address) => self.on_find_key_record(now, address),
             Input::Control(link, frame) => self.on_control(now, link, frame),
             Input::Timeout => self.on_timeout(now),
         }
+        self.ask_for_newer(now);
+        self.send_withdrawals(now);
         self.send_announces(now);
     }
 
@@ -306,7 +331,9 @@ impl Router {
         let own = Some((self.schedule.next_wake(), Wake::OwnAnnounce));
         let ends = self.table.next_wake().map(|at| (at, Wake::RouteEnds));
         let budget = self.floods.next_wake().map(|at| (at, Wake::AnnounceBudget));
-        let first = [own, ends, budget].into_iter().flatten().min();
+        let search = self.paths.next_wake().map(|at| (at, Wake::PathSearch));
+        let withdrawal = self.withdrawals.next_wake().map(|at| (at, Wake::Withdrawal));
+        let first = [own, ends, budget, search, withdrawal].into_iter().flatten().min();
         first.unwrap_or((self.schedule.next_wake(), Wake::OwnAnnounce))
     }
 
@@ -362,13 +389,18 @@ impl Router {
         if let Some(announce) = &self.own_announce {
             self.outputs.push_back(Output::Control(info.link, Frame::Announce(announce.clone())));
         }
+        self.digests.link_up(now, info.link);
         self.floods.tell_table(info.link);
         self.schedule.links_changed(now);
         let (of_link, others): (VecDeque<_>, VecDeque<_>) =
             std::mem::take(&mut self.early).into_iter().partition(|(link, _)| *link == info.link);
         self.early = others;
-        for (link, announce) in of_link {
-            self.on_announce(now, link, &announce);
+        for (link, early) in of_link {
+            match early {
+                Input::Announce(_, announce) => self.on_announce(now, link, &announce),
+                Input::Control(_, frame) => self.on_control(now, link, frame),
+                _ => {}
+            }
         }
     }
 
@@ -376,8 +408,12 @@ impl Router {
         self.early.retain(|(early, _)| *early != link);
         let Some(neighbour) = self.links.remove(link) else { return };
         self.floods.link_down(link);
+        self.digests.link_down(link);
+        self.paths.link_down(link);
+        self.withdrawals.link_down(link);
         for destination in self.table.link_down(link) {
             self.refresh(destination);
+            self.note_loss(now, destination);
         }
         self.refresh(neighbour);
         self.schedule.links_changed(now);
@@ -396,34 +432,69 @@ impl Router {
             }
             return;
         }
+        let is_newer = self.table.order(&origin).is_none_or(|held| order > held);
+        let was_up = self.is_reachable(&origin);
+        let update = self.take_announce(now, inbound, &via);
+        if update == Update::Rejected(Reject::Stale) && via.neighbour == origin {
+            self.answer_stale(now, link, &origin);
+        }
+        self.apply(now, link, (origin, order), update, is_newer);
+        // The path to a neighbour is up before its first announce says what it is.
+        let is_constrained = inbound.announce.content.capabilities.has(Capabilities::CONSTRAINED);
+        if update == Update::Newer && was_up && is_constrained {
+            self.outputs.push_back(Output::RouteUp(origin));
+        }
+    }
+
+    /// Brings an announce into the table, and says where it brought a new key record.
+    fn take_announce(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, via: &Via) -> Update {
+        let origin = inbound.origin;
         let before = self.table.key_record(&origin).map(|record| *record.digest());
-        let update = self.table.update(now, inbound, &via);
+        let order_before = self.table.order(&origin);
+        let update = self.table.update(now, inbound, via);
         self.counters.announce(update);
-        match update {
-            Update::Newer => {
-                let was_up = self.is_reachable(&origin);
-                self.refresh(origin);
-                // The path to a neighbour is up before its first announce says what it is.
-                if was_up && inbound.announce.content.capabilities.has(Capabilities::CONSTRAINED) {
-                    self.outputs.push_back(Output::RouteUp(origin));
-                }
-                if self.config.relay {
-                    self.floods.flood(origin);
-                }
-            }
-            Update::Alternative => self.refresh(origin),
-            Update::Known => {}
-            Update::Rejected(Reject::Stale) if via.neighbour == origin => {
-                self.answer_stale(now, link, &origin);
-            }
-            Update::Rejected(_) => {}
+        if self.table.order(&origin) != order_before {
+            self.unsaved.insert(origin);
         }
         let after = self.table.key_record(&origin);
         if let Some(record) = after.filter(|record| before != Some(*record.digest())) {
-            let record = Box::new(record.clone());
-            self.wanted.remove(&origin);
-            self.outputs.push_back(Output::KeyRecord(record));
+            let record = record.clone();
+            self.unsaved.insert(origin);
+            self.found_key_record(&record, true);
         }
+        update
+    }
+
+    /// What follows from an announce, or from the offer of a way by one: whom to tell of it.
+    fn apply(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        (origin, order): (Address, Order),
+        update: Update,
+        is_newer: bool,
+    ) {
+        if matches!(update, Update::Rejected(_)) {
+            return;
+        }
+        self.refresh(origin);
+        // A way that is back before anybody was told that it was gone is no news.
+        let is_unsaid = self.withdrawals.regained(&origin);
+        if !is_newer {
+            self.floods.carried(&origin, link);
+        }
+        let goes_on = match update {
+            Update::Newer => is_newer || !is_unsaid,
+            // So far it came as a reply, which nobody passed on.
+            _ => self.paths.was_quiet(&origin, order),
+        };
+        if goes_on && self.config.relay {
+            self.forget_askers(now, &origin);
+            self.floods.flood(origin);
+        } else {
+            self.answer_askers(now, link, &origin);
+        }
+        self.end_search(&origin);
     }
 
     /// The origin itself came with an old announce: it lost its state, and learns its own order
@@ -438,6 +509,15 @@ impl Router {
     }
 
     fn on_own_announce(&mut self, announce: Announce) {
+        let asked = self.paths.take_fresh();
+        if !asked.is_empty() {
+            // Made for who asked: a flood of it would cost the whole mesh.
+            for link in asked {
+                self.outputs.push_back(Output::Control(link, Frame::PathReply(announce.clone())));
+            }
+            self.own_announce = Some(announce);
+            return;
+        }
         for link in self.links.ids() {
             self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
         }
@@ -448,7 +528,8 @@ impl Router {
         for destination in self.table.expire(now) {
             self.refresh(destination);
         }
-        self.wanted.retain(|_, until| *until > now);
+        self.wanted.retain(|_, wanted| wanted.until > now);
+        self.continue_searches(now);
         if let Some(max_hops) = self.schedule.due(now, self.table.len()) {
             self.outputs.push_back(Output::AnnounceDue { max_hops });
         }
@@ -458,41 +539,21 @@ impl Router {
     fn send_announces(&mut self, now: Instant) {
         while let Some(send) = self.floods.next(now) {
             match send {
-                Send::Flood(origin) => {
+                Send::Flood(origin, carried) => {
                     let brought_it = self.table.links_of(&origin);
                     let Some(announce) = self.table.announce_to_send(&origin) else { continue };
                     self.counters.announces_passed_on = self.counters.announces_passed_on.saturating_add(1);
-                    let others = self
-                        .links
-                        .ids_where(|link, state| state.neighbour != origin && !brought_it.contains(&link));
+                    let others = self.links.ids_where(|link, state| {
+                        let has_it = brought_it.contains(&link) || carried.contains(&link);
+                        state.neighbour != origin && !has_it
+                    });
                     for link in others {
                         self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
                     }
                 }
-                Send::Page(link, cursor) => self.send_page(link, cursor),
+                Send::Page(link) => self.send_page(link),
             }
         }
-    }
-
-    /// Tells a new neighbour the next entry of the table that it has not brought itself.
-    fn send_page(&mut self, link: LinkId, mut cursor: Option<Address>) {
-        let Some(neighbour) = self.links.get(link).map(|state| state.neighbour) else {
-            return self.floods.told(link, None);
-        };
-        for _ in 0..PAGE_ENTRIES_MAX {
-            let Some(origin) = self.table.next_destination(cursor).filter(|_| self.config.relay) else {
-                return self.floods.told(link, None);
-            };
-            cursor = Some(origin);
-            if origin == neighbour || self.table.links_of(&origin).contains(&link) {
-                continue;
-            }
-            if let Some(announce) = self.table.announce_to_send(&origin) {
-                self.outputs.push_back(Output::Control(link, Frame::Announce(announce)));
-                break;
-            }
-        }
-        self.floods.told(link, cursor);
     }
 
     /// Brings the forwarding table in step with the links and the routing table for one
@@ -507,6 +568,8 @@ impl Router {
         let mut ways = direct.chain(routed);
         let hops = ways.next().map(|first| Hops { first, second: ways.find(|link| *link != first) });
         drop(ways);
+        let is_direct = self.links.peer_key(&destination).is_some();
+        self.paths.set_suspect(destination, !is_direct && self.table.is_suspect(&destination));
         let is_up = hops.is_some();
         let was_up = self.fib.set(destination, hops).is_some();
         match (was_up, is_up) {
@@ -517,6 +580,8 @@ impl Router {
     }
 }
 
+#[cfg(test)]
+mod paths_tests;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

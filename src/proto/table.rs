@@ -9,6 +9,7 @@
 //! front of them later.
 
 mod entry;
+mod exchange;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +29,8 @@ use super::{
 };
 
 use entry::{Entry, Route};
+
+pub use exchange::{KnownInfo, Saved};
 
 /// Next hops kept for one destination.
 pub const NEXT_HOPS_MAX: usize = 3;
@@ -332,6 +335,12 @@ impl RoutingTable {
         if let Some(record) = &inbound.key_record {
             entry.take_record(record);
         }
+        self.add_way(origin, hop)
+    }
+
+    /// Another way by the announce that is held.
+    fn add_way(&mut self, origin: Address, hop: NextHop) -> Update {
+        let Some(entry) = self.entries.get(&origin) else { return Update::Known };
         let is_feasible = entry.is_feasible(&hop);
         let mut update = Update::Known;
         self.change_route(&origin, |route| {

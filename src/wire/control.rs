@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    TrafficClass, cbor,
+    TrafficClass,
+    cbor::{self, Reader},
     error::DecodeError,
     ids::{Address, PacketId},
     limits::{CUSTODY_IDS_MAX, MAX_HOPS_MAX},
@@ -34,7 +35,8 @@ impl Credit {
     }
 }
 
-/// Looks for a destination: `[request_id, destination, max_hops, hop_count]`. Never names who asks.
+/// Looks for a destination: `[request_id, destination, max_hops, hop_count]`, or with
+/// `newer_than_epoch, newer_than_sequence` behind. Never names who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PathRequest {
     /// Random, so that a request is passed on once.
@@ -45,25 +47,47 @@ pub struct PathRequest {
     pub max_hops: u8,
     /// Links crossed so far.
     pub hop_count: u8,
+    /// Boot epoch and sequence: only an announce of a higher order is of use to who asks, since no
+    /// way that is known of this one is sure not to lead back.
+    pub newer_than: Option<(u32, u32)>,
 }
 
 impl PathRequest {
     pub(super) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let (request_id, destination, max_hops, hop_count): (serde_bytes::ByteArray<8>, Address, u8, u8) =
-            cbor::decode(body, 40, "path_request")?;
-        if max_hops == 0 || max_hops > MAX_HOPS_MAX {
-            return Err(DecodeError::OutOfRange { field: "max_hops", offset: 0, got: u64::from(max_hops) });
+        let mut r = Reader::new(body);
+        let start = r.offset();
+        let elements = r.array(4, 6, "path_request")?;
+        if elements == 5 {
+            return Err(DecodeError::OutOfRange { field: "path_request", offset: start, got: elements });
         }
-        Ok(Self { request_id: request_id.into_array(), destination, max_hops, hop_count })
+        let request_id = r.fixed("request_id")?;
+        let destination = Address(r.fixed("destination")?);
+        let offset = r.offset();
+        let max_hops = r.u8(MAX_HOPS_MAX, "max_hops")?;
+        if max_hops == 0 {
+            return Err(DecodeError::OutOfRange { field: "max_hops", offset, got: 0 });
+        }
+        let hop_count = r.u8(u8::MAX, "hop_count")?;
+        let newer_than = match elements {
+            6 => Some((r.u32("newer_than_epoch")?, r.u32("newer_than_sequence")?)),
+            _ => None,
+        };
+        r.finish()?;
+        Ok(Self { request_id, destination, max_hops, hop_count, newer_than })
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        cbor::encode(&(
-            serde_bytes::Bytes::new(&self.request_id),
-            self.destination,
-            self.max_hops,
-            self.hop_count,
-        ))
+        let mut out = Vec::with_capacity(40);
+        cbor::put_array(&mut out, if self.newer_than.is_some() { 6 } else { 4 });
+        cbor::put_bytes(&mut out, &self.request_id);
+        cbor::put_bytes(&mut out, &self.destination.0);
+        cbor::put_uint(&mut out, u64::from(self.max_hops));
+        cbor::put_uint(&mut out, u64::from(self.hop_count));
+        if let Some((boot_epoch, sequence)) = self.newer_than {
+            cbor::put_uint(&mut out, u64::from(boot_epoch));
+            cbor::put_uint(&mut out, u64::from(sequence));
+        }
+        out
     }
 }
 
@@ -236,6 +260,7 @@ mod tests {
             destination: Address([1; 16]),
             max_hops,
             hop_count: 0,
+            newer_than: None,
         };
         for (max_hops, is_fine) in [(0, false), (1, true), (128, true), (129, false)] {
             assert_eq!(PathRequest::decode(&request(max_hops).encode()).is_ok(), is_fine, "{max_hops}");

@@ -16,6 +16,7 @@ use super::{
     ids::{Address, PublicKey},
     key_record::SignedKeyRecord,
     limits::{FRAME_BYTES_MAX, TRACE_CONTEXT_BYTES},
+    path::{Digest, Withdraw},
 };
 
 /// The frame types by number. Numbers are never used again for something else.
@@ -52,6 +53,12 @@ pub enum FrameType {
     KeyRequest = 13,
     /// Answers with a key record.
     KeyReply = 14,
+    /// The sender has no way left to these destinations.
+    Withdraw = 15,
+    /// What the sender holds of a range of addresses.
+    Digest = 16,
+    /// Answers a path request with an announce.
+    PathReply = 17,
 }
 
 impl FrameType {
@@ -74,6 +81,9 @@ impl FrameType {
             12 => Refuse,
             13 => KeyRequest,
             14 => KeyReply,
+            15 => Withdraw,
+            16 => Digest,
+            17 => PathReply,
             _ => return None,
         })
     }
@@ -97,6 +107,9 @@ impl FrameType {
             Refuse => "refuse",
             KeyRequest => "key_request",
             KeyReply => "key_reply",
+            Withdraw => "withdraw",
+            Digest => "digest",
+            PathReply => "path_reply",
         }
     }
 }
@@ -207,6 +220,13 @@ pub enum Frame {
     KeyRequest(Address),
     /// A key record, not yet verified.
     KeyReply(SignedKeyRecord),
+    /// Destinations that the sender has no way to any more.
+    Withdraw(Withdraw),
+    /// What the sender holds of a range of addresses.
+    Digest(Digest),
+    /// An announce, not yet verified, that answers a path request: it goes back the way the request
+    /// came and is passed on to nobody else.
+    PathReply(Announce),
 }
 
 impl Frame {
@@ -263,6 +283,9 @@ impl Frame {
             FrameType::Refuse => Frame::Refuse(Refuse::decode(body)?),
             FrameType::KeyRequest => Frame::KeyRequest(cbor::decode(body, 17, "key_request")?),
             FrameType::KeyReply => Frame::KeyReply(SignedKeyRecord::decode(body)?),
+            FrameType::Withdraw => Frame::Withdraw(Withdraw::decode(body)?),
+            FrameType::Digest => Frame::Digest(Digest::decode(body)?),
+            FrameType::PathReply => Frame::PathReply(Announce::decode(body)?),
             // Read in `decode`, which keeps their bytes.
             FrameType::EnvelopeV1 | FrameType::EnvelopeV2 => {
                 return Err(DecodeError::UnknownFrame(kind as u64));
@@ -287,6 +310,9 @@ impl Frame {
             Frame::Refuse(x) => (FrameType::Refuse, x.encode()),
             Frame::KeyRequest(a) => (FrameType::KeyRequest, cbor::encode(a)),
             Frame::KeyReply(x) => (FrameType::KeyReply, x.encode()),
+            Frame::Withdraw(x) => (FrameType::Withdraw, x.encode()),
+            Frame::Digest(x) => (FrameType::Digest, x.encode()),
+            Frame::PathReply(x) => (FrameType::PathReply, x.encode()),
         };
         let mut out = Vec::with_capacity(body.len().saturating_add(2));
         cbor::put_array(&mut out, 2);
@@ -320,6 +346,9 @@ impl Frame {
             Frame::Refuse(_) => FrameType::Refuse,
             Frame::KeyRequest(_) => FrameType::KeyRequest,
             Frame::KeyReply(_) => FrameType::KeyReply,
+            Frame::Withdraw(_) => FrameType::Withdraw,
+            Frame::Digest(_) => FrameType::Digest,
+            Frame::PathReply(_) => FrameType::PathReply,
         };
         kind.name()
     }

@@ -64,3 +64,9 @@ pub const HANDSHAKE_FRAMES_MAX: usize = 4;
 
 /// Trace context in a frame extension: trace id 16, span id 8, flags 1 (W3C trace context).
 pub const TRACE_CONTEXT_BYTES: usize = 25;
+
+/// Addresses one withdrawal names: 8 KiB, half a frame.
+pub const WITHDRAW_ADDRESSES_MAX: usize = 512;
+
+/// Entries of one digest page: 12.5 KiB, below a frame.
+pub const DIGEST_ENTRIES_MAX: usize = 512;

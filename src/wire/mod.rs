@@ -14,6 +14,7 @@ pub mod ids;
 pub mod key_record;
 pub mod limits;
 pub mod mesh_envelope;
+pub mod path;
 pub mod receipt;
 pub mod service;
 

@@ -17,12 +17,15 @@ use quicprochat_mesh::{
             AnnounceVerified, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl, LinkDown, LinkUp,
             NeighbourControl, Permit,
         },
-        route::GetRouterState,
+        route::{DropPath, GetRouterState, ListKnown, SearchPath},
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
     proto::{
-        router::RouterConfig,
+        router::{PathSearch, RouterConfig},
         verify::{InboundEnvelope, Verified},
+    },
+    storage::{
+        Completion, HandedBack, LocalOp, LocalOutcome, LocalStore, Namespace, NotTaken, PageLimit, ask_local,
     },
     testing::{Probe, expect_silence, expect_within, with_virtual_time},
     wire::{
@@ -424,7 +427,7 @@ fn a_node_restored_from_a_backup_jumps_above_its_old_announces() {
         let mut bench = start(false);
         let mut wire = bench.link(A, &bench.a);
         let announce = Box::new(bench.own.announce((9, 4)));
-        bench.actor.do_send(AnnounceVerified { link: A, announce });
+        bench.actor.do_send(AnnounceVerified { link: A, announce, is_reply: false });
         wire.control("an announce above the old ones", |frame| match frame {
             Frame::Announce(announce) => announce.content.order() > (9, 4),
             _ => false,
@@ -453,7 +456,7 @@ fn a_panic_in_a_handler_is_heard_as_a_crash() {
         let _wire = bench.link(A, &bench.a);
         bench.store.arm(true);
         let announce = Box::new(bench.own.announce((9, 4)));
-        bench.actor.do_send(AnnounceVerified { link: A, announce });
+        bench.actor.do_send(AnnounceVerified { link: A, announce, is_reply: false });
         assert_eq!(bench.parent.exit().await, ExitReason::Crashed);
     });
 }
@@ -527,5 +530,135 @@ fn a_drain_under_traffic_sends_on_what_was_taken() {
             got.extend(batch.envelopes.iter().map(|packet| packet.packet_id));
         }
         assert_eq!(got, sent);
+    });
+}
+
+/// What the store holds of the table.
+async fn saved_rows(store: &FragileStore) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let op = LocalOp::KvPage { namespace: Namespace::Route, after: None, limit: PageLimit::default() };
+    match ask_local(&store.rows, vec![op]).unwrap().await.unwrap().pop() {
+        Some(LocalOutcome::Values(page)) => page.rows,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_heard_is_written_every_minute_and_at_a_drain() {
+    with_virtual_time(|| async {
+        let mut bench = start(false);
+        let _wire = bench.link(A, &bench.a);
+        let heard = |bench: &Bench, announce| {
+            bench.actor.do_send(AnnounceVerified { link: A, announce: Box::new(announce), is_reply: false });
+        };
+        let first = bench.a.announce((3, 1));
+        heard(&bench, first);
+        bench.actor.send(GetRouterState).await.unwrap();
+        assert!(saved_rows(&bench.store).await.is_empty(), "not on the way of an announce");
+        tokio::time::sleep(secs(61)).await;
+        let rows = saved_rows(&bench.store).await;
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].0, bench.a.address().0);
+        let second = bench.a.announce((3, 2));
+        heard(&bench, second);
+        bench.actor.do_send(drain(DrainPhase::Draining));
+        bench.parent.report(DrainPhase::Draining).await;
+        bench.actor.do_send(drain(DrainPhase::Persisting));
+        bench.parent.report(DrainPhase::Persisting).await;
+        assert_ne!(saved_rows(&bench.store).await, rows, "the newer one");
+    });
+}
+
+#[test]
+fn a_restarted_router_passes_nothing_on_that_was_recorded_before() {
+    with_virtual_time(|| async {
+        let mut before = start(false);
+        let _wire = before.link(A, &before.a);
+        let (mut old, mut damaged) = (Signer::new(10), Signer::new(30));
+        let recorded = old.announce((3, 1));
+        let newest = old.announce((3, 2));
+        before.actor.do_send(AnnounceVerified { link: A, announce: Box::new(newest), is_reply: false });
+        before.actor.do_send(drain(DrainPhase::Persisting));
+        before.parent.report(DrainPhase::Persisting).await;
+        // A row that somebody wrote under another name is not believed.
+        let value = saved_rows(&before.store).await[0].1.clone();
+        let key = damaged.address().0.to_vec();
+        let forged = LocalOp::KvPut { namespace: Namespace::Route, key, value };
+        ask_local(&before.store.rows, vec![forged]).unwrap().await.unwrap();
+
+        let rows = before.store.clone();
+        let after = start_with(false, |parts| parts.store = Arc::new(rows));
+        let known = after.actor.send(ListKnown).await.unwrap();
+        let known: Vec<_> = known.iter().map(|known| (known.address, known.order, known.is_routed)).collect();
+        assert_eq!(known, [(old.address(), (3, 2), false)]);
+        let (_wire_a, mut wire_b) = (after.link(A, &after.a), after.link(B, &after.b));
+        for _ in 0..10 {
+            let announce = Box::new(recorded.clone());
+            after.actor.do_send(AnnounceVerified { link: A, announce, is_reply: false });
+        }
+        let state = after.actor.send(GetRouterState).await.unwrap();
+        assert_eq!((state.counters.announces_stale, state.counters.announces_passed_on), (10, 0));
+        tokio::time::sleep(secs(5)).await;
+        while let Ok(batch) = wire_b.0.try_recv() {
+            let is_old = |frame: &Frame| matches!(frame, Frame::Announce(a) if a.content.order() == (3, 1));
+            assert!(!batch.control.iter().any(is_old));
+        }
+        // One that is new goes on, so silence is not for want of a link.
+        let announce = Box::new(damaged.announce((1, 1)));
+        after.actor.do_send(AnnounceVerified { link: A, announce, is_reply: true });
+        assert_eq!(after.actor.send(ListKnown).await.unwrap().len(), 1, "hop count 0 over another's link");
+    });
+}
+
+#[test]
+fn a_store_that_takes_nothing_keeps_no_drain_waiting() {
+    with_virtual_time(|| async {
+        let mut bench = start_with(false, |parts| parts.store = Arc::new(ClosedStore));
+        let _wire = bench.link(A, &bench.a);
+        let announce = Box::new(bench.a.announce((3, 1)));
+        bench.actor.do_send(AnnounceVerified { link: A, announce, is_reply: false });
+        assert_eq!(bench.actor.send(ListKnown).await.unwrap().len(), 1, "it works without");
+        tokio::time::sleep(secs(300)).await;
+        bench.actor.do_send(drain(DrainPhase::Persisting));
+        bench.parent.report(DrainPhase::Persisting).await;
+    });
+}
+
+/// A store that has stopped.
+struct ClosedStore;
+
+impl LocalStore for ClosedStore {
+    fn submit(
+        &self,
+        ops: Vec<LocalOp>,
+        done: Completion<LocalOutcome>,
+    ) -> Result<(), HandedBack<LocalOp, LocalOutcome>> {
+        Err(HandedBack { reason: NotTaken::Stopped, ops, done })
+    }
+
+    fn boot_epoch(&self) -> u32 {
+        1
+    }
+}
+
+#[test]
+fn a_path_is_looked_for_and_forgotten_when_somebody_says_so() {
+    with_virtual_time(|| async {
+        let mut bench = start(false);
+        let wanted = Signer::new(40).address();
+        assert_eq!(bench.actor.send(SearchPath(wanted)).await.unwrap(), PathSearch::NoLinks);
+        let mut wire = bench.link(A, &bench.a);
+        assert_eq!(bench.actor.send(SearchPath(wanted)).await.unwrap(), PathSearch::Started);
+        let asked = |frame: &Frame| matches!(frame, Frame::PathRequest(r) if r.destination == wanted);
+        wire.control("a path request", asked).await;
+        // The timer of the search runs: it is asked again, farther.
+        wire.control("a path request", asked).await;
+        wire.control("a path request", asked).await;
+        tokio::time::sleep(secs(11)).await;
+        let answer = bench.actor.send(SearchPath(wanted)).await.unwrap();
+        assert!(matches!(answer, PathSearch::NotYet { .. }), "{answer:?}");
+        let announce = Box::new(bench.a.announce((3, 1)));
+        bench.actor.do_send(AnnounceVerified { link: A, announce, is_reply: false });
+        assert!(bench.actor.send(DropPath(bench.a.address())).await.unwrap());
+        assert!(!bench.actor.send(DropPath(wanted)).await.unwrap());
     });
 }

@@ -100,11 +100,16 @@ impl Fake {
                 let Value::Object(stats) = stats else { unreachable!() };
                 replies.send(Reply::Stats(stats)).await?;
             }
+            Request::Known => replies.send(known()).await?,
             Request::Drain { timeout_ms } => replies.send(stopped(timeout_ms != Some(1))).await?,
             Request::PeerAdd { url } if url.contains("refused") => {
                 return Err(ApiError::failed("refused by the fake\nsays\u{7} it"));
             }
-            Request::PeerAdd { .. } | Request::PeerRemove { .. } | Request::Announce => {
+            Request::PeerAdd { .. }
+            | Request::PeerRemove { .. }
+            | Request::PathRequest { .. }
+            | Request::PathDrop { .. }
+            | Request::Announce => {
                 replies.send(Done::OK).await?;
             }
             Request::Send { to, wait, .. } => {
@@ -276,6 +281,18 @@ fn peer() -> Peer {
         capability: Capability::SeverelyConstrained,
         rssi_dbm: None,
         snr_db: None,
+    }
+}
+
+fn known() -> KnownNode {
+    KnownNode {
+        address: BERT,
+        boot_epoch: 2,
+        sequence: 3,
+        capabilities: vec!["relay".into()],
+        reachable: false,
+        has_key: true,
+        forgotten_s: 3600,
     }
 }
 

@@ -16,10 +16,11 @@ use quicprochat_mesh::wire::{
     ids::hex,
     key_record::{KeyRecord, ReceiverKey, SignedKeyRecord},
     limits::{
-        CHUNK_BYTES, CHUNKS_MAX, CONTENT_BYTES_MAX, CUSTODY_IDS_MAX, FILE_NAME_BYTES_MAX,
+        CHUNK_BYTES, CHUNKS_MAX, CONTENT_BYTES_MAX, CUSTODY_IDS_MAX, DIGEST_ENTRIES_MAX, FILE_NAME_BYTES_MAX,
         GOODBYE_TEXT_BYTES_MAX, MAX_HOPS_MAX, MERKLE_LEVELS_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
-        RECEIPT_IDS_MAX, SEAL_PLAINTEXT_BYTES_MAX, SERVICE_DATA_BYTES_MAX,
+        RECEIPT_IDS_MAX, SEAL_PLAINTEXT_BYTES_MAX, SERVICE_DATA_BYTES_MAX, WITHDRAW_ADDRESSES_MAX,
     },
+    path::{Digest as TableDigest, DigestEntry, Withdraw},
     receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
     service::{Pong, Probe, TraceReply},
 };
@@ -122,7 +123,10 @@ fn filler(len: usize) -> Vec<u8> {
 
 /// Every vector there is.
 pub(crate) fn all() -> Vec<Vector> {
-    [links(), controls(), keys(), announces(), envelopes(), payloads()].into_iter().flatten().collect()
+    [links(), controls(), paths(), keys(), announces(), envelopes(), payloads()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The keys every vector is made with.
@@ -216,7 +220,7 @@ fn controls() -> Vec<Vector> {
     let bob_address = address(&public(&bob()));
     let credit = |class, bytes| Frame::Credit(Credit { class, bytes });
     let request = |request_id, destination, max_hops, hop_count| {
-        Frame::PathRequest(PathRequest { request_id, destination, max_hops, hop_count })
+        Frame::PathRequest(PathRequest { request_id, destination, max_hops, hop_count, newer_than: None })
     };
     let ids = |count: usize| -> Vec<PacketId> {
         (0..count).map(|i| PacketId(prefix(&sha256(&[b"packet", &[i as u8]])))).collect()
@@ -237,6 +241,47 @@ fn controls() -> Vec<Vector> {
         frame("refuse", "smallest", refuse(PacketId([0; 16]), RefuseReason::NoRoute, 0)),
         frame("refuse", "richest", refuse(ids(1)[0], RefuseReason::StoreFull, 600)),
         frame("refuse", "maximal", refuse(PacketId([0xff; 16]), RefuseReason::Other(255), u16::MAX)),
+    ]
+}
+
+fn paths() -> Vec<Vector> {
+    let bob_address = address(&public(&bob()));
+    let newer = |request_id, destination, max_hops, hop_count, order| {
+        let newer_than = Some(order);
+        Frame::PathRequest(PathRequest { request_id, destination, max_hops, hop_count, newer_than })
+    };
+    let addresses = |count: usize| -> Vec<Address> {
+        let mut out: Vec<_> =
+            (0..count as u16).map(|i| Address(prefix(&sha256(&[b"address", &i.to_be_bytes()])))).collect();
+        out.sort();
+        out
+    };
+    let withdraw = |addresses| Frame::Withdraw(Withdraw { addresses });
+    let digest = |after, through, entries| Frame::Digest(TableDigest { after, through, entries });
+    let (first, last) = (Address([0; 16]), Address([0xff; 16]));
+    let entry =
+        |origin, boot_epoch, sequence, hop_count| DigestEntry { origin, boot_epoch, sequence, hop_count };
+    let three = addresses(3);
+    let richest = vec![
+        entry(three[0], 7, 4_000, Some(0)),
+        entry(three[1], 1, 0x0102_0304, Some(12)),
+        entry(three[2], 3, 1, None),
+    ];
+    let maximal = addresses(DIGEST_ENTRIES_MAX);
+    let maximal = maximal.into_iter().map(|origin| entry(origin, u32::MAX, u32::MAX, Some(127))).collect();
+    vec![
+        frame("path_request", "newer_richest", newer(*b"request2", bob_address, 128, 3, (7, 4_000))),
+        frame(
+            "path_request",
+            "newer_maximal",
+            newer([0xff; 8], last, MAX_HOPS_MAX, 255, (u32::MAX, u32::MAX)),
+        ),
+        frame("withdraw", "smallest", withdraw(vec![first])),
+        frame("withdraw", "richest", withdraw(addresses(3))),
+        frame("withdraw", "maximal", withdraw(addresses(WITHDRAW_ADDRESSES_MAX))),
+        frame("digest", "smallest", digest(first, last, vec![])),
+        frame("digest", "richest", digest(first, three[2], richest)),
+        frame("digest", "maximal", digest(first, last, maximal)),
     ]
 }
 
@@ -315,7 +360,7 @@ fn announce(
     hop_count: u8,
     content: AnnounceContent,
     record: Option<KeyRecord>,
-) -> Vector {
+) -> [Vector; 2] {
     let signed = content.encode();
     let signature = sign(&bob(), "announce", &signed);
     let json = json!({
@@ -325,7 +370,10 @@ fn announce(
     });
     let mut announce = Announce::new(content, signed.into(), signature, record.as_ref().map(signed_record));
     announce.hop_count = hop_count;
-    with_json(frame("announce", case, Frame::Announce(announce)), json)
+    [
+        with_json(frame("announce", case, Frame::Announce(announce.clone())), json.clone()),
+        with_json(frame("path_reply", case, Frame::PathReply(announce)), json),
+    ]
 }
 
 fn announces() -> Vec<Vector> {
@@ -367,6 +415,9 @@ fn announces() -> Vec<Vector> {
         announce("richest", 2, richest, Some(bob_record())),
         announce("maximal", 255, maximal, Some(largest_record())),
     ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn v2_header(kind: EnvelopeKind) -> EnvelopeHeader {

@@ -11,7 +11,9 @@ mod drain;
 mod health;
 mod inbox;
 mod init;
+mod known;
 mod outbox;
+mod path;
 mod peer;
 mod peers;
 mod ping;
@@ -69,6 +71,9 @@ pub enum Command {
     Status(status::Args),
     Peers(peers::Args),
     Routes(routes::Args),
+    Known(known::Args),
+    #[command(subcommand)]
+    Path(path::Command),
     Stats(stats::Args),
     Health(health::Args),
     Drain(drain::Args),
@@ -112,6 +117,8 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Status(args) => status::run(args, cx).await,
             Command::Peers(args) => peers::run(args, cx).await,
             Command::Routes(args) => routes::run(args, cx).await,
+            Command::Known(args) => known::run(args, cx).await,
+            Command::Path(command) => path::run(command, cx).await,
             Command::Stats(args) => stats::run(args, cx).await,
             Command::Health(args) => health::run(args, cx).await,
             Command::Drain(args) => drain::run(args, cx).await,

@@ -63,7 +63,7 @@ fn announces_go_on_under_a_budget_and_none_is_forgotten() {
     let drain = |queue: &mut FloodQueue, now| std::iter::from_fn(|| queue.next(now)).collect::<Vec<_>>();
     let at_once = drain(&mut queue, start);
     assert_eq!(at_once.len(), ANNOUNCES_PER_SECOND as usize);
-    assert_eq!(at_once[0], Send::Flood(address(0)));
+    assert_eq!(at_once[0], Send::Flood(address(0), vec![]));
     let wake = queue.next_wake().unwrap();
     assert_eq!(wake, start + SECOND / ANNOUNCES_PER_SECOND);
     assert_eq!(drain(&mut queue, wake).len(), 1);
@@ -80,15 +80,15 @@ fn new_neighbours_are_told_the_table_in_turn_and_news_come_first() {
     queue.tell_table(a);
     queue.tell_table(b);
     queue.flood(address(1));
-    assert_eq!(queue.next(now), Some(Send::Flood(address(1))));
-    assert_eq!(queue.next(now), Some(Send::Page(a, None)));
-    queue.told(a, Some(address(4)));
-    assert_eq!(queue.next(now), Some(Send::Page(b, None)));
-    queue.told(b, None);
-    assert_eq!(queue.next(now), Some(Send::Page(a, Some(address(4)))));
+    assert_eq!(queue.next(now), Some(Send::Flood(address(1), vec![])));
+    assert_eq!(queue.next(now), Some(Send::Page(a)));
+    queue.told(a, true);
+    assert_eq!(queue.next(now), Some(Send::Page(b)));
+    queue.told(b, false);
+    assert_eq!(queue.next(now), Some(Send::Page(a)));
     queue.link_down(a);
     // Told after it went down: the link is not taken up again.
-    queue.told(a, Some(address(9)));
+    queue.told(a, true);
     assert_eq!(queue.next(now), None);
     assert!(queue.is_empty());
 }
@@ -112,4 +112,42 @@ fn an_allowance_never_overspends() {
     let taken = (0..10_000u32).filter(|ms| allowance.take(start + Duration::from_millis(1) * *ms)).count();
     // Ten at once and ten a second.
     assert!((108..=110).contains(&taken), "{taken}");
+}
+
+#[test]
+fn neighbours_that_carried_what_waits_get_no_copy() {
+    let now = Instant::now();
+    let mut queue = FloodQueue::new(now, 1);
+    queue.flood(address(1));
+    assert_eq!(queue.next(now), Some(Send::Flood(address(1), vec![])));
+    queue.flood(address(2));
+    queue.carried(&address(2), LinkId(4));
+    queue.carried(&address(2), LinkId(4));
+    queue.carried(&address(2), LinkId(7));
+    queue.carried(&address(3), LinkId(7));
+    let carried = vec![LinkId(4), LinkId(7)];
+    assert_eq!(queue.next(now + SECOND), Some(Send::Flood(address(2), carried)));
+    // A newer one takes the place of what waits.
+    queue.flood(address(2));
+    queue.carried(&address(2), LinkId(4));
+    queue.flood(address(2));
+    assert_eq!(queue.next(now + SECOND * 2), Some(Send::Flood(address(2), vec![])));
+    for link in 0..1000 {
+        queue.flood(address(5));
+        (0..link).for_each(|link| queue.carried(&address(5), LinkId(link)));
+    }
+    assert_eq!(queue.is_waiting[&address(5)].len(), CARRIED_MAX);
+}
+
+#[test]
+fn in_a_mesh_that_would_fill_the_budget_intervals_stretch() {
+    let interval = |destinations| {
+        let start = Instant::now();
+        let mut schedule = AnnounceSchedule::new(start, ANNOUNCE_INTERVAL, 1);
+        schedule.due(start, destinations);
+        (schedule.next_wake() - start).as_secs()
+    };
+    assert!((540..=600).contains(&interval(STRETCH_ABOVE)));
+    assert!((648..=720).contains(&interval(STRETCH_ABOVE * 12 / 10)));
+    assert!((756..=840).contains(&interval(usize::MAX)), "two in a route's half hour");
 }

@@ -56,6 +56,38 @@ pub struct Counters {
     /// Refusals that were not of a packet this node had sent over that link, and questions over
     /// their budget.
     pub control_ignored: u64,
+    /// Searches for a path that were begun.
+    pub path_searches: u64,
+    /// Searches that found nothing.
+    pub path_searches_failed: u64,
+    /// Searches that were not begun: too many run, or the neighbours would not answer.
+    pub path_searches_refused: u64,
+    /// Path requests that came and were looked at.
+    pub path_requests: u64,
+    /// Path requests sent, this node's own and those passed on, each link counted.
+    pub path_requests_sent: u64,
+    /// Path requests that came again, or too far.
+    pub path_requests_repeated: u64,
+    /// Path requests not taken, not sent or not answered for want of budget.
+    pub path_requests_over_budget: u64,
+    /// Answers to path requests that came.
+    pub path_replies: u64,
+    /// Answers to path requests sent or passed on.
+    pub path_replies_sent: u64,
+    /// Withdrawals sent, each link counted.
+    pub withdrawals_sent: u64,
+    /// Withdrawn routes that had led through the neighbour.
+    pub withdrawals: u64,
+    /// Withdrawn routes that had not.
+    pub withdrawals_foreign: u64,
+    /// Withdrawals over their budget.
+    pub withdrawals_over_budget: u64,
+    /// Digests sent.
+    pub digests_sent: u64,
+    /// Digests that came and were compared.
+    pub digests: u64,
+    /// Digests that came again, out of order or over their budget.
+    pub digests_ignored: u64,
 }
 
 impl Counters {

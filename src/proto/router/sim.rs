@@ -260,6 +260,7 @@ impl Sim {
                 let node = &mut self.nodes[n];
                 node.own_order_seen.push(order);
                 node.order = node.order.max((order.0, order.1 + 1));
+                self.perform(n, Output::AnnounceDue { max_hops: 128 });
             }
         }
     }
@@ -274,6 +275,10 @@ impl Sim {
             Frame::Announce(announce) => {
                 let inbound = edge.verifier.verify_announce(announce).expect("announces verify");
                 return self.handle(n, Input::Announce(link, Box::new(inbound)));
+            }
+            Frame::PathReply(announce) => {
+                let inbound = edge.verifier.verify_announce(announce).expect("announces verify");
+                return self.handle(n, Input::PathReply(link, Box::new(inbound)));
             }
             Frame::KeyReply(record) => {
                 let record = edge.verifier.verify_key_record(&record).expect("records verify");

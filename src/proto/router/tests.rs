@@ -129,11 +129,10 @@ fn a_cut_ring_sends_the_other_way_round() {
     sim.disconnect(0, 1);
     let packet = sim.send(0, to, MESSAGE);
     assert_eq!(sim.copies(3, packet), 1);
-    // A link further on dies, and the first one is back. Nobody withdraws routes yet, so the way
-    // over node 5 is believed until the next announce.
+    // A link further on dies, and the first one is back: withdrawn and offered within seconds.
     sim.disconnect(4, 5);
     sim.connect(0, 1);
-    sim.advance(ANNOUNCE_INTERVAL + Duration::from_secs(10));
+    sim.advance(Duration::from_secs(5));
     let packet = sim.send(0, to, MESSAGE);
     assert_eq!(sim.copies(3, packet), 1);
 }
@@ -470,10 +469,18 @@ fn path_and_key_questions_are_answered_from_what_is_known() {
             _ => None,
         }
     };
-    let path = |destination| {
-        Frame::PathRequest(PathRequest { request_id: [1; 8], destination, max_hops: 8, hop_count: 0 })
+    let mut id = 0u64;
+    let mut path = |destination| {
+        id += 1;
+        Frame::PathRequest(PathRequest {
+            request_id: id.to_be_bytes(),
+            destination,
+            max_hops: 8,
+            hop_count: 0,
+            newer_than: None,
+        })
     };
-    let Some(Frame::Announce(announce)) = ask(path(last)) else { panic!() };
+    let Some(Frame::PathReply(announce)) = ask(path(last)) else { panic!() };
     assert_eq!((crate::crypto::compute_address(&announce.content.public_key), announce.hop_count), (last, 1));
     assert!(ask(path(Address([5; 16]))).is_none());
     assert!(matches!(ask(Frame::KeyRequest(last)), Some(Frame::KeyReply(_))));
@@ -504,6 +511,10 @@ fn a_key_record_that_is_wanted_is_asked_for_on_the_way() {
     while router.poll().is_some() {}
     router.handle(sim.now, sim.wall, Input::FindKeyRecord(last));
     assert!(matches!(router.poll(), Some(Output::Control(LinkId(1), Frame::KeyRequest(a))) if a == last));
+    // A way, too: the answer to that brings the record along.
+    assert!(
+        matches!(router.poll(), Some(Output::Control(LinkId(1), Frame::PathRequest(r))) if r.destination == last)
+    );
     let mut owner = Node::new(3);
     let record = owner.key_record(9);
     router.handle(sim.now, sim.wall, Input::KeyRecord(Box::new(record.clone())));

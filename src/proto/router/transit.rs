@@ -202,6 +202,9 @@ impl Router {
                 None => {
                     bump(&mut self.counters.no_route);
                     self.outputs.push_back(Output::Refused(refuse(RefuseReason::NoRoute)));
+                    if is_own {
+                        self.want_path(now, packet.destination);
+                    }
                 }
             },
         }
@@ -219,6 +222,7 @@ impl Router {
             Decision::Forward { link } => Some(link),
             _ => None,
         };
+        self.paths.note_use(&packet.destination);
         if packet.envelope.header().kind != EnvelopeKind::RECEIPT {
             return routed;
         }

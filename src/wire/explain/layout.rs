@@ -113,12 +113,14 @@ fn body(name: &str) -> Layout {
         "credit" => Array(vec![("class", Number(class)), ("bytes", Plain)]),
         "key_needed" | "key_request" => Bytes("address"),
         "key_offer" => Bytes("Ed25519 public key"),
-        "announce" => announce(),
+        "announce" | "path_reply" => announce(),
         "path_request" => Array(vec![
             ("request_id", Bytes("random")),
             ("destination", Bytes("who is looked for")),
             ("max_hops", Plain),
             ("hop_count", Plain),
+            ("newer_than_epoch", Plain),
+            ("newer_than_sequence", Plain),
         ]),
         "custody_ack" => Array(vec![("domain", Bytes("who holds them")), ("packet_ids", Ids)]),
         "refuse" => Array(vec![
@@ -127,6 +129,15 @@ fn body(name: &str) -> Layout {
             ("retry_after", Number(|s| Some(format!("{s} s")))),
         ]),
         "key_reply" => key_record(),
+        "withdraw" => Ids,
+        "digest" => Array(vec![
+            ("after", Bytes("the range begins behind this address")),
+            ("through", Bytes("the last address of the range")),
+            (
+                "entries",
+                Bytes("25 bytes each: address, boot_epoch, sequence, hop_count (255: no way offered)"),
+            ),
+        ]),
         _ => Plain,
     }
 }
