@@ -18,6 +18,7 @@ pub mod fib;
 pub mod health;
 pub mod limit;
 pub mod link;
+pub mod ranking;
 pub mod router;
 pub mod table;
 pub mod verify;

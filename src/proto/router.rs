@@ -15,7 +15,9 @@
 
 mod control;
 mod counters;
+mod kept;
 mod links;
+mod measured;
 mod transit;
 
 use std::{
@@ -38,12 +40,14 @@ use super::{
     announce::{ANNOUNCE_INTERVAL, ANNOUNCES_PER_SECOND, AnnounceSchedule, FloodQueue, Send},
     dedup::{Dedup, GENERATION_ENTRIES_MAX, Ingress},
     fib::{Fib, Hops},
+    ranking::Ranking,
     table::{LinkClass, ORIGINS_MAX, Order, Reject, RouteInfo, RoutingTable, Update, Via},
     verify::{InboundAnnounce, InboundEnvelope, Verified},
 };
 
 pub use counters::Counters;
 
+use kept::Kept;
 use links::Links;
 
 /// Keys of sources that are remembered, 110 bytes each.
@@ -208,6 +212,8 @@ pub enum Wake {
     RouteEnds,
     /// The announce budget lets the next one go on then.
     AnnounceBudget,
+    /// A receipt that was expected is overdue then.
+    ReceiptDue,
 }
 
 /// The router. See the module's documentation for how it is driven.
@@ -219,6 +225,8 @@ pub struct Router {
     table: RoutingTable,
     fib: Fib,
     dedup: Dedup,
+    ranking: Ranking,
+    kept: Kept,
     schedule: AnnounceSchedule,
     floods: FloodQueue,
     own_announce: Option<Announce>,
@@ -242,6 +250,8 @@ impl Router {
             table: RoutingTable::new(config.origins_max),
             fib: Fib::new(own, seed),
             dedup: Dedup::with_capacity(now, seed.rotate_left(17), config.dedup_entries_max),
+            ranking: Ranking::new(now, seed.rotate_left(29)),
+            kept: Kept::default(),
             schedule: AnnounceSchedule::new(now, config.announce_interval, seed.rotate_left(41)),
             floods: FloodQueue::new(now, config.announces_per_s),
             own_announce: None,
@@ -256,6 +266,8 @@ impl Router {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Instant, wall: WallClock, input: Input) {
+        // A retry finds the verdict over the attempt before it.
+        self.judge_due(now);
         match input {
             Input::LinkUp(info) => self.on_link_up(now, info),
             Input::LinkDown(link) => self.on_link_down(now, link),
@@ -306,7 +318,8 @@ impl Router {
         let own = Some((self.schedule.next_wake(), Wake::OwnAnnounce));
         let ends = self.table.next_wake().map(|at| (at, Wake::RouteEnds));
         let budget = self.floods.next_wake().map(|at| (at, Wake::AnnounceBudget));
-        let first = [own, ends, budget].into_iter().flatten().min();
+        let receipt = self.ranking.next_wake().map(|at| (at, Wake::ReceiptDue));
+        let first = [own, ends, budget, receipt].into_iter().flatten().min();
         first.unwrap_or((self.schedule.next_wake(), Wake::OwnAnnounce))
     }
 
@@ -320,9 +333,15 @@ impl Router {
         &self.counters
     }
 
-    /// The routes, by destination.
+    /// The routes, by destination, with what their ways delivered.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
-        self.table.iter(now)
+        self.table.iter(now).map(move |mut route| {
+            for (hop, delivered) in route.next_hops.iter().zip(&mut route.delivered_permille) {
+                let measure = self.ranking.measure(now, &route.destination, &hop.neighbour);
+                *delivered = measure.delivered_permille;
+            }
+            route
+        })
     }
 
     /// Destinations with a live path, neighbours included.
@@ -375,8 +394,14 @@ impl Router {
 
     fn on_announce(&mut self, now: Instant, link: LinkId, inbound: &Verified<InboundAnnounce>) {
         let Some(state) = self.links.get(link) else { return };
-        let via = Via { link, class: state.class, neighbour: state.neighbour };
         let origin = inbound.origin;
+        let via = Via {
+            link,
+            class: state.class,
+            neighbour: state.neighbour,
+            measure: self.ranking.measure(now, &origin, &state.neighbour),
+            is_young: state.is_young(now),
+        };
         let order = inbound.announce.content.order();
         if origin == self.own {
             let own = self.own_announce.as_ref().map(|announce| announce.content.order());
@@ -387,16 +412,20 @@ impl Router {
             return;
         }
         let before = self.table.key_record(&origin).map(|record| *record.digest());
-        let update = self.table.update(now, inbound, &via);
+        let update = self.table.update(now, inbound, &via, &|to| self.ranking.is_active(now, to));
         self.counters.announce(update);
+        for evicted in self.table.take_evicted() {
+            self.counters.origins_evicted = self.counters.origins_evicted.saturating_add(1);
+            self.refresh(evicted);
+        }
         match update {
             Update::Newer => {
-                self.refresh(origin);
+                self.rerank(now, origin);
                 if self.config.relay {
                     self.floods.flood(origin);
                 }
             }
-            Update::Alternative => self.refresh(origin),
+            Update::Alternative => self.rerank(now, origin),
             Update::Known => {}
             Update::Rejected(Reject::Stale) if via.neighbour == origin => {
                 self.answer_stale(now, link, &origin);
@@ -434,6 +463,7 @@ impl Router {
             self.refresh(destination);
         }
         self.wanted.retain(|_, until| *until > now);
+        self.kept.forget(now);
         if let Some(max_hops) = self.schedule.due(now, self.table.len()) {
             self.outputs.push_back(Output::AnnounceDue { max_hops });
         }
@@ -503,7 +533,11 @@ impl Router {
 }
 
 #[cfg(test)]
+mod routing_tests;
+#[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod sim_traffic;
 #[cfg(test)]
 pub(in crate::proto) mod testkit;
 #[cfg(test)]
