@@ -84,7 +84,7 @@ const VERIFY: &[&str] = &[
     "merkle_path",
     "foreign_key_record",
 ];
-const DROPPED: &[&str] = &["duplicate", "expired", "hop_limit", "no_route", "unsent", "busy"];
+const DROPPED: &[&str] = &["duplicate", "expired", "hop_limit", "no_route", "unsent", "busy", "loop"];
 const ANNOUNCE: &[&str] = &["tx", "rx", "refused", "stale"];
 const PATHS_EVENTS: &[&str] = &[
     "search",
@@ -187,6 +187,9 @@ metrics_table! {
     ROUTES = "qpc_routes", Gauge, None, "routing", "Destinations with a usable route.", [];
     ANNOUNCES = "qpc_announces_total", Counter, None, "routing", "Announces sent, accepted and refused.", ["outcome": ANNOUNCE];
     PATHS = "qpc_path_events_total", Counter, None, "routing", "Searches for paths, withdrawals and digests.", ["event": PATHS_EVENTS];
+    REROUTED = "qpc_rerouted_total", Counter, None, "routing", "Envelopes that a next hop refused and that went another way.", [];
+    PROBES = "qpc_route_probes_total", Counter, None, "routing", "Envelopes that went over another way than the best, to measure it.", [];
+    ORIGINS_EVICTED = "qpc_origins_evicted_total", Counter, None, "routing", "Unused origins that gave way to others in the routing table.", [];
     KEY_NEEDED = "qpc_key_requests_total", Counter, None, "routing", "Keys asked of a neighbour for a held envelope.", [];
 
     KEYS_NEVER_CAME = "qpc_key_requests_unanswered_total", Counter, None, "routing", "Envelopes dropped because the neighbour did not answer with their source's key.", [];

@@ -403,12 +403,16 @@ impl RouterActor {
         dropped("hop_limit", new.hop_limit, old.hop_limit);
         dropped("no_route", new.no_route, old.no_route);
         dropped("unsent", new.unsent, old.unsent);
+        dropped("loop", new.loops, old.loops);
         let add = |name: &'static str, new: u64, old: u64| {
             metrics::counter!(name).increment(new.saturating_sub(old));
         };
         add(telemetry::FORWARDED, new.forwarded, old.forwarded);
         add(telemetry::DELIVERED, new.delivered, old.delivered);
         add(telemetry::DEDUP_HITS, new.duplicates, old.duplicates);
+        add(telemetry::REROUTED, new.rerouted, old.rerouted);
+        add(telemetry::PROBES, new.probes, old.probes);
+        add(telemetry::ORIGINS_EVICTED, new.origins_evicted, old.origins_evicted);
         let announces = |outcome: &'static str, new: u64, old: u64| {
             metrics::counter!(telemetry::ANNOUNCES, "outcome" => outcome).increment(new.saturating_sub(old));
         };
@@ -416,9 +420,11 @@ impl RouterActor {
         announces("rx", rx(&new), rx(&old));
         announces("stale", new.announces_stale, old.announces_stale);
         let refused = |c: &Counters| {
-            [c.announces_hop_limit, c.announces_not_origin, c.announces_table_full, c.announces_expired]
-                .iter()
-                .fold(0u64, |sum, n| sum.saturating_add(*n))
+            let (limits, full) = (
+                [c.announces_hop_limit, c.announces_not_origin, c.announces_expired],
+                [c.announces_table_full, c.announces_share_full],
+            );
+            limits.iter().chain(&full).fold(0u64, |sum, n| sum.saturating_add(*n))
         };
         announces("refused", refused(&new), refused(&old));
         let paths = |event: &'static str, of: fn(&Counters) -> u64| {

@@ -26,6 +26,15 @@ pub struct RouteLine {
     pub transport: &'static str,
 }
 
+impl RouteLine {
+    /// The share of packets over the best next hop that were receipted, 0 to 1; none before the
+    /// first outcome.
+    pub fn delivered_share(&self) -> Option<f64> {
+        let permille = self.route.delivered_permille.first().copied().flatten()?;
+        Some(f64::from(permille) / 1000.0)
+    }
+}
+
 /// Handle to router: counts for `qpc status`.
 #[derive(Debug, Clone, Copy)]
 pub struct GetRouterState;

@@ -439,7 +439,7 @@ fn route(line: &RouteLine) -> Route {
         capabilities: route.capabilities.names().into_iter().map(str::to_owned).collect(),
         transport: line.transport.to_owned(),
         alternatives: route.next_hops.len().saturating_sub(1) as u64,
-        delivered_share: None,
+        delivered_share: line.delivered_share(),
     }
 }
 

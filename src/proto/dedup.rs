@@ -9,7 +9,8 @@
 //! - A resend over the link it came over first is let through, three times.
 //! - A copy with fewer hops is let through once if the first copy was not forwarded, so that nobody
 //!   suppresses a message by racing it with a full hop count.
-//! - Anything else is a duplicate and ends here.
+//! - Anything else is a duplicate and ends here. One that comes back over another link than it
+//!   came, after it went on, is told apart: somebody's way leads in a circle.
 
 use std::{
     collections::HashMap,
@@ -31,7 +32,7 @@ pub const GENERATION_AGE_MAX: Duration = Duration::from_secs(600);
 pub const RETRANSMITS_MAX: u8 = 3;
 
 /// Stands for "from this node" and "nowhere" in an entry; links are numbered from 1.
-const NO_LINK: LinkId = LinkId(0);
+const NO_LINK: u32 = 0;
 
 /// Where a packet came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,8 @@ pub enum Verdict {
     Retransmit,
     /// Seen, not forwarded, and here with fewer hops: treat it as new.
     Shorter,
+    /// It went on from here over one link and comes back over another than it came: a loop.
+    Returned,
     /// Seen before: ends here.
     Duplicate,
 }
@@ -88,13 +91,17 @@ pub struct ForwardRecord {
     pub ingress: Ingress,
     /// Where it went; none where it was not forwarded, and for broadcasts.
     pub egress: Option<LinkId>,
+    /// Its place among the packets kept for another try, where it went on lately.
+    pub kept_at: u32,
 }
 
-/// 24 bytes beside the 16 of the packet id.
+/// 20 bytes beside the 16 of the packet id. Links past number 2^32 are none here: their packets are
+/// suppressed when they come twice, and answered by route.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    ingress: LinkId,
-    egress: LinkId,
+    ingress: u32,
+    egress: u32,
+    kept_at: u32,
     /// Seconds since the window began, when the packet was seen first.
     seen_s: u32,
     hop_count_lowest: u8,
@@ -142,7 +149,7 @@ impl Dedup {
             self.current.insert(seen.packet_id, Entry::first(seen, self.seconds(now)));
             return Verdict::New;
         };
-        let ingress = raw(seen.ingress);
+        let ingress = short(seen.ingress.link());
         if seen.retransmit
             && entry.retransmits < RETRANSMITS_MAX
             && (seen.is_destination || ingress == entry.ingress)
@@ -158,6 +165,10 @@ impl Dedup {
                 return Verdict::Shorter;
             }
         }
+        let may_return = !seen.retransmit && !seen.is_destination;
+        if may_return && entry.egress != NO_LINK && entry.ingress != ingress {
+            return Verdict::Returned;
+        }
         Verdict::Duplicate
     }
 
@@ -166,7 +177,16 @@ impl Dedup {
     pub fn forwarded(&mut self, packet_id: &PacketId, egress: Option<LinkId>) {
         if let Some(entry) = self.entry(packet_id) {
             entry.forwarded = true;
-            entry.egress = egress.unwrap_or(NO_LINK);
+            entry.egress = short(egress);
+        }
+    }
+
+    /// Notes that a packet went on over `egress` and is kept at a place for another try.
+    pub fn forwarded_and_kept(&mut self, packet_id: &PacketId, egress: LinkId, kept_at: u32) {
+        if let Some(entry) = self.entry(packet_id) {
+            entry.forwarded = true;
+            entry.egress = short(Some(egress));
+            entry.kept_at = kept_at;
         }
     }
 
@@ -182,8 +202,9 @@ impl Dedup {
     pub fn record(&self, packet_id: &PacketId) -> Option<ForwardRecord> {
         let entry = self.current.get(packet_id).or_else(|| self.previous.get(packet_id))?;
         Some(ForwardRecord {
-            ingress: if entry.ingress == NO_LINK { Ingress::Local } else { Ingress::Link(entry.ingress) },
-            egress: (entry.egress != NO_LINK).then_some(entry.egress),
+            ingress: long(entry.ingress).map_or(Ingress::Local, Ingress::Link),
+            egress: long(entry.egress),
+            kept_at: entry.kept_at,
         })
     }
 
@@ -228,8 +249,9 @@ impl Dedup {
 impl Entry {
     fn first(seen: &Sighting, seen_s: u32) -> Self {
         Self {
-            ingress: raw(seen.ingress),
+            ingress: short(seen.ingress.link()),
             egress: NO_LINK,
+            kept_at: 0,
             seen_s,
             hop_count_lowest: seen.hop_count,
             forwarded: false,
@@ -238,8 +260,12 @@ impl Entry {
     }
 }
 
-fn raw(ingress: Ingress) -> LinkId {
-    ingress.link().unwrap_or(NO_LINK)
+fn short(link: Option<LinkId>) -> u32 {
+    link.map_or(NO_LINK, |link| u32::try_from(link.0).unwrap_or(NO_LINK))
+}
+
+fn long(short: u32) -> Option<LinkId> {
+    (short != NO_LINK).then_some(LinkId(u64::from(short)))
 }
 
 /// Hashes 16-byte identifiers, which are hashes already. What the key adds is that nobody outside

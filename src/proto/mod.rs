@@ -21,6 +21,7 @@ pub mod lease;
 pub mod limit;
 pub mod link;
 pub mod pressure;
+pub mod ranking;
 pub mod router;
 pub mod table;
 pub mod verify;

@@ -16,7 +16,9 @@
 mod control;
 mod counters;
 mod digest;
+mod kept;
 mod links;
+mod measured;
 mod paths;
 mod saved;
 mod transit;
@@ -42,6 +44,7 @@ use super::{
     announce::{ANNOUNCE_INTERVAL, ANNOUNCES_PER_SECOND, AnnounceSchedule, FloodQueue, Send},
     dedup::{Dedup, GENERATION_ENTRIES_MAX, Ingress},
     fib::{Fib, Hops},
+    ranking::Ranking,
     table::{LinkClass, ORIGINS_MAX, Order, Reject, RouteInfo, RoutingTable, Update, Via},
     verify::{InboundAnnounce, InboundEnvelope, Verified},
 };
@@ -52,6 +55,7 @@ pub use saved::SavedRow;
 
 use control::Wanted;
 use digest::Digests;
+use kept::Kept;
 use links::Links;
 use paths::Paths;
 use withdraw::Withdrawals;
@@ -221,6 +225,8 @@ pub enum Wake {
     PathSearch,
     /// A route that is gone is withdrawn then.
     Withdrawal,
+    /// A receipt that was expected is overdue then.
+    ReceiptDue,
 }
 
 /// The router. See the module's documentation for how it is driven.
@@ -232,6 +238,8 @@ pub struct Router {
     table: RoutingTable,
     fib: Fib,
     dedup: Dedup,
+    ranking: Ranking,
+    kept: Kept,
     schedule: AnnounceSchedule,
     floods: FloodQueue,
     own_announce: Option<Announce>,
@@ -260,6 +268,8 @@ impl Router {
             table: RoutingTable::new(config.origins_max),
             fib: Fib::new(own, seed),
             dedup: Dedup::with_capacity(now, seed.rotate_left(17), config.dedup_entries_max),
+            ranking: Ranking::new(now, seed.rotate_left(29)),
+            kept: Kept::default(),
             schedule: AnnounceSchedule::new(now, config.announce_interval, seed.rotate_left(41)),
             floods: FloodQueue::new(now, config.announces_per_s),
             own_announce: None,
@@ -278,6 +288,8 @@ impl Router {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Instant, wall: WallClock, input: Input) {
+        // A retry finds the verdict over the attempt before it.
+        self.judge_due(now);
         match input {
             Input::LinkUp(info) => self.on_link_up(now, info),
             Input::LinkDown(link) => self.on_link_down(now, link),
@@ -333,7 +345,8 @@ impl Router {
         let budget = self.floods.next_wake().map(|at| (at, Wake::AnnounceBudget));
         let search = self.paths.next_wake().map(|at| (at, Wake::PathSearch));
         let withdrawal = self.withdrawals.next_wake().map(|at| (at, Wake::Withdrawal));
-        let first = [own, ends, budget, search, withdrawal].into_iter().flatten().min();
+        let receipt = self.ranking.next_wake().map(|at| (at, Wake::ReceiptDue));
+        let first = [own, ends, budget, search, withdrawal, receipt].into_iter().flatten().min();
         first.unwrap_or((self.schedule.next_wake(), Wake::OwnAnnounce))
     }
 
@@ -347,9 +360,15 @@ impl Router {
         &self.counters
     }
 
-    /// The routes, by destination.
+    /// The routes, by destination, with what their ways delivered.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
-        self.table.iter(now)
+        self.table.iter(now).map(move |mut route| {
+            for (hop, delivered) in route.next_hops.iter().zip(&mut route.delivered_permille) {
+                let measure = self.ranking.measure(now, &route.destination, &hop.neighbour);
+                *delivered = measure.delivered_permille;
+            }
+            route
+        })
     }
 
     /// Destinations with a live path, neighbours included.
@@ -421,8 +440,14 @@ impl Router {
 
     fn on_announce(&mut self, now: Instant, link: LinkId, inbound: &Verified<InboundAnnounce>) {
         let Some(state) = self.links.get(link) else { return };
-        let via = Via { link, class: state.class, neighbour: state.neighbour };
         let origin = inbound.origin;
+        let via = Via {
+            link,
+            class: state.class,
+            neighbour: state.neighbour,
+            measure: self.ranking.measure(now, &origin, &state.neighbour),
+            is_young: state.is_young(now),
+        };
         let order = inbound.announce.content.order();
         if origin == self.own {
             let own = self.own_announce.as_ref().map(|announce| announce.content.order());
@@ -451,8 +476,12 @@ impl Router {
         let origin = inbound.origin;
         let before = self.table.key_record(&origin).map(|record| *record.digest());
         let order_before = self.table.order(&origin);
-        let update = self.table.update(now, inbound, via);
+        let update = self.table.update(now, inbound, via, &|to| self.ranking.is_active(now, to));
         self.counters.announce(update);
+        for evicted in self.table.take_evicted() {
+            self.counters.origins_evicted = self.counters.origins_evicted.saturating_add(1);
+            self.refresh(evicted);
+        }
         if self.table.order(&origin) != order_before {
             self.unsaved.insert(origin);
         }
@@ -477,7 +506,7 @@ impl Router {
         if matches!(update, Update::Rejected(_)) {
             return;
         }
-        self.refresh(origin);
+        self.rerank(now, origin);
         // A way that is back before anybody was told that it was gone is no news.
         let is_unsaid = self.withdrawals.regained(&origin);
         if !is_newer {
@@ -529,6 +558,7 @@ impl Router {
             self.refresh(destination);
         }
         self.wanted.retain(|_, wanted| wanted.until > now);
+        self.kept.forget(now);
         self.continue_searches(now);
         if let Some(max_hops) = self.schedule.due(now, self.table.len()) {
             self.outputs.push_back(Output::AnnounceDue { max_hops });
@@ -583,7 +613,11 @@ impl Router {
 #[cfg(test)]
 mod paths_tests;
 #[cfg(test)]
+mod routing_tests;
+#[cfg(test)]
 mod sim;
+#[cfg(test)]
+mod sim_traffic;
 #[cfg(test)]
 pub(in crate::proto) mod testkit;
 #[cfg(test)]

@@ -5,11 +5,16 @@
 //! different neighbours. What was seen of an origin's order outlives its route by a day, so that an
 //! old announce replayed later changes nothing.
 //!
-//! Hop counts are claims of neighbours. They order routes here for now; measured delivery comes in
-//! front of them later.
+//! Hop counts are claims of neighbours: measured delivery ([`super::ranking`]) comes before them in
+//! the order of ways, and is told to the table.
+//!
+//! The table has a fixed size, and each neighbour a share of it by the origins it brought first.
+//! Where room is needed, what was unused longest gives way, and never a destination that packets
+//! reach through this node. The order of what gave way is remembered in short.
 
 mod entry;
 mod exchange;
+mod shares;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,12 +28,18 @@ use crate::{
     wire::{Address, Announce, Capabilities, Frame, LinkId, PublicKey},
 };
 
+use hashlink::LruCache;
+
 use super::{
     fib::Hops,
+    ranking::{Measure, Standing},
     verify::{InboundAnnounce, Verified},
 };
 
 use entry::{Entry, Route};
+use shares::Shares;
+
+pub use shares::{SHARE_PERCENT, YOUNG_SHARE_PERCENT};
 
 pub use exchange::{KnownInfo, Saved};
 
@@ -44,6 +55,10 @@ pub const ORDER_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
 /// Origins remembered by default, about 600 bytes each with a route.
 pub const ORIGINS_MAX: usize = 131_072;
+
+/// Orders kept of origins that gave way, about 80 bytes each: an old announce of one of the last so
+/// many is still refused.
+pub const FLOORS_MAX: usize = 65_536;
 
 /// The order of announces of one origin: boot epoch, then sequence.
 pub type Order = (u32, u32);
@@ -67,10 +82,19 @@ pub enum LinkClass {
 /// One way to a destination. The order is that of preference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NextHop {
-    /// Links to the destination, as the neighbour claims, the first one counted.
-    pub hops: u8,
+    /// How it delivered.
+    pub standing: Standing,
+    /// Known from an older announce alone: its neighbour did not bring the newest yet.
+    pub is_older: bool,
     /// Medium of the first link.
     pub class: LinkClass,
+    /// Time to the receipt in powers of four milliseconds; 0 where unknown.
+    pub latency_class: u8,
+    /// Links to the destination, as the neighbour claims, the first one counted.
+    pub hops: u8,
+    /// Another neighbour brought the announce before. Who brought it first did so over the fastest
+    /// way there is, which no claim can imitate.
+    pub is_later: bool,
     /// The first link.
     pub link: LinkId,
     /// Who is on its other end.
@@ -86,6 +110,10 @@ pub struct Via {
     pub class: LinkClass,
     /// The authenticated neighbour.
     pub neighbour: Address,
+    /// What is known of the way to the announce's origin through that neighbour.
+    pub measure: Measure,
+    /// The neighbour came a short while ago, and gets a small share of the table.
+    pub is_young: bool,
 }
 
 /// What an announce changed.
@@ -114,6 +142,25 @@ pub enum Reject {
     NotTheOrigin,
     /// The table is full.
     TableFull,
+    /// The neighbour's share of the table is full of destinations in use.
+    ShareFull,
+}
+
+/// Why the first way of a route comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// There is no other.
+    Alone,
+    /// It delivers better, or the others were measured to fail.
+    Delivery,
+    /// The others may lead back here.
+    Feasible,
+    /// It runs over the better medium.
+    Medium,
+    /// Its receipts are faster.
+    Latency,
+    /// Its neighbour claims to be closer, or as close.
+    ClaimedHops,
 }
 
 /// One destination, for people.
@@ -123,6 +170,10 @@ pub struct RouteInfo {
     pub destination: Address,
     /// The ways, the best first; at least one.
     pub next_hops: Vec<NextHop>,
+    /// Receipted packets in a thousand, for each of the ways; none before the first outcome.
+    pub delivered_permille: Vec<Option<u16>>,
+    /// Why the first one comes first.
+    pub chosen: Chosen,
     /// Order of the announce.
     pub order: Order,
     /// What the destination offers.
@@ -140,6 +191,11 @@ pub struct RoutingTable {
     route_ends: BTreeSet<(Instant, Address)>,
     /// When the other origins are forgotten: one element each.
     memory_ends: BTreeSet<(Instant, Address)>,
+    shares: Shares,
+    /// Order, lowest claim and end of memory of origins that gave way.
+    floors: LruCache<Address, (Order, Option<u8>, Instant)>,
+    /// Origins that gave way since the last [`RoutingTable::take_evicted`].
+    evicted: Vec<Address>,
     origins_max: usize,
 }
 
@@ -151,12 +207,22 @@ impl RoutingTable {
             by_link: BTreeMap::new(),
             route_ends: BTreeSet::new(),
             memory_ends: BTreeSet::new(),
+            shares: Shares::default(),
+            floors: LruCache::new(FLOORS_MAX),
+            evicted: Vec::new(),
             origins_max: origins_max.max(1),
         }
     }
 
-    /// Takes an announce that came over `via`.
-    pub fn update(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, via: &Via) -> Update {
+    /// Takes an announce that came over `via`. Where room has to be made, `is_active` says which
+    /// destinations are in use and stay.
+    pub fn update(
+        &mut self,
+        now: Instant,
+        inbound: &Verified<InboundAnnounce>,
+        via: &Via,
+        is_active: &dyn Fn(&Address) -> bool,
+    ) -> Update {
         let announce = &inbound.announce;
         let content = &announce.content;
         let origin = inbound.origin;
@@ -167,7 +233,16 @@ impl RoutingTable {
             Some(hops) if hops <= content.max_hops => hops,
             _ => return Update::Rejected(Reject::HopLimit),
         };
-        let hop = NextHop { hops, class: via.class, link: via.link, neighbour: via.neighbour };
+        let hop = NextHop {
+            standing: via.measure.standing,
+            is_older: false,
+            class: via.class,
+            latency_class: via.measure.latency_class,
+            hops,
+            is_later: false,
+            link: via.link,
+            neighbour: via.neighbour,
+        };
 
         if let Some(entry) = self.entries.get(&origin) {
             if content.order() < entry.order {
@@ -179,8 +254,14 @@ impl RoutingTable {
                 }
                 return self.another_way(inbound, hop);
             }
-        } else if !self.make_room() {
-            return Update::Rejected(Reject::TableFull);
+        } else {
+            let floor = self.floors.peek(&origin).filter(|(_, _, until)| *until > now);
+            if floor.is_some_and(|(order, ..)| content.order() < *order) {
+                return Update::Rejected(Reject::Stale);
+            }
+            if let Err(reject) = self.make_room(via, is_active) {
+                return Update::Rejected(reject);
+            }
         }
         self.replace(now, inbound, hop);
         Update::Newer
@@ -215,7 +296,9 @@ impl RoutingTable {
         }
         while let Some(end) = self.memory_ends.first().copied().filter(|(at, _)| *at <= now) {
             self.memory_ends.remove(&end);
-            self.entries.remove(&end.1);
+            if let Some(entry) = self.entries.remove(&end.1) {
+                self.shares.remove(&entry.owner, entry.tick, end.1);
+            }
         }
         lost
     }
@@ -227,19 +310,59 @@ impl RoutingTable {
     }
 
     /// The links to a destination for the forwarding table: the best way, and the best one over
-    /// another link.
+    /// another link. One that fails is no second to one that does not: what came over the first is
+    /// then better refused, for its sender may know another way.
     pub fn hops(&self, destination: &Address) -> Option<Hops> {
         let mut ways = self.entries.get(destination)?.ways();
-        let first = ways.next()?.link;
-        Some(Hops { first, second: ways.map(|hop| hop.link).find(|link| *link != first) })
+        let first = ways.next()?;
+        let is_second = |hop: &&NextHop| {
+            hop.link != first.link && (first.standing.is_demoted() || !hop.standing.is_demoted())
+        };
+        Some(Hops { first: first.link, second: ways.find(is_second).map(|hop| hop.link) })
+    }
+
+    /// The ways to a destination, the best first.
+    pub fn ways(&self, destination: &Address) -> impl Iterator<Item = &NextHop> {
+        self.entries.get(destination).into_iter().flat_map(Entry::ways)
+    }
+
+    /// Orders the ways to a destination by what `measure` says of each neighbour.
+    pub fn measured(&mut self, destination: &Address, measure: impl Fn(&Address) -> Measure) {
+        let Some(route) = self.entries.get_mut(destination).and_then(|entry| entry.route.as_mut()) else {
+            return;
+        };
+        for hop in &mut route.next_hops {
+            let measure = measure(&hop.neighbour);
+            hop.standing = measure.standing;
+            hop.latency_class = measure.latency_class;
+        }
+        route.next_hops.sort_unstable();
+    }
+
+    /// True for a way of a destination that cannot lead back here.
+    pub fn is_feasible(&self, destination: &Address, hop: &NextHop) -> bool {
+        self.entries.get(destination).is_some_and(|entry| entry.is_feasible(hop))
+    }
+
+    /// True where there are ways to a destination and each may lead back here, as far as claims
+    /// say: its origin should be asked for a newer announce.
+    pub fn lacks_feasible(&self, destination: &Address) -> bool {
+        let entry = self.entries.get(destination);
+        entry.is_some_and(|e| e.route.is_some() && !e.ways().any(|hop| e.is_feasible(hop)))
+    }
+
+    /// Origins that gave way to others since the last call; their routes are gone.
+    pub fn take_evicted(&mut self) -> Vec<Address> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The newest announce of `origin` as it goes on from here, while its route holds: with the hop
-    /// count of the best way, and the key record it names where that is here. None where it may
-    /// cross no other link. From then on that hop count is what this node is known to claim.
+    /// count of the way in use, and the key record it names where that is here. None where it may
+    /// cross no other link, or that way may lead back here: what is used for want of a better is not
+    /// praised. From then on that hop count is what this node is known to claim.
     pub fn announce_to_send(&mut self, origin: &Address) -> Option<Announce> {
         let entry = self.entries.get_mut(origin)?;
-        let hops = entry.ways().next()?.hops;
+        let hops = entry.ways().next().filter(|hop| entry.is_feasible(hop))?.hops;
         let mut announce = held_announce(&entry.announce)?;
         if hops >= announce.content.max_hops {
             return None;
@@ -263,7 +386,8 @@ impl RoutingTable {
 
     /// The links over which the newest announce of `origin` came.
     pub fn links_of(&self, origin: &Address) -> Vec<LinkId> {
-        self.route(origin).map_or_else(Vec::new, |r| r.next_hops.iter().map(|hop| hop.link).collect())
+        let hops = self.entries.get(origin).into_iter().flat_map(Entry::ways);
+        hops.filter(|hop| !hop.is_older).map(|hop| hop.link).collect()
     }
 
     /// The order of the newest announce of `origin` within the last day.
@@ -290,10 +414,13 @@ impl RoutingTable {
     /// The routes, by destination.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
         self.entries.iter().filter_map(move |(destination, entry)| {
-            let route = entry.route.as_ref()?;
+            entry.route.as_ref()?;
+            let next_hops: Vec<NextHop> = entry.ways().copied().collect();
             Some(RouteInfo {
                 destination: *destination,
-                next_hops: route.next_hops.clone(),
+                delivered_permille: vec![None; next_hops.len()],
+                chosen: chosen(entry, &next_hops),
+                next_hops,
                 order: entry.order,
                 capabilities: entry.capabilities,
                 expires_in: entry.announce_ends.saturating_duration_since(now),
@@ -324,10 +451,6 @@ impl RoutingTable {
         self.entries.len()
     }
 
-    fn route(&self, destination: &Address) -> Option<&Route> {
-        self.entries.get(destination)?.route.as_ref()
-    }
-
     /// The newest announce came again.
     fn another_way(&mut self, inbound: &Verified<InboundAnnounce>, hop: NextHop) -> Update {
         let origin = inbound.origin;
@@ -342,6 +465,7 @@ impl RoutingTable {
     fn add_way(&mut self, origin: Address, hop: NextHop) -> Update {
         let Some(entry) = self.entries.get(&origin) else { return Update::Known };
         let is_feasible = entry.is_feasible(&hop);
+        let hop = NextHop { is_later: true, ..hop };
         let mut update = Update::Known;
         self.change_route(&origin, |route| {
             match route {
@@ -353,7 +477,7 @@ impl RoutingTable {
                     }
                 }
                 None => {
-                    *route = Some(Route { next_hops: vec![hop] });
+                    *route = Some(Route::renewed(None, hop));
                     // A way that may lead back here is used for want of a better, and not praised.
                     update = if is_feasible { Update::Newer } else { Update::Alternative };
                 }
@@ -366,7 +490,11 @@ impl RoutingTable {
     /// A newer announce takes the place of what was known of its origin.
     fn replace(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, hop: NextHop) {
         let origin = inbound.origin;
-        self.change_route(&origin, |_| false);
+        let mut old_route = None;
+        self.change_route(&origin, |route| {
+            old_route = route.take();
+            false
+        });
         let content = &inbound.announce.content;
         let lifetime = Duration::from_secs(u64::from(content.lifetime_s));
         let is_constrained = content.capabilities.has(Capabilities::CONSTRAINED);
@@ -376,6 +504,12 @@ impl RoutingTable {
         if let Some(old) = &old {
             self.memory_ends.remove(&(old.remembered_until, origin));
         }
+        // What this node claimed by the same announce before it gave way still holds.
+        let floor = self.floors.remove(&origin).filter(|(order, ..)| *order == content.order());
+        let (owner, tick) = match &old {
+            Some(old) => (old.owner, old.tick),
+            None => (hop.neighbour, self.shares.add(hop.neighbour, origin)),
+        };
         let mut entry = Entry {
             order: content.order(),
             public_key: content.public_key,
@@ -383,9 +517,11 @@ impl RoutingTable {
             remembered_until: announce_ends + ORDER_MEMORY,
             announce: bare_frame(&inbound.announce),
             capabilities: content.capabilities,
-            claimed_hops: None,
+            claimed_hops: floor.and_then(|(_, claimed, _)| claimed),
             route: None,
             record: old.and_then(|old| old.record),
+            owner,
+            tick,
         };
         if let Some(record) = &inbound.key_record {
             entry.take_record(record);
@@ -393,7 +529,7 @@ impl RoutingTable {
         self.memory_ends.insert((entry.remembered_until, origin));
         self.entries.insert(origin, entry);
         self.change_route(&origin, |route| {
-            *route = Some(Route { next_hops: vec![hop] });
+            *route = Some(Route::renewed(old_route, hop));
             true
         });
     }
@@ -431,16 +567,68 @@ impl RoutingTable {
         }
     }
 
-    /// Makes room for one more origin: forgets the order that would be forgotten next. A live route
-    /// never gives way.
-    fn make_room(&mut self) -> bool {
+    /// Makes room for one more origin that `via` brings: in its own share where that is full, else
+    /// where an order would be forgotten next, else with the neighbour that has most.
+    fn make_room(&mut self, via: &Via, is_active: &dyn Fn(&Address) -> bool) -> Result<(), Reject> {
+        let percent = if via.is_young { YOUNG_SHARE_PERCENT } else { SHARE_PERCENT };
+        let share_max = (self.origins_max.saturating_mul(percent) / 100).max(1);
+        let own = self.shares.of(&via.neighbour);
+        if own >= share_max {
+            let has_room = self.evict_of(&via.neighbour, is_active);
+            return if has_room { Ok(()) } else { Err(Reject::ShareFull) };
+        }
         if self.entries.len() < self.origins_max {
-            return true;
+            return Ok(());
         }
-        match self.memory_ends.pop_first() {
-            Some((_, origin)) => self.entries.remove(&origin).is_some(),
-            None => false,
+        if let Some((_, origin)) = self.memory_ends.first().copied() {
+            self.evict(origin);
+            return Ok(());
         }
+        match self.shares.largest() {
+            // Where one has as much as another, nobody gains by taking turns.
+            Some((owner, most)) if most > own.saturating_add(1) && self.evict_of(&owner, is_active) => Ok(()),
+            _ => Err(Reject::TableFull),
+        }
+    }
+
+    /// Lets the longest unused entry of a share give way; those in use move to its end.
+    fn evict_of(&mut self, owner: &Address, is_active: &dyn Fn(&Address) -> bool) -> bool {
+        for (tick, origin) in self.shares.first_of(owner) {
+            if !is_active(&origin) {
+                self.evict(origin);
+                return true;
+            }
+            self.shares.remove(owner, tick, origin);
+            let tick = self.shares.add(*owner, origin);
+            if let Some(entry) = self.entries.get_mut(&origin) {
+                entry.tick = tick;
+            }
+        }
+        false
+    }
+
+    fn evict(&mut self, origin: Address) {
+        self.change_route(&origin, |_| false);
+        let Some(entry) = self.entries.remove(&origin) else { return };
+        self.memory_ends.remove(&(entry.remembered_until, origin));
+        self.shares.remove(&entry.owner, entry.tick, origin);
+        self.floors.insert(origin, (entry.order, entry.claimed_hops, entry.remembered_until));
+        self.evicted.push(origin);
+    }
+}
+
+/// Why the first of the ways comes first.
+fn chosen(entry: &Entry, ways: &[NextHop]) -> Chosen {
+    match ways {
+        [first, second, ..] if first.standing.is_demoted() != second.standing.is_demoted() => {
+            Chosen::Delivery
+        }
+        [first, second, ..] if entry.is_feasible(first) != entry.is_feasible(second) => Chosen::Feasible,
+        [first, second, ..] if first.standing != second.standing => Chosen::Delivery,
+        [first, second, ..] if first.class != second.class => Chosen::Medium,
+        [first, second, ..] if first.latency_class != second.latency_class => Chosen::Latency,
+        [_, _, ..] => Chosen::ClaimedHops,
+        _ => Chosen::Alone,
     }
 }
 

@@ -89,6 +89,13 @@ impl Verified<InboundEnvelope> {
         self
     }
 
+    /// The same envelope after another link, as it is kept until it is known to be taken.
+    pub(super) fn crossed(mut self, hop_count: u8, ext: FrameExt) -> Self {
+        self.0.ext = ext;
+        self.0.envelope.set_hop_count(hop_count);
+        self
+    }
+
     /// The same envelope for its next link: the parts that no signature covers are set, and the
     /// source's key attached or left out.
     pub(super) fn for_link(mut self, hop_count: u8, ext: FrameExt, attach_key: bool) -> Self {

@@ -434,6 +434,11 @@ impl Envelope {
         self.tail.slice(self.payload.clone())
     }
 
+    /// Bytes that it shares with the frame it came in.
+    pub fn shared_len(&self) -> usize {
+        self.tail.len()
+    }
+
     /// The immutable fields as spelled: associated data of a sealed payload.
     pub fn associated_data(&self) -> &[u8] {
         let payload_len = self.payload.len();

@@ -27,9 +27,16 @@ fn a_copy_of_a_forwarded_packet_ends_here() {
     let mut dedup = Dedup::new(now, 1);
     assert_eq!(dedup.observe(now, &seen(1, A, 3)), Verdict::New);
     dedup.forwarded(&id(1), Some(LinkId(2)));
-    for (ingress, hop_count) in [(A, 3), (B, 3), (B, 9), (B, 1), (Ingress::Local, 0)] {
+    for (ingress, hop_count) in [(A, 3), (A, 1), (A, 9)] {
         assert_eq!(dedup.observe(now, &seen(1, ingress, hop_count)), Verdict::Duplicate);
     }
+    // Over another link it comes in a circle, whatever it says of its hops.
+    for (ingress, hop_count) in [(B, 3), (B, 9), (B, 0)] {
+        assert_eq!(dedup.observe(now, &seen(1, ingress, hop_count)), Verdict::Returned);
+    }
+    // What ended here, or went to everyone, did not.
+    dedup.forwarded(&id(1), None);
+    assert_eq!(dedup.observe(now, &seen(1, B, 3)), Verdict::Duplicate);
     assert_eq!(dedup.observe(now, &seen(2, A, 3)), Verdict::New);
 }
 
@@ -43,7 +50,7 @@ fn nobody_suppresses_a_packet_by_racing_it_with_a_full_hop_count() {
     assert_eq!(dedup.observe(now, &seen(1, B, 3)), Verdict::Shorter);
     assert_eq!(dedup.record(&id(1)).unwrap().ingress, B);
     dedup.forwarded(&id(1), Some(LinkId(3)));
-    assert_eq!(dedup.observe(now, &seen(1, A, 2)), Verdict::Duplicate);
+    assert_eq!(dedup.observe(now, &seen(1, A, 2)), Verdict::Returned);
 }
 
 #[test]
@@ -79,11 +86,11 @@ fn the_record_says_which_way_a_packet_took() {
     let mut dedup = Dedup::new(now, 1);
     assert_eq!(dedup.record(&id(1)), None);
     dedup.observe(now, &seen(1, A, 0));
-    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None }));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None, kept_at: 0 }));
     dedup.forwarded(&id(1), Some(LinkId(9)));
-    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: Some(LinkId(9)) }));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: Some(LinkId(9)), kept_at: 0 }));
     dedup.returned(&id(1));
-    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None }));
+    assert_eq!(dedup.record(&id(1)), Some(ForwardRecord { ingress: A, egress: None, kept_at: 0 }));
     dedup.observe(now, &seen(2, Ingress::Local, 0));
     assert_eq!(dedup.record(&id(2)).unwrap().ingress, Ingress::Local);
     assert_eq!(dedup.age(now + Duration::from_secs(7), &id(2)), Some(Duration::from_secs(7)));
@@ -159,15 +166,14 @@ impl Model {
             e.resends += 1;
             return Verdict::Retransmit;
         }
-        if s.hop_count >= e.lowest {
-            return Verdict::Duplicate;
+        let is_shorter = s.hop_count < e.lowest;
+        e.lowest = e.lowest.min(s.hop_count);
+        if is_shorter && !e.forwarded {
+            e.ingress = s.ingress;
+            return Verdict::Shorter;
         }
-        e.lowest = s.hop_count;
-        if e.forwarded {
-            return Verdict::Duplicate;
-        }
-        e.ingress = s.ingress;
-        Verdict::Shorter
+        let went_on = e.egress.is_some() && !s.retransmit && !s.is_destination;
+        if went_on && s.ingress != e.ingress { Verdict::Returned } else { Verdict::Duplicate }
     }
 }
 
@@ -226,7 +232,7 @@ proptest! {
             }
             for n in 0..8 {
                 let want = model.packets.get(&id(n));
-                let want = want.map(|e| ForwardRecord { ingress: e.ingress, egress: e.egress });
+                let want = want.map(|e| ForwardRecord { ingress: e.ingress, egress: e.egress, kept_at: 0 });
                 prop_assert_eq!(dedup.record(&id(n)), want);
             }
         }

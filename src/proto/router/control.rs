@@ -4,16 +4,10 @@ use std::time::{Duration, Instant};
 
 use crate::{
     crypto::VerifiedKeyRecord,
-    wire::{
-        Address, Frame, LinkId,
-        control::{CustodyAck, Refuse},
-    },
+    wire::{Address, Frame, LinkId, control::CustodyAck},
 };
 
 use super::{Output, Router, counters::bump};
-
-/// Longest wait a refusal may ask for.
-const RETRY_AFTER_S_MAX: u16 = 3600;
 
 /// Neighbours asked for a key record at a time.
 const ASKED_MAX: usize = 3;
@@ -44,7 +38,7 @@ impl Router {
             return;
         }
         match frame {
-            Frame::Refuse(refuse) => self.on_refuse(link, refuse),
+            Frame::Refuse(refuse) => self.on_refuse(now, link, refuse),
             Frame::CustodyAck(ack) => self.on_custody_ack(link, ack),
             Frame::PathRequest(request) => self.on_path_request(now, link, &request),
             Frame::Withdraw(withdraw) => self.on_withdraw(now, link, &withdraw),
@@ -55,35 +49,12 @@ impl Router {
         }
     }
 
-    /// A neighbour did not take a packet. Believed only of packets that were sent to it; goes back
-    /// the way the packet came.
-    fn on_refuse(&mut self, link: LinkId, refuse: Refuse) {
-        let record = self.dedup.record(&refuse.packet_id);
-        if record.is_none_or(|record| record.egress != Some(link)) {
-            return bump(&mut self.counters.control_ignored);
-        }
-        self.dedup.returned(&refuse.packet_id);
-        let retry_after_s = refuse.retry_after_s.min(RETRY_AFTER_S_MAX);
-        self.send_back(Refuse { retry_after_s, ..refuse });
-    }
-
-    /// Hands a refusal to where its packet came from.
-    pub(super) fn send_back(&mut self, refuse: Refuse) {
-        let Some(record) = self.dedup.record(&refuse.packet_id) else { return };
-        match record.ingress.link() {
-            None => self.outputs.push_back(Output::Refused(refuse)),
-            Some(link) if self.links.contains(link) => {
-                self.outputs.push_back(Output::Control(link, Frame::Refuse(refuse)));
-            }
-            Some(_) => {}
-        }
-    }
-
     /// Packets are safe further on. Believed only of packets that were sent there. A node that
     /// stores hears of all of them: they may be out of its own custody.
     fn on_custody_ack(&mut self, link: LinkId, ack: CustodyAck) {
         let sent_there = |id: &_| self.dedup.record(id).is_some_and(|r| r.egress == Some(link));
         let packet_ids: Vec<_> = ack.packet_ids.into_iter().filter(sent_there).collect();
+        packet_ids.iter().for_each(|id| self.ranking.excuse(id));
         let by_link = self.by_ingress(packet_ids.iter().copied());
         let has_transit = by_link.keys().any(Option::is_some);
         if self.config.store && has_transit {

@@ -33,6 +33,12 @@ pub struct Counters {
     pub receipts_returned: u64,
     /// Receipts that went by route.
     pub receipts_routed: u64,
+    /// Packets that came back in a loop, and were refused for it.
+    pub loops: u64,
+    /// Packets that a next hop refused and that went another way.
+    pub rerouted: u64,
+    /// Packets that went over another way than the best, to measure it.
+    pub probes: u64,
     /// Announces that made or renewed a route.
     pub announces_newer: u64,
     /// Announces that added or changed a way.
@@ -49,6 +55,10 @@ pub struct Counters {
     pub announces_not_origin: u64,
     /// Announces of new origins that the full table refused.
     pub announces_table_full: u64,
+    /// Announces of new origins over the share of the neighbour that brought them.
+    pub announces_share_full: u64,
+    /// Origins that gave way to others, unused.
+    pub origins_evicted: u64,
     /// Announces passed on to neighbours.
     pub announces_passed_on: u64,
     /// Announces of this node with a higher order than its own.
@@ -101,6 +111,7 @@ impl Counters {
             Update::Rejected(Reject::HopLimit) => &mut self.announces_hop_limit,
             Update::Rejected(Reject::NotTheOrigin) => &mut self.announces_not_origin,
             Update::Rejected(Reject::TableFull) => &mut self.announces_table_full,
+            Update::Rejected(Reject::ShareFull) => &mut self.announces_share_full,
         };
         bump(counter);
     }

@@ -28,6 +28,9 @@ const KEY_QUESTIONS_PER_SECOND: u32 = 100;
 /// Least time between two answers to stale announces.
 const STALE_ANSWER_SPACING: Duration = Duration::from_secs(10);
 
+/// How long a neighbour counts as new, and may fill a small share of the table alone.
+const YOUNG_FOR: Duration = Duration::from_secs(5 * 60);
+
 /// One link.
 #[derive(Debug)]
 pub(super) struct LinkState {
@@ -39,6 +42,7 @@ pub(super) struct LinkState {
     path_requests: Allowance,
     key_questions: Allowance,
     stale_answered: Option<Instant>,
+    up_since: Instant,
 }
 
 impl LinkState {
@@ -49,6 +53,10 @@ impl LinkState {
         }
         self.keys_sent.insert(*source, ());
         true
+    }
+
+    pub(super) fn is_young(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.up_since) < YOUNG_FOR
     }
 
     pub(super) fn may_ask_path(&mut self, now: Instant) -> bool {
@@ -84,6 +92,7 @@ impl Links {
             path_requests: Allowance::new(now, PATH_REQUESTS_PER_SECOND),
             key_questions: Allowance::new(now, KEY_QUESTIONS_PER_SECOND),
             stale_answered: None,
+            up_since: now,
         };
         self.links.insert(info.link, state);
         self.neighbours.entry(neighbour).or_default().insert((info.class, info.link));

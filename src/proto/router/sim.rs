@@ -20,7 +20,7 @@ use crate::{
         verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyOutcome},
     },
     wire::{
-        Address, Envelope, EnvelopeKind, Frame, FrameExt, LinkId, PacketId,
+        Address, Announce, Envelope, EnvelopeKind, Frame, FrameExt, LinkId, PacketId,
         control::{Refuse, RefuseReason},
         receipt::Receipt,
     },
@@ -36,6 +36,10 @@ pub(super) struct SimNode {
     links_made: u64,
     /// Makes every envelope look fresh: the fault of A-05.
     pub(super) resets_hops: bool,
+    /// Claims to be next to everyone and drops what it should pass on: the fault of A-04.
+    pub(super) lies: bool,
+    /// Frames of others that it dropped.
+    pub(super) swallowed: u64,
     pub(super) delivered: Vec<Verified<InboundEnvelope>>,
     pub(super) custody: Vec<Verified<InboundEnvelope>>,
     pub(super) refused: Vec<Refuse>,
@@ -46,6 +50,8 @@ pub(super) struct SimNode {
     pub(super) up: BTreeSet<Address>,
     /// Links that each packet went out over without the resend flag.
     went_over: BTreeMap<PacketId, Vec<LinkId>>,
+    /// The order of each origin's announce that a liar told last.
+    told: BTreeMap<[u8; 32], (u32, u32)>,
 }
 
 struct Edge {
@@ -145,6 +151,11 @@ impl Sim {
         self.nodes[a].edges.iter().find(|(_, edge)| edge.peer == b).map(|(link, _)| *link)
     }
 
+    /// Who is on the other end of a node's link.
+    pub(super) fn peer_over(&self, n: usize, link: LinkId) -> Option<usize> {
+        self.nodes[n].edges.get(&link).map(|edge| edge.peer)
+    }
+
     pub(super) fn address(&self, n: usize) -> Address {
         self.nodes[n].signer.address()
     }
@@ -226,6 +237,10 @@ impl Sim {
             Output::Forward(link, batch) => {
                 for packet in batch {
                     self.nodes[n].check_forward(link, &packet);
+                    if self.nodes[n].lies && packet.source != self.address(n) {
+                        self.nodes[n].swallowed += 1;
+                        continue;
+                    }
                     let hops = if self.nodes[n].resets_hops { 0 } else { packet.envelope.hop_count() };
                     let frame = packet.envelope.with_hop_count(hops).to_frame(packet.ext).to_bytes();
                     self.transmit(n, link, frame);
@@ -237,6 +252,11 @@ impl Sim {
                 let ids = batch.iter().map(|packet| packet.packet_id).collect();
                 self.nodes[n].custody.extend(batch);
                 self.handle(n, Input::CustodyTaken(ids));
+            }
+            Output::Control(link, Frame::Announce(announce)) => {
+                let hop_count =
+                    if self.nodes[n].lies { announce.hop_count.min(1) } else { announce.hop_count };
+                self.transmit(n, link, Frame::Announce(Announce { hop_count, ..announce }).encode());
             }
             Output::Control(link, frame) => self.transmit(n, link, frame.encode()),
             Output::Refused(refuse) => self.nodes[n].refused.push(refuse),
@@ -274,6 +294,9 @@ impl Sim {
             Frame::Envelope(envelope, ext) => arrived.push((envelope, ext)),
             Frame::Announce(announce) => {
                 let inbound = edge.verifier.verify_announce(announce).expect("announces verify");
+                if self.nodes[n].lies {
+                    self.spread_lie(n, &inbound.announce);
+                }
                 return self.handle(n, Input::Announce(link, Box::new(inbound)));
             }
             Frame::PathReply(announce) => {
@@ -306,6 +329,21 @@ impl Sim {
                 // An echo of this node's own.
                 VerifyOutcome::Failed(_) => {}
             }
+        }
+    }
+
+    /// Tells every neighbour of a liar, the one included that brought an announce, that its origin
+    /// is next to it.
+    fn spread_lie(&mut self, n: usize, announce: &Announce) {
+        let order = announce.content.order();
+        let told = self.nodes[n].told.entry(announce.content.public_key.0).or_default();
+        if *told >= order {
+            return;
+        }
+        *told = order;
+        let frame = Frame::Announce(Announce { hop_count: 1, ..announce.clone() }).encode();
+        for link in self.nodes[n].edges.keys().copied().collect::<Vec<_>>() {
+            self.transmit(n, link, frame.clone());
         }
     }
 
@@ -343,6 +381,8 @@ impl SimNode {
             edges: BTreeMap::new(),
             links_made: 0,
             resets_hops: false,
+            lies: false,
+            swallowed: 0,
             delivered: Vec::new(),
             custody: Vec::new(),
             refused: Vec::new(),
@@ -352,6 +392,7 @@ impl SimNode {
             key_records: BTreeMap::new(),
             up: BTreeSet::new(),
             went_over: BTreeMap::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -376,10 +417,10 @@ impl SimNode {
         }
         let went_over = self.went_over.entry(packet.packet_id).or_default();
         assert!(!went_over.contains(&link), "a packet went twice over one link");
-        assert!(
-            went_over.is_empty() || packet.destination == Address::BROADCAST,
-            "a packet was forwarded twice"
-        );
+        // Once, and again where a next hop refused it; never over the same link.
+        let goes_to_many = packet.destination == Address::BROADCAST;
+        let refusals = usize::try_from(self.router.counters().rerouted).unwrap();
+        assert!(goes_to_many || went_over.len() <= refusals.min(2), "a packet was forwarded twice");
         went_over.push(link);
     }
 

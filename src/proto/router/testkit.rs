@@ -34,6 +34,13 @@ impl Node {
         Self { identity, input: SignatureInput::new(NETWORK), sequence: 0 }
     }
 
+    /// One of very many.
+    pub(in crate::proto) fn stranger(n: u32) -> Self {
+        let mut seed = [0xa5; 32];
+        seed[..4].copy_from_slice(&n.to_be_bytes());
+        Self { identity: MeshIdentity::from_seed(seed), ..Self::new(0) }
+    }
+
     pub(in crate::proto) fn address(&self) -> Address {
         self.identity.address()
     }

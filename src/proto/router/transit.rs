@@ -10,13 +10,12 @@ use crate::{
     },
     wire::{
         Address, Envelope, EnvelopeFormat, EnvelopeKind, Frame, FrameExt, LinkId, PacketId,
-        cbor::Reader,
         control::{CustodyAck, Refuse, RefuseReason},
-        limits::{CUSTODY_IDS_MAX, RECEIPT_IDS_MAX},
+        limits::CUSTODY_IDS_MAX,
     },
 };
 
-use super::{Output, Router, UNSENT_RETRY_S, WallClock, counters::bump};
+use super::{Output, Router, UNSENT_RETRY_S, WallClock, counters::bump, measured::receipt_ids};
 
 /// A packet is dropped by the wall clock only so long after its signed end, since clocks differ.
 const EXPIRY_SLACK_S: u64 = 600;
@@ -114,8 +113,12 @@ impl Router {
         let verdict = self.dedup.observe(now, &sighting);
         match verdict {
             Verdict::Duplicate => return bump(&mut self.counters.duplicates),
+            Verdict::Returned => return self.on_returned(now, ingress, &packet),
             Verdict::Retransmit => bump(&mut self.counters.retransmits),
             Verdict::New | Verdict::Shorter => {}
+        }
+        if header.kind == EnvelopeKind::RECEIPT {
+            self.credit(now, &packet);
         }
         let next_hop_count = hop_count.saturating_add(1);
         match decision {
@@ -145,7 +148,9 @@ impl Router {
                         }
                         let retransmit = verdict == Verdict::Retransmit;
                         let ext = FrameExt { retransmit, ..packet.ext };
-                        self.dedup.forwarded(&packet.packet_id, Some(link));
+                        let link = self.measured(now, &packet, Some(ingress), link);
+                        let packet = packet.crossed(next_hop_count, ext);
+                        self.keep(now, &packet, Some(ingress), link);
                         self.forward(link, packet, next_hop_count, ext, batches);
                     }
                     _ => self.no_route(ingress, packet, RefuseReason::NoRoute, batches),
@@ -196,7 +201,9 @@ impl Router {
             Decision::Forward { .. } | Decision::NoRoute => match self.egress(&packet, None, decision) {
                 Some(link) => {
                     let ext = packet.ext;
-                    self.dedup.forwarded(&packet.packet_id, Some(link));
+                    let link = self.measured(now, &packet, None, link);
+                    let packet = packet.crossed(hop_count, ext);
+                    self.keep(now, &packet, None, link);
                     self.forward(link, packet, hop_count, ext, batches);
                 }
                 None => {
@@ -226,8 +233,9 @@ impl Router {
         if packet.envelope.header().kind != EnvelopeKind::RECEIPT {
             return routed;
         }
-        let back = receipt_ids(&packet.envelope.payload()).into_iter().find_map(|id| {
-            let link = self.dedup.record(&id)?.ingress.link()?;
+        let payload = packet.envelope.payload();
+        let back = receipt_ids(&payload).iter().take(RECEIPT_IDS_TRIED).find_map(|id| {
+            let link = self.dedup.record(&PacketId(*id))?.ingress.link()?;
             (Some(link) != ingress && self.links.contains(link)).then_some(link)
         });
         bump(if back.is_some() {
@@ -236,6 +244,35 @@ impl Router {
             &mut self.counters.receipts_routed
         });
         back.or(routed)
+    }
+
+    /// Notes where a packet goes, and keeps one that its origin keeps for another try.
+    fn keep(
+        &mut self,
+        now: Instant,
+        packet: &Verified<InboundEnvelope>,
+        ingress: Option<LinkId>,
+        link: LinkId,
+    ) {
+        if packet.envelope.header().kind.is_stored_for_others() {
+            let place = self.kept.push(now, packet.clone(), ingress);
+            self.dedup.forwarded_and_kept(&packet.packet_id, link, place);
+        } else {
+            self.dedup.forwarded(&packet.packet_id, Some(link));
+        }
+    }
+
+    /// Sends one packet on its own.
+    pub(super) fn forward_alone(
+        &mut self,
+        link: LinkId,
+        packet: Verified<InboundEnvelope>,
+        hop_count: u8,
+        ext: FrameExt,
+    ) {
+        let mut batches = Batches::default();
+        self.forward(link, packet, hop_count, ext, &mut batches);
+        self.flush(Ingress::Local, batches);
     }
 
     fn forward(
@@ -328,6 +365,7 @@ impl Router {
         let was_given = record.is_some_and(|record| record.egress == Some(link));
         if was_given {
             bump(&mut self.counters.unsent);
+            self.ranking.excuse(packet_id);
             self.dedup.returned(packet_id);
         }
         was_given
@@ -340,7 +378,7 @@ impl Router {
 
     /// Says back over a link that a packet went no further. Only what its origin keeps is worth a
     /// refusal; an answer to an answer is not.
-    fn refuse(&mut self, link: LinkId, packet: &Verified<InboundEnvelope>, reason: RefuseReason) {
+    pub(super) fn refuse(&mut self, link: LinkId, packet: &Verified<InboundEnvelope>, reason: RefuseReason) {
         if packet.envelope.header().kind.is_stored_for_others() {
             let refuse = Refuse { packet_id: packet.packet_id, reason, retry_after_s: 0 };
             self.outputs.push_back(Output::Control(link, Frame::Refuse(refuse)));
@@ -412,14 +450,4 @@ fn is_expired(packet: &InboundEnvelope, wall: WallClock) -> bool {
     let ends_s =
         u64::from(header.created_unix_s).saturating_add(u64::from(lifetime_s)).saturating_add(EXPIRY_SLACK_S);
     packet.ext.age_s > lifetime_s || (wall.trusted && wall.unix_s > ends_s)
-}
-
-/// The first packet ids that a receipt names, read without the rest of it: `[ids, …]`.
-fn receipt_ids(payload: &[u8]) -> Vec<PacketId> {
-    let mut reader = Reader::new(payload);
-    let ids = reader
-        .array(2, 2, "receipt")
-        .and_then(|_| reader.bytes(RECEIPT_IDS_MAX.saturating_mul(PacketId::LEN), "receipt ids"));
-    let (ids, _) = ids.unwrap_or(&[]).as_chunks::<{ PacketId::LEN }>();
-    ids.iter().take(RECEIPT_IDS_TRIED).map(|id| PacketId(*id)).collect()
 }

@@ -7,12 +7,18 @@ use crate::{
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn via(link: u64, neighbour: u8) -> Via {
-    Via { link: LinkId(link), class: LinkClass::Unconstrained, neighbour: Address([neighbour; 16]) }
+    Via {
+        link: LinkId(link),
+        class: LinkClass::Unconstrained,
+        neighbour: Address([neighbour; 16]),
+        measure: Measure::default(),
+        is_young: false,
+    }
 }
 
 /// The announce as it comes over `via`, after `hop_count` links.
 fn take(table: &mut RoutingTable, now: Instant, announce: &Announce, hop_count: u8, via: &Via) -> Update {
-    table.update(now, &verified(Announce { hop_count, ..announce.clone() }), via)
+    table.update(now, &verified(Announce { hop_count, ..announce.clone() }), via, &|_| false)
 }
 
 fn first(table: &RoutingTable, to: &Address) -> Option<u64> {
@@ -54,10 +60,10 @@ fn ways_are_ordered_by_hops_then_medium_then_link() {
     assert_eq!(first(&table, &to), Some(3), "the lower link");
     assert_eq!(take(&mut table, now, &announce, 2, &via(9, 9)), Update::Alternative);
     assert_eq!(first(&table, &to), Some(9), "fewer hops");
-    // Three are kept, the best.
+    // Three are kept: the best, and the one that brought it first.
     let route = table.iter(now).next().unwrap();
     let links: Vec<u64> = route.next_hops.iter().map(|hop| hop.link.0).collect();
-    assert_eq!(links, [9, 3, 4]);
+    assert_eq!(links, [9, 3, 1]);
     assert_eq!(route.next_hops[0].hops, 3);
 }
 
@@ -200,8 +206,96 @@ fn a_way_that_may_lead_back_here_comes_last_and_is_not_praised() {
     assert_eq!(first(&table, &to), Some(3));
     table.link_down(LinkId(2));
     table.link_down(LinkId(3));
+    assert!(!table.lacks_feasible(&to), "no way at all");
     assert_eq!(take(&mut table, now, &announce, 3, &via(4, 4)), Update::Alternative);
     assert_eq!(first(&table, &to), Some(4));
+    // What is used for want of a better is not announced, and a newer announce makes it sound.
+    assert!(table.lacks_feasible(&to));
+    assert!(table.announce_to_send(&to).is_none());
+    take(&mut table, now, &node.announce((1, 2), 128), 3, &via(4, 4));
+    assert!(!table.lacks_feasible(&to));
+    assert_eq!(table.announce_to_send(&to).unwrap().hop_count, 4);
+}
+
+#[test]
+fn a_way_is_feasible_below_what_was_claimed_and_not_at_it() {
+    let now = Instant::now();
+    let mut node = Node::new(1);
+    let to = node.address();
+    let announce = node.announce((1, 1), 128);
+    let mut table = RoutingTable::new(10);
+    take(&mut table, now, &announce, 4, &via(1, 1));
+    assert_eq!(table.announce_to_send(&to).unwrap().hop_count, 5);
+    for (link, claim, want) in [(2u64, 4, true), (3, 5, false), (4, 6, false)] {
+        table.link_down(LinkId(link - 1));
+        take(&mut table, now, &announce, claim, &via(link, link as u8));
+        assert_eq!(!table.lacks_feasible(&to), want, "a neighbour that claims {claim}");
+    }
+}
+
+#[test]
+fn measured_ways_come_before_claims_and_failing_ones_are_no_second_choice() {
+    let now = Instant::now();
+    let mut node = Node::new(1);
+    let to = node.address();
+    let announce = node.announce((1, 1), 128);
+    let mut table = RoutingTable::new(10);
+    for link in 1..=3u64 {
+        take(&mut table, now, &announce, link as u8 + 1, &via(link, link as u8));
+    }
+    let mut order = |standings: [Standing; 3]| {
+        table.measured(&to, |neighbour| {
+            let standing = standings[usize::from(neighbour.0[0]) - 1];
+            Measure { standing, ..Measure::default() }
+        });
+        let hops = table.hops(&to).unwrap();
+        (hops.first.0, hops.second.map(|link| link.0))
+    };
+    let (good, unknown, failing) = (Standing::GOOD, Standing::UNKNOWN, Standing::FAILING);
+    assert_eq!(order([unknown, unknown, unknown]), (1, Some(2)), "by claims");
+    assert_eq!(order([unknown, unknown, good]), (3, Some(1)));
+    assert_eq!(order([failing, unknown, unknown]), (2, Some(3)));
+    assert_eq!(order([failing, failing, good]), (3, None), "better refused than lost");
+    assert_eq!(order([failing, failing, failing]), (1, Some(2)), "better tried than nothing");
+    let route = table.iter(now).next().unwrap();
+    assert_eq!(route.chosen, Chosen::ClaimedHops);
+}
+
+#[test]
+fn a_neighbour_fills_its_share_and_lets_its_own_give_way() {
+    let now = Instant::now();
+    let mut table = RoutingTable::new(40);
+    let mut nodes: Vec<Node> = (1..=60).map(Node::new).collect();
+    let young = Via { is_young: true, ..via(1, 1) };
+    let mut hear = |table: &mut RoutingTable, n: usize, via: &Via, in_use: &[Address]| {
+        let announce = nodes[n].announce((1, 1), 128);
+        let inbound = verified(Announce { hop_count: 2, ..announce });
+        table.update(now, &inbound, via, &|to| in_use.contains(to))
+    };
+    let address = |n: usize| Node::new(n as u8 + 1).address();
+    // A twentieth while it is new: two of forty.
+    for n in 0..3 {
+        assert_eq!(hear(&mut table, n, &young, &[]), Update::Newer);
+    }
+    assert_eq!((table.origins(), table.take_evicted()), (2, vec![address(0)]));
+    // A quarter later, and what is in use stays.
+    let in_use: Vec<Address> = (1..11).map(address).collect();
+    for n in 3..11 {
+        assert_eq!(hear(&mut table, n, &via(1, 1), &in_use), Update::Newer);
+    }
+    assert_eq!((table.origins(), table.take_evicted()), (10, vec![]));
+    for n in 11..20 {
+        assert_eq!(hear(&mut table, n, &via(1, 1), &in_use), Update::Rejected(Reject::ShareFull));
+    }
+    // Others have room, until the table is full; then the one with most gives way.
+    for n in 20..50 {
+        assert_eq!(hear(&mut table, n, &via(n as u64, (n / 10) as u8), &in_use), Update::Newer);
+    }
+    assert_eq!(table.origins(), 40);
+    assert_eq!(hear(&mut table, 50, &via(50, 9), &in_use), Update::Newer);
+    assert_eq!(table.origins(), 40);
+    let evicted = table.take_evicted();
+    assert!(evicted.len() == 1 && !in_use.contains(&evicted[0]));
 }
 
 #[test]
