@@ -78,7 +78,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     // What holds one message at all must be able to hold the largest one.
     let largest = super::ByteSize(CONTENT_BYTES_MAX);
     for (key, value) in [("store.outbox_max", c.store.outbox_max), ("store.inbox_max", c.store.inbox_max)] {
-        if value <= largest {
+        if value < largest {
             findings.say(key, format!("{value} does not hold one message of {largest}"));
         }
     }

@@ -199,6 +199,7 @@ mod tests {
 
     fn saved() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
+        set_mode(dir.path(), 0o700);
         let path = dir.path().join(IDENTITY_FILE);
         identity().save_new(&path).unwrap();
         (dir, path)

@@ -18,6 +18,8 @@ pub enum Decision {
     Forward {
         /// Which link.
         link: LinkId,
+        /// There is another one, should the neighbour refuse it.
+        has_other: bool,
     },
     /// To this node and, where hops are left, over every other link.
     Broadcast {
@@ -80,9 +82,12 @@ impl Fib {
             return Decision::HopLimit;
         }
         match self.hops.get(destination) {
-            Some(hops) if Some(hops.first) != ingress => Decision::Forward { link: hops.first },
+            Some(hops) if Some(hops.first) != ingress => {
+                let has_other = hops.second.is_some_and(|link| Some(link) != ingress);
+                Decision::Forward { link: hops.first, has_other }
+            }
             Some(Hops { second: Some(link), .. }) if Some(*link) != ingress => {
-                Decision::Forward { link: *link }
+                Decision::Forward { link: *link, has_other: false }
             }
             _ => Decision::NoRoute,
         }
@@ -131,8 +136,9 @@ mod tests {
             let got = fib.decide(&to, ingress, hop_count, max_hops);
             assert_eq!(got, want, "{to} {ingress:?} {hop_count}/{max_hops}");
         };
-        let via = |link| Decision::Forward { link };
-        check(FAR, None, 0, 1, via(A));
+        let via = |link| Decision::Forward { link, has_other: false };
+        check(FAR, None, 0, 1, Decision::Forward { link: A, has_other: true });
+        check(FAR, Some(LinkId(3)), 0, 8, Decision::Forward { link: A, has_other: true });
         check(FAR, Some(B), 0, 8, via(A));
         check(FAR, Some(A), 0, 8, via(B));
         // Never back over the link it came over.

@@ -439,15 +439,8 @@ impl Router {
     }
 
     fn on_announce(&mut self, now: Instant, link: LinkId, inbound: &Verified<InboundAnnounce>) {
-        let Some(state) = self.links.get(link) else { return };
         let origin = inbound.origin;
-        let via = Via {
-            link,
-            class: state.class,
-            neighbour: state.neighbour,
-            measure: self.ranking.measure(now, &origin, &state.neighbour),
-            is_young: state.is_young(now),
-        };
+        let Some(via) = self.via(now, link, &origin) else { return };
         let order = inbound.announce.content.order();
         if origin == self.own {
             let own = self.own_announce.as_ref().map(|announce| announce.content.order());
@@ -469,6 +462,16 @@ impl Router {
         if update == Update::Newer && was_up && is_constrained {
             self.outputs.push_back(Output::RouteUp(origin));
         }
+    }
+
+    /// The way over a link to `origin`, with what was measured of it.
+    fn via(&self, now: Instant, link: LinkId, origin: &Address) -> Option<Via> {
+        let state = self.links.get(link)?;
+        Some(Via {
+            measure: self.ranking.measure(now, origin, &state.neighbour),
+            is_young: state.is_young(now),
+            ..Via::unmeasured(link, state.class, state.neighbour)
+        })
     }
 
     /// Brings an announce into the table, and says where it brought a new key record.
@@ -599,7 +602,7 @@ impl Router {
         let hops = ways.next().map(|first| Hops { first, second: ways.find(|link| *link != first) });
         drop(ways);
         let is_direct = self.links.peer_key(&destination).is_some();
-        self.paths.set_suspect(destination, !is_direct && self.table.is_suspect(&destination));
+        self.paths.set_suspect(destination, !is_direct && self.table.lacks_feasible(&destination));
         let is_up = hops.is_some();
         let was_up = self.fib.set(destination, hops).is_some();
         match (was_up, is_up) {

@@ -60,6 +60,10 @@ pub const ORIGINS_MAX: usize = 131_072;
 /// many is still refused.
 pub const FLOORS_MAX: usize = 65_536;
 
+/// Whose share an origin is in that an earlier start brought, until a neighbour brings it: nobody's,
+/// since no node may have the zero address.
+const RESTORED: Address = Address([0; 16]);
+
 /// The order of announces of one origin: boot epoch, then sequence.
 pub type Order = (u32, u32);
 
@@ -114,6 +118,27 @@ pub struct Via {
     pub measure: Measure,
     /// The neighbour came a short while ago, and gets a small share of the table.
     pub is_young: bool,
+}
+
+impl Via {
+    /// A link to a neighbour of which nothing was measured, and which is no newcomer.
+    pub fn unmeasured(link: LinkId, class: LinkClass, neighbour: Address) -> Self {
+        Self { link, class, neighbour, measure: Measure::default(), is_young: false }
+    }
+
+    /// The way over this link to somebody who is so many links away.
+    fn hop(&self, hops: u8) -> NextHop {
+        NextHop {
+            standing: self.measure.standing,
+            is_older: false,
+            class: self.class,
+            latency_class: self.measure.latency_class,
+            hops,
+            is_later: false,
+            link: self.link,
+            neighbour: self.neighbour,
+        }
+    }
 }
 
 /// What an announce changed.
@@ -233,16 +258,7 @@ impl RoutingTable {
             Some(hops) if hops <= content.max_hops => hops,
             _ => return Update::Rejected(Reject::HopLimit),
         };
-        let hop = NextHop {
-            standing: via.measure.standing,
-            is_older: false,
-            class: via.class,
-            latency_class: via.measure.latency_class,
-            hops,
-            is_later: false,
-            link: via.link,
-            neighbour: via.neighbour,
-        };
+        let hop = via.hop(hops);
 
         if let Some(entry) = self.entries.get(&origin) {
             if content.order() < entry.order {
@@ -507,8 +523,13 @@ impl RoutingTable {
         // What this node claimed by the same announce before it gave way still holds.
         let floor = self.floors.remove(&origin).filter(|(order, ..)| *order == content.order());
         let (owner, tick) = match &old {
-            Some(old) => (old.owner, old.tick),
-            None => (hop.neighbour, self.shares.add(hop.neighbour, origin)),
+            Some(old) if old.owner != RESTORED => (old.owner, old.tick),
+            _ => {
+                if let Some(old) = &old {
+                    self.shares.remove(&old.owner, old.tick, origin);
+                }
+                (hop.neighbour, self.shares.add(hop.neighbour, origin))
+            }
         };
         let mut entry = Entry {
             order: content.order(),

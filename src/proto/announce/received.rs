@@ -104,7 +104,7 @@ impl AnnounceDedup {
 /// # let announce = create_announce(&anna, &mut SignatureInput::new(network), &parts);
 /// let mut verifier = Verifier::new(own.address(), network);
 /// let (mut memory, mut table) = (AnnounceDedup::new(1000), RoutingTable::new(1000));
-/// let via = Via { link: LinkId(1), class: LinkClass::Unconstrained, neighbour: anna.address() };
+/// let via = Via::unmeasured(LinkId(1), LinkClass::Unconstrained, anna.address());
 /// let now = Instant::now();
 /// let update = process_received_announce(now, &mut verifier, &mut memory, &mut table, announce, &via)?;
 /// assert_eq!((update, table.len()), (Update::Newer, 1));
@@ -127,7 +127,8 @@ pub fn process_received_announce(
     }
     let inbound = verifier.verify_announce(announce)?;
     memory.observe(now, inbound.origin, inbound.announce.content.order());
-    Ok(table.update(now, &inbound, via))
+    // Which destinations are in use is for who sends to say: here none is.
+    Ok(table.update(now, &inbound, via, &|_| false))
 }
 
 #[cfg(test)]
@@ -194,7 +195,7 @@ mod tests {
         };
         let mut verifier = Verifier::new(own.address(), network);
         let (mut memory, mut table) = (AnnounceDedup::new(8), RoutingTable::new(8));
-        let via = Via { link: LinkId(1), class: LinkClass::Unconstrained, neighbour: anna.address() };
+        let via = Via::unmeasured(LinkId(1), LinkClass::Unconstrained, anna.address());
         let now = Instant::now();
         let mut take =
             |announce| process_received_announce(now, &mut verifier, &mut memory, &mut table, announce, &via);

@@ -8,10 +8,7 @@ use std::{
 };
 
 use crate::{
-    proto::{
-        announce::Allowance,
-        table::{Order, Via},
-    },
+    proto::{announce::Allowance, table::Order},
     wire::{
         Address, Frame, LinkId,
         limits::DIGEST_ENTRIES_MAX,
@@ -135,8 +132,6 @@ impl Router {
 
     /// A neighbour says what it holds.
     pub(super) fn on_digest(&mut self, now: Instant, link: LinkId, digest: &Digest) {
-        let Some(state) = self.links.get(link) else { return };
-        let via = Via { link, class: state.class, neighbour: state.neighbour };
         let Some(exchange) = self.digests.links.get_mut(&link) else { return };
         // Each range once a link, so that a neighbour cannot have the table told again and again.
         if digest.after < exchange.heard_through || !exchange.taken.take(now) {
@@ -150,19 +145,20 @@ impl Router {
             exchange.heard_through = digest.through;
         }
         for entry in &digest.entries {
-            self.on_offer(now, &via, entry);
+            self.on_offer(now, link, entry);
         }
     }
 
     /// A neighbour offers a way by an announce that may be held here as well.
-    fn on_offer(&mut self, now: Instant, via: &Via, entry: &DigestEntry) {
+    fn on_offer(&mut self, now: Instant, link: LinkId, entry: &DigestEntry) {
         let Some(hop_count) = entry.hop_count.filter(|_| entry.origin != self.own) else { return };
         let order = (entry.boot_epoch, entry.sequence);
         if self.table.order(&entry.origin) != Some(order) {
             return;
         }
-        let update = self.table.offer(now, &entry.origin, hop_count, via);
+        let Some(via) = self.via(now, link, &entry.origin) else { return };
+        let update = self.table.offer(now, &entry.origin, hop_count, &via);
         self.counters.announce(update);
-        self.apply(now, via.link, (entry.origin, order), update, false);
+        self.apply(now, link, (entry.origin, order), update, false);
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     crypto::hash::{prefix, sha256},
     proto::{
         announce::Allowance,
-        table::{Order, Update, Via},
+        table::{Order, Update},
         verify::{InboundAnnounce, Verified},
     },
     wire::{Address, Announce, Frame, LinkId, control::PathRequest, limits::MAX_HOPS_MAX},
@@ -273,10 +273,10 @@ impl Router {
         if destination == self.own || destination.is_reserved() {
             return PathSearch::NotLookedFor;
         }
-        if self.is_reachable(&destination) && !self.table.is_suspect(&destination) {
+        if self.is_reachable(&destination) && !self.table.lacks_feasible(&destination) {
             return PathSearch::Known;
         }
-        let doubtful = self.table.order(&destination).filter(|_| self.table.is_suspect(&destination));
+        let doubtful = self.table.order(&destination).filter(|_| self.table.lacks_feasible(&destination));
         self.start_search(now, destination, doubtful)
     }
 
@@ -423,7 +423,7 @@ impl Router {
         let order = self.table.order(&destination)?;
         let is_new_enough = request.newer_than.is_none_or(|than| order > than);
         let leads_back =
-            self.table.links_of(&destination).contains(&link) || self.table.is_suspect(&destination);
+            self.table.links_of(&destination).contains(&link) || self.table.lacks_feasible(&destination);
         if !is_new_enough || leads_back {
             return None;
         }
@@ -454,9 +454,8 @@ impl Router {
     /// An answer to a request came: it makes a route as an announce does, and goes back to those
     /// who asked.
     pub(super) fn on_path_reply(&mut self, now: Instant, link: LinkId, inbound: &Verified<InboundAnnounce>) {
-        let Some(state) = self.links.get(link) else { return };
-        let via = Via { link, class: state.class, neighbour: state.neighbour };
         let origin = inbound.origin;
+        let Some(via) = self.via(now, link, &origin) else { return };
         if origin == self.own {
             return self.on_announce(now, link, inbound);
         }
@@ -465,7 +464,7 @@ impl Router {
         if matches!(update, Update::Rejected(_)) {
             return;
         }
-        self.refresh(origin);
+        self.rerank(now, origin);
         if update == Update::Newer {
             self.paths.quiet.insert(origin, inbound.announce.content.order());
         }
@@ -476,7 +475,7 @@ impl Router {
     /// Passes what is known of `origin` now to the links that asked for it.
     pub(super) fn answer_askers(&mut self, now: Instant, from: LinkId, origin: &Address) {
         let askers = self.paths.take_askers(now, origin);
-        if askers.is_empty() || !self.config.relay || self.table.is_suspect(origin) {
+        if askers.is_empty() || !self.config.relay || self.table.lacks_feasible(origin) {
             return;
         }
         let Some(announce) = self.table.announce_to_send(origin) else { return };
@@ -493,7 +492,7 @@ impl Router {
 
     /// Ends the search for a destination that has a sound way now.
     pub(super) fn end_search(&mut self, destination: &Address) {
-        if self.is_reachable(destination) && !self.table.is_suspect(destination) {
+        if self.is_reachable(destination) && !self.table.lacks_feasible(destination) {
             self.paths.take_search(destination);
             self.paths.forgive(destination);
         }

@@ -150,7 +150,7 @@ impl Router {
                         let ext = FrameExt { retransmit, ..packet.ext };
                         let link = self.measured(now, &packet, Some(ingress), link);
                         let packet = packet.crossed(next_hop_count, ext);
-                        self.keep(now, &packet, Some(ingress), link);
+                        self.keep(now, &packet, Some(ingress), link, decision);
                         self.forward(link, packet, next_hop_count, ext, batches);
                     }
                     _ => self.no_route(ingress, packet, RefuseReason::NoRoute, batches),
@@ -203,7 +203,7 @@ impl Router {
                     let ext = packet.ext;
                     let link = self.measured(now, &packet, None, link);
                     let packet = packet.crossed(hop_count, ext);
-                    self.keep(now, &packet, None, link);
+                    self.keep(now, &packet, None, link, decision);
                     self.forward(link, packet, hop_count, ext, batches);
                 }
                 None => {
@@ -226,7 +226,7 @@ impl Router {
         decision: Decision,
     ) -> Option<LinkId> {
         let routed = match decision {
-            Decision::Forward { link } => Some(link),
+            Decision::Forward { link, .. } => Some(link),
             _ => None,
         };
         self.paths.note_use(&packet.destination);
@@ -246,15 +246,18 @@ impl Router {
         back.or(routed)
     }
 
-    /// Notes where a packet goes, and keeps one that its origin keeps for another try.
+    /// Notes where a packet goes, and keeps one that its origin keeps, where there is another way
+    /// to try it on.
     fn keep(
         &mut self,
         now: Instant,
         packet: &Verified<InboundEnvelope>,
         ingress: Option<LinkId>,
         link: LinkId,
+        decision: Decision,
     ) {
-        if packet.envelope.header().kind.is_stored_for_others() {
+        let has_other = matches!(decision, Decision::Forward { has_other: true, .. });
+        if has_other && packet.envelope.header().kind.is_stored_for_others() {
             let place = self.kept.push(now, packet.clone(), ingress);
             self.dedup.forwarded_and_kept(&packet.packet_id, link, place);
         } else {

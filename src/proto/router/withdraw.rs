@@ -105,7 +105,7 @@ impl Router {
     /// True where there is neither a link to `destination` nor a way that is sure not to lead back.
     fn is_lost(&self, destination: &Address) -> bool {
         let is_direct = self.links.peer_key(destination).is_some();
-        !is_direct && (!self.is_reachable(destination) || self.table.is_suspect(destination))
+        !is_direct && (!self.is_reachable(destination) || self.table.lacks_feasible(destination))
     }
 
     /// Says what is to be said by now.

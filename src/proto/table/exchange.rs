@@ -12,7 +12,8 @@ use crate::{
 };
 
 use super::{
-    Entry, NextHop, ORDER_MEMORY, Order, Reject, RoutingTable, Update, Via, bare_frame, held_announce,
+    Entry, NextHop, ORDER_MEMORY, Order, RESTORED, Reject, RoutingTable, Update, Via, bare_frame,
+    held_announce,
 };
 
 /// Entries looked at for one page of a digest: a table of many remembered orders and few routes
@@ -58,10 +59,7 @@ impl RoutingTable {
         }
         let max_hops = held_announce(&entry.announce).map_or(0, |announce| announce.content.max_hops);
         match hop_count.checked_add(1).filter(|hops| *hops <= max_hops) {
-            Some(hops) => {
-                let hop = NextHop { hops, class: via.class, link: via.link, neighbour: via.neighbour };
-                self.add_way(*origin, hop)
-            }
+            Some(hops) => self.add_way(*origin, via.hop(hops)),
             None => Update::Rejected(Reject::HopLimit),
         }
     }
@@ -100,13 +98,6 @@ impl RoutingTable {
         self.take_ways(destination, |_| true)
     }
 
-    /// True where a way is known and any that is known may lead back here.
-    pub fn is_suspect(&self, destination: &Address) -> bool {
-        let Some(entry) = self.entries.get(destination) else { return false };
-        let mut hops = entry.route.iter().flat_map(|route| &route.next_hops).peekable();
-        hops.peek().is_some() && !hops.any(|hop| entry.is_feasible(hop))
-    }
-
     /// True where this node told others of its way by the newest announce.
     pub fn is_claimed(&self, destination: &Address) -> bool {
         self.entries.get(destination).is_some_and(|entry| entry.claimed_hops.is_some())
@@ -117,13 +108,16 @@ impl RoutingTable {
     pub fn restore(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, ends_in: Duration) -> bool {
         let content = &inbound.announce.content;
         let origin = inbound.origin;
-        if self.order(&origin).is_some_and(|held| held >= content.order()) || !self.make_room() {
+        let held = self.entries.get(&origin);
+        let is_held = held.is_some_and(|entry| entry.order >= content.order());
+        if is_held || (held.is_none() && self.entries.len() >= self.origins_max) {
             return false;
         }
         let announce_ends = now + ends_in;
         if let Some(old) = self.entries.remove(&origin) {
             self.memory_ends.remove(&(old.remembered_until, origin));
             self.route_ends.remove(&(old.announce_ends, origin));
+            self.shares.remove(&old.owner, old.tick, origin);
         }
         let entry = Entry {
             order: content.order(),
@@ -135,6 +129,8 @@ impl RoutingTable {
             claimed_hops: None,
             route: None,
             record: inbound.key_record.clone(),
+            owner: RESTORED,
+            tick: self.shares.add(RESTORED, origin),
         };
         self.memory_ends.insert((entry.remembered_until, origin));
         self.entries.insert(origin, entry);
