@@ -7,8 +7,8 @@ use std::{hint::black_box, time::Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use quicprochat_mesh::{
     crypto::{
-        FileKey, MerkleTree, MeshIdentity, Padding, ReceiverKeys, SealSession, SignatureInput, SignedType,
-        VerifyKey, key_record, merkle::root_from_path, network_id, random::os_rng, seal,
+        FileKey, MerkleTree, MeshIdentity, OpenSessions, Padding, ReceiverKeys, SealSession, SignatureInput,
+        SignedType, VerifyKey, key_record, merkle::root_from_path, network_id, random::os_rng, seal,
     },
     wire::{MessageUid, limits::CHUNK_BYTES},
 };
@@ -94,8 +94,12 @@ fn seals(c: &mut Criterion) {
             });
         });
         let sealed = begin().seal(now, &aad, &plaintext, Padding::None).expect("a fresh session");
-        group.bench_function(BenchmarkId::new("open", size), |b| {
+        group.bench_function(BenchmarkId::new("open, first of its key", size), |b| {
             b.iter(|| seal::open(&keys, &network, &source.public_key(), black_box(&sealed), &aad));
+        });
+        let mut sessions = OpenSessions::new(network);
+        group.bench_function(BenchmarkId::new("open, key remembered", size), |b| {
+            b.iter(|| sessions.open(&keys, &source.public_key(), black_box(&sealed), &aad));
         });
     }
     let key = FileKey::generate(&mut rng);

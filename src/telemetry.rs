@@ -155,6 +155,7 @@ const INBOUND: &[&str] = &[
     "misfit_chunk",
     "store_busy",
     "probe_budget",
+    "inbox_full",
 ];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
@@ -166,13 +167,13 @@ metrics_table! {
     HANDSHAKES_FAILED = "qpc_link_handshake_failures_total", Counter, None, "transports", "Inbound connections that never became links.", ["transport": TRANSPORT];
     DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
     LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
-    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many", "not_lan"]];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many", "not_lan", "not_started"]];
     CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 
     DECODE_ERRORS = "qpc_decode_errors_total", Counter, None, "crypto", "Frames that did not decode.", ["reason": DECODE];
     VERIFY_FAILURES = "qpc_verify_failures_total", Counter, None, "crypto", "Envelopes and announces that did not verify.", ["reason": VERIFY];
-    VERIFIED = "qpc_verified_total", Counter, None, "crypto", "Signatures that were checked and held.", [];
+    VERIFIED = "qpc_verified_total", Counter, None, "crypto", "Signatures of envelopes that were checked and held; one for many where a source batches.", [];
     OPEN_FAILURES = "qpc_open_failures_total", Counter, None, "crypto", "Sealed payloads that could not be opened.", [];
 
     FORWARDED = "qpc_envelopes_forwarded_total", Counter, None, "routing", "Envelopes passed on to a next hop.", [];

@@ -372,6 +372,7 @@ fn a_drain_walks_the_tree_backwards_and_readiness_goes_first() {
             bench.permanent(name, Manners::Polite).await;
         }
         assert!(bench.health.now().is_ready());
+        bench.health.asked();
         let begun = Instant::now();
         bench
             .tree
@@ -399,10 +400,40 @@ fn a_drain_walks_the_tree_backwards_and_readiness_goes_first() {
 }
 
 #[test]
+fn where_nobody_asks_for_its_health_a_drain_loses_no_time() {
+    with_virtual_time(|| async {
+        // Somebody who asked long ago, somebody who begins to ask when the drain has begun.
+        for (begins_to_ask, at_least) in [(false, ms(500)), (true, ms(2_000))] {
+            let mut bench = Bench::new();
+            bench.permanent("listener", Manners::Polite).await;
+            bench.health.asked();
+            tokio::time::sleep(ms(61_000)).await;
+            let begun = Instant::now();
+            bench
+                .tree
+                .root
+                .do_send(BeginDrain { reason: "signal".to_owned(), plan: plan(2_000, 9_000, 9_000, 9_000) });
+            if begins_to_ask {
+                tokio::time::sleep(ms(400)).await;
+                assert!(!bench.health.now().is_ready());
+                bench.health.asked();
+            }
+            bench.expect(Event::Asked("listener", DrainPhase::Draining)).await;
+            let waited = begun.elapsed();
+            assert!(waited >= at_least && waited < at_least + ms(400), "{waited:?}");
+            assert!(bench.ended().await.drained);
+        }
+    });
+}
+
+#[test]
 fn readiness_is_withdrawn_the_moment_a_drain_begins() {
     with_virtual_time(|| async {
         let mut bench = Bench::new();
         bench.permanent("listener", Manners::Polite).await;
+        // A load balancer asked a while ago, as it does every half minute.
+        bench.health.asked();
+        tokio::time::sleep(ms(30_000)).await;
         bench
             .tree
             .root

@@ -364,11 +364,8 @@ fn a_key_file_that_is_open_to_others_or_cannot_be_read_stops_the_start() {
     run_once(&data, &[]).exits(1).says(&["0755", "chmod 700"]);
     set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
 
-    // Whoever may read everything is not stopped by a mode.
     set_permissions(&key, Permissions::from_mode(0o000)).unwrap();
-    if std::fs::read(&key).is_err() {
-        run_once(&data, &[]).exits(1).says(&[name, "cannot read"]);
-    }
+    run_without_privileges(temp.path(), &data).exits(1).says(&["identity.pem", "cannot open"]);
     set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
 
     let good = std::fs::read(&key).unwrap();
@@ -383,6 +380,54 @@ fn a_key_file_that_is_open_to_others_or_cannot_be_read_stops_the_start() {
     std::fs::remove_file(&key).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &key).unwrap();
     run_once(&data, &[]).exits(1).says(&[name, "symbolic link"]);
+}
+
+/// `qpc run` as somebody whom modes stop. Root is not, so where the tests run as root the program
+/// and the directory are given to a user that owns nothing else.
+fn run_without_privileges(temp: &std::path::Path, data: &std::path::Path) -> common::Run {
+    use std::os::unix::{
+        fs::{MetadataExt, chown},
+        process::CommandExt,
+    };
+    const NOBODY: u32 = 65534;
+    const ROOT: u32 = 0;
+    let args = ["run", "--health-listen", "off", "--listen", "tcp://127.0.0.1:0"];
+    if std::fs::metadata(data).unwrap().uid() != ROOT {
+        return qpc(data, &args);
+    }
+    let give_to = |owner: u32| {
+        chown(data, Some(owner), Some(owner)).unwrap();
+        for entry in std::fs::read_dir(data).unwrap() {
+            chown(entry.unwrap().path(), Some(owner), Some(owner)).unwrap();
+        }
+    };
+    // The build's directory may be closed to others; this one is opened to pass through.
+    let program = temp.join("qpc");
+    let built = env!("CARGO_BIN_EXE_qpc");
+    std::fs::hard_link(built, &program).or_else(|_| std::fs::copy(built, &program).map(|_| ())).unwrap();
+    set_permissions(temp, Permissions::from_mode(0o711)).unwrap();
+    give_to(NOBODY);
+    let mut command = std::process::Command::new(&program);
+    command.env_clear().env("QPC_DATA_DIR", data).args(args).uid(NOBODY).gid(NOBODY);
+    command.stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let run = common::finish(command);
+    give_to(ROOT);
+    run
+}
+
+#[test]
+fn a_data_directory_open_to_others_is_refused_even_while_it_is_empty() {
+    let temp = temp_dir();
+    let data = temp.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+    for args in [&["init"][..], &["run", "--health-listen", "off", "--listen", "tcp://127.0.0.1:0"]] {
+        qpc(&data, args).exits(1).says(&["0755", "chmod 700", data.to_str().unwrap()]);
+        assert!(std::fs::read_dir(&data).unwrap().next().is_none(), "{args:?} left something behind");
+    }
+    set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
+    qpc(&data, &["init"]).exits(0);
 }
 
 #[test]
@@ -405,7 +450,17 @@ fn a_port_and_a_data_directory_belong_to_one_process() {
     let pid = node.pid().to_string();
     run_once(node.dir(), &[]).exits(1).says(&["in use by", &pid, "stop it first"]);
     assert_eq!(node.status()["address"], json!(node.address()));
+    // What the first one left for `qpc health` is its own still.
+    node.qpc(&["health"]).exits(0);
     does_its_work(&node);
+}
+
+#[test]
+fn discovery_is_named_as_not_built_rather_than_unknown() {
+    let temp = temp_dir();
+    let data = temp.path().join("data");
+    run_once(&data, &["--discover"]).exits(2).says(&["not built yet", "--peer"]);
+    assert!(!data.exists(), "nothing was made");
 }
 
 #[test]

@@ -300,8 +300,55 @@ fn qpc_drain_prints_what_the_node_prints() {
 }
 
 #[test]
+fn from_the_first_503_on_a_send_is_refused_and_without_a_poller_a_drain_is_quick() {
+    let mut node = Spec::new("a").start();
+    let nowhere = "0123456789abcdef0123456789abcdef";
+    node.queue(nowhere, "kept");
+    assert_eq!(node.http("/readyz").unwrap().0, 200);
+    signal(node.pid(), "TERM");
+    wait_until("the drain", || node.http("/readyz").is_ok_and(|(code, _)| code == 503));
+    node.qpc(&["send", "--to", nowhere, "too late"]).exits(1).says(&["draining"]);
+    node.qpc(&["broadcast", "too late"]).exits(1).says(&["draining"]);
+    let (stopped, code) = node.stopped();
+    drained(&stopped, code);
+    assert_eq!(stopped["undelivered_kept"], 1, "{stopped}");
+    let asked_ms = stopped["phases"][0]["ms"].as_u64().unwrap();
+    assert!(asked_ms >= 1000, "{stopped}");
+
+    node.restart();
+    let status = node.status();
+    assert_eq!((&status["stored"], node.ask(&["outbox"]).len()), (&json!(1), 1), "{status}");
+    let (stopped, code) = node.stop();
+    drained(&stopped, code);
+    assert!(stopped["phases"][0]["ms"].as_u64().unwrap() < asked_ms, "nobody asked: {stopped}");
+}
+
+#[test]
+fn a_full_inbox_is_told_to_the_sender_by_name_and_a_contact_gets_through() {
+    // No room for strangers at all.
+    let b = Spec::new("b").env("QPC_STORE_INBOX_STRANGERS_PERCENT", "0").start();
+    let relay = Spec::new("relay").peer(b.url("tcp")).start();
+    let a = Spec::new("a").peer(relay.url("quic")).start();
+    a.knows(&[&b]);
+    b.knows(&[&a]);
+    let run = a.qpc(&["send", "--to", &b.address(), "--wait", "3s", "let me in"]).exits(75);
+    assert_eq!(run.object()["reason"], "refused: store_full", "{run:?}");
+    assert_eq!(a.ask(&["outbox"])[0]["reason"], "refused: store_full");
+    assert_eq!(b.inbox(), [] as [Value; 0]);
+    b.counts("qpc_inbound_refused_total", &[("reason", "inbox_full")], 0.0);
+
+    b.ask(&["contact", "add", "anna", &a.address()]);
+    a.deliver(&b, "now?");
+    b.ask(&["contact", "remove", "anna"]);
+    let run = a.qpc(&["send", "--to", &b.address(), "--wait", "3s", "and now?"]).exits(75);
+    assert_eq!(run.object()["reason"], "refused: store_full", "{run:?}");
+}
+
+#[test]
 fn a_second_signal_skips_ahead() {
     let mut node = Spec::new("a").start();
+    // Whoever asks for its health gets the whole notice to see that it drains.
+    assert_eq!(node.http("/readyz").unwrap().0, 200);
     signal(node.pid(), "TERM");
     wait_until("the drain", || node.http("/readyz").is_ok_and(|(code, _)| code == 503));
     signal(node.pid(), "INT");

@@ -267,6 +267,27 @@ async fn a_failing_disk_stops_the_thread_with_its_reason() {
     assert!(matches!(thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
 }
 
+fn check_room(store: &mut EmbeddedStore, write: bool) -> Result<MailOutcome, StoreError> {
+    match store.commit(&[Work::Mail(vec![MailOp::CheckRoom { write }])])?.remove(0).unwrap() {
+        WorkDone::Mail(mut outcomes) => Ok(outcomes.remove(0)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_full_disk_is_found_by_writing_and_not_by_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let mut store = open_on(&disk, &dir.path().join("data")).unwrap();
+    disk.fail(FaultOn::Sync, 0, ENOSPC, true);
+    assert!(matches!(check_room(&mut store, false), Ok(MailOutcome::Room)));
+    for _ in 0..3 {
+        assert!(matches!(check_room(&mut store, true), Err(StoreError::NoSpace { .. })));
+    }
+    disk.heal();
+    assert!(matches!(check_room(&mut store, true), Ok(MailOutcome::Room)));
+}
+
 // ---- the reserve -------------------------------------------------------------------------------
 
 #[test]
@@ -324,7 +345,17 @@ fn below_the_reserve_nothing_new_is_taken_and_everything_else_works() {
         other => panic!("{other:?}"),
     }
 
+    for write in [false, true] {
+        let outcome = check_room(&mut store, write).unwrap();
+        assert!(matches!(outcome, MailOutcome::Refused(HoldRefusal::Disk(StoreError::BelowReserve { .. }))));
+    }
+
     nearly_full.store(false, Ordering::SeqCst);
+    let syncs = store.synced().count;
+    assert!(matches!(check_room(&mut store, false).unwrap(), MailOutcome::Room));
+    assert_eq!(store.synced().count, syncs, "a look costs no sync");
+    assert!(matches!(check_room(&mut store, true).unwrap(), MailOutcome::Room));
+    assert!(store.synced().count > syncs, "and this one asked the disk");
     match store.commit(&[Work::Local(vec![inbox_commit(2), inbox_commit(2)])]).unwrap().remove(0).unwrap() {
         WorkDone::Local(outcomes) => {
             assert_eq!(outcomes, [LocalOutcome::Committed { seq: 2 }, LocalOutcome::Seen(Seen::Packet)]);

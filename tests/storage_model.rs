@@ -15,8 +15,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
 use quicprochat_mesh::{
     storage::{
-        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp, MailOp,
-        MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
+        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, InboxQuota, LocalOp,
+        MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
     },
     wire::{Address, MessageUid, PacketId, TransferTag},
 };
@@ -26,6 +26,11 @@ const QUOTA: MailboxQuota = MailboxQuota {
     global: Quota { bytes_max: 4000, rows_max: 9 },
     per_ingress: Quota { bytes_max: 3000, rows_max: 6 },
     per_destination: Quota { bytes_max: 2000, rows_max: 5 },
+};
+
+const INBOX_QUOTA: InboxQuota = InboxQuota {
+    all: Quota { bytes_max: 5000, rows_max: 7 },
+    strangers: Quota { bytes_max: 2500, rows_max: 4 },
 };
 
 #[derive(Debug, Clone)]
@@ -130,7 +135,15 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
         2 => (0u64..12).prop_map(LocalOp::InboxRemove),
         2 => (time(), 0usize..4)
             .prop_map(|(now_unix_s, rows_max)| LocalOp::ForgetSeen { now_unix_s, rows_max }),
+        2 => (inbox_commit(), id())
+            .prop_map(|(commit, tag)| LocalOp::FileCommit { commit, tag: TransferTag(tag) }),
+        3 => (partial_row(), 0u64..1500)
+            .prop_map(|(row, file_bytes)| LocalOp::PartialOpen { row, file_bytes }),
         3 => partial_row().prop_map(LocalOp::PartialPut),
+        2 => (select(vec![Namespace::KeyRecord, Namespace::Known]), id())
+            .prop_map(|(namespace, id)| LocalOp::KvPut { namespace, key: id.to_vec(), value: Vec::new() }),
+        1 => (select(vec![Namespace::KeyRecord, Namespace::Known]), id())
+            .prop_map(|(namespace, id)| LocalOp::KvRemove { namespace, key: id.to_vec() }),
         1 => (id(), id()).prop_map(|(source, tag)| LocalOp::PartialRemove {
             source: Address(source),
             tag: TransferTag(tag),
@@ -171,6 +184,7 @@ fn mail_op() -> impl Strategy<Value = MailOp> {
         2 => (time(), 0usize..4).prop_map(|(now_unix_s, rows_max)| MailOp::Expire { now_unix_s, rows_max }),
         2 => proptest::option::of(id())
             .prop_map(|destination| MailOp::Usage { destination: destination.map(Address) }),
+        1 => any::<bool>().prop_map(|write| MailOp::CheckRoom { write }),
         1 => (proptest::option::of(id()), 0usize..4).prop_map(|(after, rows_max)| MailOp::Destinations {
             after: after.map(Address),
             rows_max,
@@ -194,6 +208,7 @@ fn open(path: &Path, now_unix_s: &Arc<AtomicU64>) -> EmbeddedStore {
     let now = Arc::clone(now_unix_s);
     let options = EmbeddedOptions {
         quota: QUOTA,
+        inbox_quota: INBOX_QUOTA,
         clock_unix_s: Arc::new(move || now.load(Ordering::SeqCst)),
         ..EmbeddedOptions::default()
     };
@@ -224,7 +239,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let now_unix_s = Arc::new(AtomicU64::new(1_000_000));
-        let mut model = MemEngine::new(QUOTA);
+        let mut model = MemEngine::new(QUOTA).with_inbox_quota(INBOX_QUOTA);
         let mut store = open(&path, &now_unix_s);
         for step in steps {
             match step {

@@ -3,9 +3,14 @@
 //!
 //! - Receives: `HoldEnvelopes`, `CustodyNews` from the router; `GetHeld`, `HandOver`, `ExpireHeld`
 //!   from handles; `Drain`.
-//! - Sends: `CustodyAnswer`, `FromCustody` to the router; submissions to the mailboxes; a health
-//!   report about the disk.
+//! - Sends: `CustodyAnswer`, `FromCustody` to the router; submissions to the mailboxes; health
+//!   reports about the disk.
 //! - Owns: which destinations have a mailbox here, and the hand-overs under way.
+//!
+//! It speaks for the store in the node's health. What was refused or failed for want of the disk
+//! counts as trouble until something was *written*: that rows can still be read says nothing. A
+//! node in trouble gets no new work, so it does not wait for some: it writes a row of its own with
+//! each report until that works. Below the reserve it says so before anybody has to be refused.
 
 mod on_request;
 
@@ -27,11 +32,12 @@ use crate::{
     },
     proto::{
         custody::{Custodian, ReadPage},
-        health::{HealthStatus, REPORT_EVERY, SubsystemReport},
+        health::{REPORT_EVERY, SubsystemReport},
         verify::{InboundEnvelope, Verified},
     },
     storage::{
-        HeldPage, HeldRow, HeldSummary, MailOp, MailOutcome, Mailboxes, PageLimit, StoreError, ask_mail,
+        HeldPage, HeldRow, HeldSummary, HoldRefusal, MailOp, MailOutcome, Mailboxes, NotTaken, PageLimit,
+        StoreError, ask_mail,
     },
     telemetry,
     wire::{Address, Frame, FrameExt, PacketId, control::RefuseReason},
@@ -42,6 +48,9 @@ const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 /// Rows one sweep removes before it lets others go on.
 const EXPIRE_ROWS: usize = 1024;
+
+/// A disk that has not answered for so long does not do its job: five reports.
+const SILENT_AFTER: Duration = REPORT_EVERY.saturating_mul(5);
 
 /// Destinations read at once when the actor starts.
 const DESTINATIONS_PAGE: usize = 1024;
@@ -69,7 +78,10 @@ pub struct StoreActor {
     mailboxes_of: BTreeSet<Address>,
     reachable: BTreeSet<Address>,
     held: HeldSummary,
+    /// Why nothing new is taken. Only a write takes it away.
     trouble: Option<String>,
+    /// Since when a look at the disk has been waiting for its answer.
+    looking_since: Option<Instant>,
     timer: Option<(Instant, SpawnHandle)>,
     guard: ExitGuard,
 }
@@ -86,6 +98,7 @@ impl StoreActor {
             reachable: BTreeSet::new(),
             held: HeldSummary::default(),
             trouble: None,
+            looking_since: None,
             timer: None,
             guard,
             parts,
@@ -99,18 +112,16 @@ impl StoreActor {
         self.ask(ops, ctx, move |actor, result, ctx| actor.held(ids, result, ctx));
     }
 
-    fn held(
-        &mut self,
-        ids: Vec<(PacketId, Address)>,
-        result: Result<Vec<MailOutcome>, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn held(&mut self, ids: Vec<(PacketId, Address)>, result: Answered, ctx: &mut Context<Self>) {
         let mut answer = CustodyAnswer { taken: Vec::new(), refused: Vec::new() };
         match result {
             Ok(outcomes) => {
                 for ((packet_id, destination), outcome) in ids.into_iter().zip(outcomes) {
                     match outcome {
-                        MailOutcome::Held { .. } | MailOutcome::Duplicate => {
+                        held @ (MailOutcome::Held { .. } | MailOutcome::Duplicate) => {
+                            if matches!(held, MailOutcome::Held { .. }) {
+                                self.written();
+                            }
                             answer.taken.push(packet_id);
                             self.mailboxes_of.insert(destination);
                             // Held because a queue was full: the way there is open.
@@ -118,18 +129,31 @@ impl StoreActor {
                                 self.custodian.reachable(destination);
                             }
                         }
-                        _ => {
-                            metrics::counter!(telemetry::STORE_REFUSED, "reason" => "quota").increment(1);
+                        refused => {
+                            let reason = match refused {
+                                MailOutcome::Refused(HoldRefusal::Disk(error)) => {
+                                    self.in_trouble(&error);
+                                    "disk"
+                                }
+                                _ => "quota",
+                            };
+                            metrics::counter!(telemetry::STORE_REFUSED, "reason" => reason).increment(1);
                             answer.refused.push((packet_id, RefuseReason::StoreFull));
                         }
                     }
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "cannot hold messages for others");
-                metrics::counter!(telemetry::STORE_REFUSED, "reason" => "disk").increment(ids.len() as u64);
+                // A queue that is full for a moment is pressure; it shows by its refusals.
+                let reason = match &error {
+                    NotDone::NotTaken(NotTaken::Full) => "full",
+                    _ => {
+                        self.in_trouble(&error);
+                        "disk"
+                    }
+                };
+                metrics::counter!(telemetry::STORE_REFUSED, "reason" => reason).increment(ids.len() as u64);
                 answer.refused = ids.into_iter().map(|(id, _)| (id, RefuseReason::StoreFull)).collect();
-                self.trouble = Some(error.to_string());
             }
         }
         // An answer that is lost costs a retry of the origin, not the message.
@@ -150,12 +174,7 @@ impl StoreActor {
         self.rearm(ctx);
     }
 
-    fn page_read(
-        &mut self,
-        page: ReadPage,
-        result: Result<Vec<MailOutcome>, StoreError>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn page_read(&mut self, page: ReadPage, result: Answered, ctx: &mut Context<Self>) {
         let now = clock::now();
         let read = match result {
             Ok(mut outcomes) => match outcomes.pop() {
@@ -236,16 +255,46 @@ impl StoreActor {
 
     fn measure(&mut self, ctx: &mut Context<Self>) {
         let op = MailOp::Usage { destination: None };
-        self.ask(vec![op], ctx, |actor, result, _| match result.as_deref() {
-            Ok([MailOutcome::Usage(usage)]) => {
+        self.ask(vec![op], ctx, |actor, result, _| {
+            if let Ok([MailOutcome::Usage(usage)]) = result.as_deref() {
                 actor.held = usage.total;
-                actor.trouble = None;
                 metrics::gauge!(telemetry::HELD).set(usage.total.rows as f64);
                 metrics::gauge!(telemetry::HELD_BYTES).set(usage.total.bytes as f64);
             }
-            Ok(_) => {}
-            Err(error) => actor.trouble = Some(error.to_string()),
         });
+    }
+
+    /// Asks the disk whether there is room; in trouble, by writing. One question at a time, so that
+    /// a disk that hangs is not asked without end.
+    fn look_at_disk(&mut self, ctx: &mut Context<Self>) {
+        if self.looking_since.is_some() {
+            return;
+        }
+        self.looking_since = Some(clock::now());
+        let write = self.trouble.is_some();
+        self.ask(vec![MailOp::CheckRoom { write }], ctx, move |actor, result, _| {
+            actor.looking_since = None;
+            match result.as_deref() {
+                Ok([MailOutcome::Room]) if write => actor.written(),
+                Ok([MailOutcome::Refused(HoldRefusal::Disk(error))]) => actor.in_trouble(error),
+                Ok(_) | Err(NotDone::NotTaken(NotTaken::Full)) => {}
+                Err(error) => actor.in_trouble(error),
+            }
+        });
+    }
+
+    fn in_trouble(&mut self, error: &impl ToString) {
+        let error = error.to_string();
+        if self.trouble.is_none() {
+            tracing::error!(%error, "the store takes nothing new");
+        }
+        self.trouble = Some(error);
+    }
+
+    fn written(&mut self) {
+        if self.trouble.take().is_some() {
+            tracing::info!("the store takes new messages again");
+        }
     }
 
     fn load(&mut self, after: Option<Address>, ctx: &mut Context<Self>) {
@@ -267,20 +316,21 @@ impl StoreActor {
 
     /// Every two seconds: is the store there?
     fn report(&mut self, ctx: &mut Context<Self>) {
-        let (status, detail) = match &self.trouble {
-            None => (HealthStatus::Healthy, format!("{} held for others", self.held.rows)),
-            Some(trouble) => (HealthStatus::Unhealthy, trouble.clone()),
+        let now = clock::now();
+        let silent = self.looking_since.map(|since| now.saturating_duration_since(since));
+        let trouble = match silent.filter(|silent| *silent >= SILENT_AFTER) {
+            Some(silent) => Some(format!("the disk has not answered for {} s", silent.as_secs())),
+            None => self.trouble.clone(),
         };
-        let takes_work = self.trouble.is_none();
-        let report = SubsystemReport {
-            subsystem: "store".into(),
-            status,
-            detail: Some(detail),
-            takes_work,
-            at: clock::now(),
+        let report = match trouble {
+            Some(trouble) => SubsystemReport::unhealthy("store", trouble, now),
+            None => SubsystemReport {
+                detail: Some(format!("{} held for others", self.held.rows)),
+                ..SubsystemReport::healthy("store", now)
+            },
         };
         self.health.offer_gossip("health", ReportHealth(report));
-        self.measure(ctx);
+        self.look_at_disk(ctx);
         ctx.run_later(REPORT_EVERY, Self::report);
     }
 
@@ -288,14 +338,14 @@ impl StoreActor {
         &mut self,
         ops: Vec<MailOp>,
         ctx: &mut Context<Self>,
-        then: impl FnOnce(&mut Self, Result<Vec<MailOutcome>, StoreError>, &mut Context<Self>) + 'static,
+        then: impl FnOnce(&mut Self, Answered, &mut Context<Self>) + 'static,
     ) {
         let mailboxes = self.parts.mailboxes.clone();
         let asked = ask_mail(&*mailboxes, ops);
         let answer = async move {
             match asked {
-                Ok(answer) => answer.await,
-                Err(_) => Err(StoreError::Stopped),
+                Ok(answer) => answer.await.map_err(NotDone::Failed),
+                Err(reason) => Err(NotDone::NotTaken(reason)),
             }
         };
         ctx.spawn(answer.into_actor(self).map(then_call(then)));
@@ -320,11 +370,22 @@ impl StoreActor {
     }
 }
 
-type Then = Result<Vec<MailOutcome>, StoreError>;
+type Answered = Result<Vec<MailOutcome>, NotDone>;
+
+/// Why the mailboxes did not do something.
+#[derive(Debug, thiserror::Error)]
+enum NotDone {
+    /// It was not even queued.
+    #[error(transparent)]
+    NotTaken(NotTaken),
+    /// It was tried.
+    #[error(transparent)]
+    Failed(StoreError),
+}
 
 fn then_call(
-    then: impl FnOnce(&mut StoreActor, Then, &mut Context<StoreActor>) + 'static,
-) -> impl FnOnce(Then, &mut StoreActor, &mut Context<StoreActor>) {
+    then: impl FnOnce(&mut StoreActor, Answered, &mut Context<StoreActor>) + 'static,
+) -> impl FnOnce(Answered, &mut StoreActor, &mut Context<StoreActor>) {
     move |result, actor, ctx| then(actor, result, ctx)
 }
 
@@ -424,3 +485,6 @@ impl Handler<Drain> for StoreActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(StoreActor);

@@ -8,6 +8,7 @@
 //! of reading, so a wedged node does not look healthy because nobody got to say otherwise.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use actix::prelude::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult};
 
@@ -52,6 +53,23 @@ impl HealthHandle {
     /// A supervisor gave up: unhealthy from now on.
     pub fn set_gave_up(&self, why: &str) {
         self.fold().set_gave_up(why);
+    }
+
+    /// True from the first moment of a drain on.
+    pub fn is_draining(&self) -> bool {
+        self.fold().is_draining()
+    }
+
+    /// Somebody outside asked whether this node takes work: a drain gives them time to see that it
+    /// takes none any more.
+    pub fn asked(&self) {
+        self.fold().asked(clock::now());
+    }
+
+    /// Whether somebody asked within this time.
+    pub fn was_asked_within(&self, time: Duration) -> bool {
+        // Where the clock is younger than that, the careful answer costs a notice.
+        clock::now().checked_sub(time).is_none_or(|since| self.fold().was_asked(since))
     }
 
     /// The state now.
@@ -125,12 +143,13 @@ impl Handler<Drain> for HealthActor {
     }
 }
 
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(HealthActor);
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::messages::lifecycle::{ChildExited, ChildId, DrainReport, ExitReason, Incarnation};
+    use crate::messages::lifecycle::{ChildExited, ChildId, DrainReport, ExitReason, Incarnation, PanicNow};
     use crate::proto::health::HealthStatus;
     use crate::testing::{Probe, expect_within, with_virtual_time};
 
@@ -157,6 +176,24 @@ mod tests {
             }
             let exit = expect_within(&mut exited, Duration::from_secs(1)).await;
             assert_eq!(exit.reason, ExitReason::Drained);
+        });
+    }
+
+    #[test]
+    fn a_crash_is_heard_and_what_was_reported_outlives_it() {
+        with_virtual_time(|| async {
+            let (exits, mut exited) = Probe::<ChildExited>::start();
+            let health = HealthHandle::new(["store"]);
+            let actor = HealthActor::start(health.clone(), ExitGuard::for_task(ChildId(1), &exits));
+            actor.do_send(ReportHealth(SubsystemReport::healthy("store", clock::now())));
+            actor.do_send(PanicNow);
+            let exit = expect_within(&mut exited, Duration::from_secs(1)).await;
+            assert_eq!(exit.reason, ExitReason::Crashed);
+            assert_eq!(health.now().status, HealthStatus::Healthy);
+            // The next one goes on where this one ended.
+            let next = HealthActor::start(health.clone(), ExitGuard::for_task(ChildId(1), &exits));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(next.send(GetHealth).await.expect("it lives").status, HealthStatus::Unhealthy);
         });
     }
 

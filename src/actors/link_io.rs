@@ -297,6 +297,7 @@ impl Reader {
         let mut own = Vec::new();
         let mut undecodable = Vec::new();
         let mut well = true;
+        let checked_before = self.verifier.signatures_checked();
         for (n, bytes) in frames.drain(..).enumerate() {
             match Frame::decode(&bytes) {
                 Ok(Frame::Envelope(envelope, ext)) => {
@@ -367,6 +368,10 @@ impl Reader {
         }
         if !own.is_empty() || !undecodable.is_empty() {
             self.tell_actor(own, undecodable);
+        }
+        let checked = self.verifier.signatures_checked().saturating_sub(checked_before);
+        if checked > 0 {
+            metrics::counter!(telemetry::VERIFIED).increment(checked);
         }
         self.pass_on(batch, in_flight).await;
         well

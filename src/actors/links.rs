@@ -6,20 +6,18 @@
 //! - Owns: which links exist, which peers are to be dialled, the verdict on double links.
 //!
 //! A configured peer that goes away is dialled again for ever, with backoff and jitter; a link the
-//! peer closed as a duplicate is not, while the other one stands.
+//! peer closed as a duplicate is not, while the other one stands. Why a peer is not there stands in
+//! the node's health; to add it once more dials it at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use actix::prelude::*;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::{
     child::{Child, ChildSpec},
@@ -41,7 +39,7 @@ use crate::{
         backoff::{Backoff, BackoffPolicy},
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
-        link::{Direction as LinkDirection, LinkConfig, NetworkSecret},
+        link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
     },
     telemetry,
     transport::{Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportError, TransportManager},
@@ -53,6 +51,9 @@ use crate::{
 
 /// Bytes of each class that a peer may send before more credit.
 const INITIAL_CREDIT: [u32; 3] = [1 << 20, 1 << 20, 1 << 20];
+
+/// Peers whose trouble the health detail tells in full.
+const TROUBLES_SHOWN: usize = 3;
 
 /// What the registry is made of; the factory clones it for each incarnation.
 #[derive(Clone)]
@@ -77,18 +78,87 @@ pub struct LinksParts {
     pub link_up: Seat<LinkUp>,
     /// To the router.
     pub link_down: Seat<LinkDown>,
-    /// Peers to dial from the start: config and store.
-    pub peers: Vec<TransportAddr>,
+    /// Peers to dial: config, store, and whom handles add; outlive the actor.
+    pub peers: Peers,
     /// Keepalive interval.
     pub keepalive: Duration,
     /// To health.
     pub health: Seat<ReportHealth>,
-    /// Numbers of links; outlive the actor.
-    pub link_ids: Arc<AtomicU64>,
+    /// Numbers of links, and which of them the router uses; outlive the actor.
+    pub book: LinkBook,
     /// Links of the node at most.
     pub links_max: usize,
     /// Accept links from anywhere; else from private, link-local and loopback addresses only.
     pub accept_any: bool,
+}
+
+/// Peers that are to be dialled, shared by all incarnations of the registry.
+#[derive(Debug, Clone, Default)]
+pub struct Peers(Arc<Mutex<Vec<TransportAddr>>>);
+
+impl From<Vec<TransportAddr>> for Peers {
+    fn from(peers: Vec<TransportAddr>) -> Self {
+        Self(Arc::new(Mutex::new(peers)))
+    }
+}
+
+impl Peers {
+    fn list(&self) -> Vec<TransportAddr> {
+        self.lock().clone()
+    }
+
+    fn add(&self, peer: &TransportAddr) {
+        let mut peers = self.lock();
+        if !peers.contains(peer) {
+            peers.push(peer.clone());
+        }
+    }
+
+    fn remove(&self, peer: &TransportAddr) {
+        self.lock().retain(|known| !known.same_place(peer));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<TransportAddr>> {
+        // No operation leaves the list half changed, so a poisoned lock is taken over.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the router was told of links, shared by all incarnations of the registry: links end while
+/// there is none, and then nobody else would tell the router.
+#[derive(Debug, Clone, Default)]
+pub struct LinkBook(Arc<Mutex<Told>>);
+
+#[derive(Debug, Default)]
+struct Told {
+    last: u64,
+    up: BTreeSet<LinkId>,
+}
+
+impl LinkBook {
+    fn next(&self) -> LinkId {
+        let mut told = self.lock();
+        told.last = told.last.saturating_add(1);
+        LinkId(told.last)
+    }
+
+    fn up(&self, link: LinkId) {
+        self.lock().up.insert(link);
+    }
+
+    fn down(&self, link: LinkId) {
+        self.lock().up.remove(&link);
+    }
+
+    /// Links of former incarnations, once.
+    fn orphans(&self) -> BTreeSet<LinkId> {
+        std::mem::take(&mut self.lock().up)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        // No operation leaves it half changed, so a poisoned lock is taken over.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Listener or dialler to registry: a connection stands. `ended` is told when its link is over.
@@ -100,7 +170,7 @@ pub struct NewLink {
 }
 message!(NewLink => ());
 
-/// Handle to registry: keep a link to this peer.
+/// Handle to registry: keep a link to this peer. One that waits for its next try is dialled now.
 #[derive(Debug, Clone)]
 pub struct AddPeer(pub TransportAddr);
 message!(AddPeer => Result<(), MeshError>);
@@ -162,7 +232,7 @@ pub struct LinksActor {
     supervisor: Outlet<StartChild>,
     health: Outlet<ReportHealth>,
     links: BTreeMap<LinkId, Entry>,
-    diallers: BTreeMap<String, oneshot::Sender<()>>,
+    diallers: BTreeMap<String, Dialled>,
     draining: bool,
     guard: ExitGuard,
 }
@@ -183,7 +253,7 @@ impl LinksActor {
         }
     }
 
-    fn start_link(&mut self, new: NewLink) {
+    fn start_link(&mut self, new: NewLink, ctx: &mut Context<Self>) {
         let LinkPeer::Authenticated(peer_key) = new.link.peer else {
             tracing::warn!("a shared medium's link is not for this registry");
             return;
@@ -201,7 +271,7 @@ impl LinksActor {
             tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
             return;
         }
-        let id = LinkId(self.parts.link_ids.fetch_add(1, Ordering::Relaxed).saturating_add(1));
+        let id = self.parts.book.next();
         let info = new.link.info.clone();
         let direction = match info.direction {
             Direction::In => LinkDirection::In,
@@ -219,7 +289,7 @@ impl LinksActor {
             clock_unix_s: clock::unix_s(),
             initial_credit: INITIAL_CREDIT,
             keepalive: self.parts.keepalive,
-            hello_timeout: crate::proto::link::HELLO_TIMEOUT,
+            hello_timeout: HELLO_TIMEOUT,
         };
         let parts = self.parts.link.clone();
         let mut medium = Some(new.link);
@@ -236,7 +306,31 @@ impl LinksActor {
         .named(format!("{id} {}", info.remote));
         self.links
             .insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended.into_iter().collect() });
-        self.supervisor.do_send(StartChild(spec));
+        self.start_child(spec, ctx, move |actor, why| {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_started").increment(1);
+            tracing::warn!(link = %id, why, "a link was not started");
+            // Nobody else will ever say that it ended; the dialler, if there is one, hears it by
+            // the drop.
+            actor.links.remove(&id);
+        });
+    }
+
+    /// Has a child started, and hears of it when that fails. The answer is not waited for.
+    fn start_child(
+        &mut self,
+        spec: ChildSpec,
+        ctx: &mut Context<Self>,
+        failed: impl FnOnce(&mut Self, String) + 'static,
+    ) {
+        let started = self.supervisor.request(StartChild(spec));
+        ctx.spawn(started.into_actor(self).map(move |started, actor, _| {
+            let why = match started {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => format!("its supervisor does not answer: {error}"),
+            };
+            failed(actor, why);
+        }));
     }
 
     fn established(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
@@ -294,6 +388,7 @@ impl LinksActor {
                 stats: message.stats,
             });
         }
+        self.parts.book.up(message.link);
         self.link_up.do_send(up);
         self.count();
     }
@@ -324,6 +419,7 @@ impl LinksActor {
         if let Some(entry) = self.links.get_mut(&link)
             && entry.up.take().is_some()
         {
+            self.parts.book.down(link);
             self.link_down.do_send(LinkDown(link));
         }
     }
@@ -372,15 +468,25 @@ impl LinksActor {
         }
     }
 
-    fn dial(&mut self, to: TransportAddr) {
+    fn dial(&mut self, to: TransportAddr, ctx: &mut Context<Self>) {
         let name = to.to_string();
-        if self.diallers.contains_key(&name) {
+        if let Some(dialled) = self.diallers.get(&name).filter(|dialled| !dialled.removed.is_closed()) {
+            // Somebody has put right what was wrong, or wants to know now.
+            dialled.retry.notify_waiters();
             return;
         }
         let (removed, stop) = oneshot::channel();
-        self.diallers.insert(name.clone(), removed);
-        let dialler =
-            Dialler { to, transports: self.parts.transports.clone(), new_link: self.parts.new_link.clone() };
+        let (tell, trouble) = watch::channel(None);
+        let retry = Arc::new(Notify::new());
+        self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), trouble });
+        let dialler = Dialler {
+            to,
+            transports: self.parts.transports.clone(),
+            new_link: self.parts.new_link.clone(),
+            retry,
+            trouble: tell,
+        };
+        let dialled = name.clone();
         let mut once = Some((dialler, stop));
         let spec = ChildSpec::temporary("dialler", move |guard| {
             let (dialler, removed) = once.take().ok_or("a dialler is not started twice")?;
@@ -394,7 +500,13 @@ impl LinksActor {
             }))
         })
         .named(format!("dialler {name}"));
-        self.supervisor.do_send(StartChild(spec));
+        self.start_child(spec, ctx, move |actor, why| {
+            tracing::warn!(peer = dialled, why, "a peer is not dialled");
+            // Only a dialler that was never there: another may have come since.
+            if actor.diallers.get(&dialled).is_some_and(|d| d.removed.is_closed()) {
+                actor.diallers.remove(&dialled);
+            }
+        });
     }
 }
 
@@ -409,11 +521,23 @@ fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts
     }
 }
 
+/// What the registry holds of a dialler.
+struct Dialled {
+    /// Dropped, it ends the dialler.
+    removed: oneshot::Sender<()>,
+    /// Ends its wait.
+    retry: Arc<Notify>,
+    /// Why there is no link to its peer.
+    trouble: watch::Receiver<Option<String>>,
+}
+
 /// Keeps one peer dialled.
 struct Dialler {
     to: TransportAddr,
     transports: Arc<TransportManager>,
     new_link: Seat<NewLink>,
+    retry: Arc<Notify>,
+    trouble: watch::Sender<Option<String>>,
 }
 
 impl Dialler {
@@ -422,33 +546,63 @@ impl Dialler {
         let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
         let mut new_link = self.new_link.outlet();
         loop {
+            let mut at_least = Duration::ZERO;
             match self.transports.dial(&self.to).await {
                 Ok(link) => {
-                    let (ended, over) = oneshot::channel();
+                    let (ended, mut over) = oneshot::channel();
                     new_link.do_send(NewLink { link, ended: Some(ended) });
                     backoff.started(clock::now());
-                    let refused = matches!(
-                        over.await,
-                        Ok(CloseReason::NetworkMismatch
-                            | CloseReason::VersionMismatch
-                            | CloseReason::NotAllowed)
-                    );
-                    if refused {
+                    let end = match tokio::time::timeout(HELLO_TIMEOUT, &mut over).await {
+                        Ok(end) => end,
+                        Err(_) => {
+                            // The hello was accepted: whatever was wrong is over.
+                            self.trouble.send_replace(None);
+                            over.await
+                        }
+                    };
+                    let refusal = end.ok().and_then(refusal);
+                    self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
+                    if refusal.is_some() {
                         // Nothing changes that soon: somebody has to change a configuration.
-                        tokio::time::sleep(BackoffPolicy::REDIAL.cap).await;
+                        at_least = BackoffPolicy::REDIAL.cap;
                     }
                 }
                 Err(error) => {
                     metrics::counter!(telemetry::DIALS_FAILED).increment(1);
                     tracing::info!(peer = %self.to, %error, "dial failed");
+                    self.trouble.send_replace(Some(error.to_string()));
                 }
             }
-            tokio::time::sleep(backoff.next_delay(clock::now(), &mut rng)).await;
+            let wait = at_least.saturating_add(backoff.next_delay(clock::now(), &mut rng));
+            self.rest(wait).await;
+        }
+    }
+
+    /// Waits so long, or until somebody wants it dialled now.
+    async fn rest(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.retry.notified() => {}
         }
     }
 }
 
-/// Accepts links on one port until it is drained.
+/// What a peer meant that does not want this link, in words that say what to do.
+fn refusal(reason: CloseReason) -> Option<&'static str> {
+    match reason {
+        CloseReason::NetworkMismatch => {
+            Some("it is on another network; compare `network` and the network secret of both")
+        }
+        CloseReason::VersionMismatch => {
+            Some("it speaks no version that this node speaks; update the older one")
+        }
+        CloseReason::NotAllowed => Some("it does not let this node in"),
+        _ => None,
+    }
+}
+
+/// Accepts links on one port until it is drained. One that ends with its branch of the tree leaves
+/// the port open for the next.
 pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: Seat<NewLink>) -> ChildSpec {
     let name = format!("listener {}", transport.info().local);
     ChildSpec::permanent("listener", move |guard| {
@@ -460,8 +614,10 @@ pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: S
                     link = transport.accept() => {
                         new_link.do_send(NewLink { link: link?, ended: None });
                     }
-                    _ = stop.wanted() => {
-                        transport.close().await;
+                    drain = stop.wanted() => {
+                        if drain.phase == DrainPhase::Draining {
+                            transport.close().await;
+                        }
                         return Ok::<(), TransportError>(());
                     }
                 }
@@ -508,7 +664,16 @@ impl LinksActor {
     /// Every two seconds: how are the links?
     fn report(&mut self, ctx: &mut Context<Self>) {
         let up = self.links.values().filter(|e| e.up.is_some()).count();
-        let detail = format!("{up} links up, {} peers dialled", self.diallers.len());
+        let mut detail = format!("{up} links up, {} peers dialled", self.diallers.len());
+        let troubles: Vec<String> =
+            self.diallers.values().filter_map(|dialled| dialled.trouble.borrow().clone()).collect();
+        for trouble in troubles.iter().take(TROUBLES_SHOWN) {
+            detail.push_str("; ");
+            detail.push_str(trouble);
+        }
+        if let Some(more) = troubles.len().checked_sub(TROUBLES_SHOWN).filter(|more| *more > 0) {
+            detail.push_str(&format!("; and {more} more cannot be reached"));
+        }
         let report =
             SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
         self.health.offer_gossip("health", ReportHealth(report));
@@ -521,9 +686,12 @@ impl Actor for LinksActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        for link in self.parts.book.orphans() {
+            self.link_down.do_send(LinkDown(link));
+        }
         self.report(ctx);
-        for peer in self.parts.peers.clone() {
-            self.dial(peer);
+        for peer in self.parts.peers.list() {
+            self.dial(peer, ctx);
         }
     }
 }
@@ -531,8 +699,8 @@ impl Actor for LinksActor {
 impl Handler<NewLink> for LinksActor {
     type Result = ();
 
-    fn handle(&mut self, message: NewLink, _: &mut Context<Self>) {
-        self.start_link(message);
+    fn handle(&mut self, message: NewLink, ctx: &mut Context<Self>) {
+        self.start_link(message, ctx);
     }
 }
 
@@ -555,12 +723,13 @@ impl Handler<LinkEnded> for LinksActor {
 impl Handler<AddPeer> for LinksActor {
     type Result = Result<(), MeshError>;
 
-    fn handle(&mut self, message: AddPeer, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, message: AddPeer, ctx: &mut Context<Self>) -> Self::Result {
         if self.draining {
             return Err(MeshError::Draining);
         }
         self.parts.transports.check(&message.0)?;
-        self.dial(message.0);
+        self.parts.peers.add(&message.0);
+        self.dial(message.0, ctx);
         Ok(())
     }
 }
@@ -595,7 +764,10 @@ impl Handler<RemovePeer> for LinksActor {
                 .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
             match name.cloned() {
                 // Dropping the sender ends the dialler.
-                Some(name) => self.diallers.remove(&name).is_some(),
+                Some(name) => {
+                    self.parts.peers.remove(url);
+                    self.diallers.remove(&name).is_some()
+                }
                 None => self.links.values().any(|e| e.info.remote.same_place(url)),
             }
         });
@@ -651,3 +823,6 @@ impl Handler<Drain> for LinksActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(LinksActor);

@@ -144,3 +144,6 @@ impl Handler<Drain> for MaintenanceActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(MaintenanceActor);

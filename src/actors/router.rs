@@ -283,7 +283,9 @@ impl RouterActor {
                 self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
             }
             Output::RouteUp(destination) => {
-                self.destination_up.offer_gossip("delivery", DestinationUp(destination));
+                let is_thin = self.core.is_thin(&destination);
+                let up = DestinationUp { address: destination, is_thin };
+                self.destination_up.offer_gossip("delivery", up);
                 self.custody_news.offer_gossip("store", CustodyNews::Reachable(destination));
             }
             Output::RouteDown(destination) => {
@@ -639,3 +641,6 @@ impl Handler<Drain> for RouterActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(RouterActor);

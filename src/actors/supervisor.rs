@@ -36,7 +36,9 @@ use crate::messages::lifecycle::{
 };
 use crate::messages::message;
 use crate::proto::backoff::{Restarts, Verdict};
-use crate::proto::drain::{DrainInput, DrainMachine, DrainOutcome, DrainOutput};
+use crate::proto::drain::{
+    ASKED_WITHIN, DrainInput, DrainMachine, DrainOutcome, DrainOutput, UNASKED_NOTICE,
+};
 use crate::proto::health::{REPORT_EVERY, SubsystemReport};
 use crate::telemetry;
 
@@ -329,6 +331,21 @@ impl Supervisor {
         }
     }
 
+    /// The notice is for those who ask for the node's health. Where nobody did lately, and nobody
+    /// begins to, it ends early.
+    fn shorten_notice(&mut self, ctx: &mut Context<Self>) {
+        let Role::Root { health, .. } = &self.role else { return };
+        if health.was_asked_within(ASKED_WITHIN) {
+            return;
+        }
+        ctx.run_later(UNASKED_NOTICE, |actor, ctx| {
+            let Role::Root { health, .. } = &actor.role else { return };
+            if !health.was_asked_within(UNASKED_NOTICE) {
+                actor.feed(DrainInput::NoticeOver, ctx);
+            }
+        });
+    }
+
     /// Children that can be asked, in start order.
     fn running(&self) -> Vec<ChildId> {
         self.children.iter().filter(|(_, kept)| kept.child().is_some()).map(|(&id, _)| id).collect()
@@ -612,6 +629,7 @@ impl Handler<BeginDrain> for Supervisor {
         }
         let machine = DrainMachine::begin(clock::now(), begin.plan, self.running());
         self.walk(Errand::Tree { reason: begin.reason, gave_up: None }, machine, ctx);
+        self.shorten_notice(ctx);
     }
 }
 

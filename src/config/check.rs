@@ -58,6 +58,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("routing.dedup_entries_max", c.routing.dedup_entries_max, 256, DEDUP_ENTRIES_MAX);
     findings.range("store.mailbox_neighbour_percent", c.store.mailbox_neighbour_percent, 1, 100);
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
+    findings.range("store.inbox_strangers_percent", c.store.inbox_strangers_percent, 0, 100);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
     // What reads the filter comes with the command line; a program that embeds the node logs its own way.
@@ -67,9 +68,10 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     }
     // What holds one message at all must be able to hold the largest one.
     let largest = super::ByteSize(CONTENT_BYTES_MAX);
-    if c.store.outbox_max < largest {
-        let value = c.store.outbox_max;
-        findings.say("store.outbox_max", format!("{value} does not hold one message of {largest}"));
+    for (key, value) in [("store.outbox_max", c.store.outbox_max), ("store.inbox_max", c.store.inbox_max)] {
+        if value <= largest {
+            findings.say(key, format!("{value} does not hold one message of {largest}"));
+        }
     }
     if c.store.cache.0 < 64 * 1024 {
         findings.say("store.cache", format!("{} is less than 64KiB, a few pages", c.store.cache));

@@ -180,6 +180,11 @@ sections! {
     "store" => store: StoreConfig {
         /// Own messages on their way.
         outbox_max: ByteSize = ByteSize(256 * MIB);
+        /// Messages that arrived until they are taken, and files on their way in.
+        inbox_max: ByteSize = ByteSize(1024 * MIB);
+        /// Share of the inbox for all senders together that this node never wrote to and that are
+        /// no contacts, in percent.
+        inbox_strangers_percent: u8 = 10;
         /// Messages kept for other nodes.
         mailbox_max: ByteSize = ByteSize(1024 * MIB);
         /// Share of the mailboxes that one neighbour can fill, in percent.
@@ -270,6 +275,7 @@ impl MeshConfig {
         config.routing.routes_max = 1024;
         config.routing.dedup_entries_max = 1 << 13;
         config.store.outbox_max = ByteSize(16 * MIB);
+        config.store.inbox_max = ByteSize(64 * MIB);
         config.store.mailbox_max = ByteSize(16 * MIB);
         config.store.cache = ByteSize(4 * MIB);
         config.transport.links_max = 16;

@@ -81,12 +81,12 @@ macro_rules! text_value {
             }
 
             fn from_text(text: &str) -> Result<Self, String> {
-                #[allow(clippy::redundant_closure_call)]
+                #[allow(clippy::redundant_closure_call, reason = "a caller may give a path or a closure")]
                 $parse(text)
             }
 
             fn to_toml(&self) -> Option<String> {
-                #[allow(clippy::redundant_closure_call)]
+                #[allow(clippy::redundant_closure_call, reason = "a caller may give a path or a closure")]
                 Some(quote(&$format(self)))
             }
         }

@@ -30,7 +30,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
-/// What group and others may have of the file: nothing.
+/// What group and others may have of the file, and of a directory in which one is made: nothing.
 const OTHERS: u32 = 0o077;
 /// What group and others may not have of its directory: they could put another file in its place.
 const OTHERS_WRITE: u32 = 0o022;
@@ -99,10 +99,10 @@ impl MeshIdentity {
     }
 
     /// Writes the identity to `path`, where there must be nothing, and makes the directory where
-    /// there is none. An empty directory is taken over and closed to others.
+    /// there is none. The mode of one that exists is somebody's decision and never changed.
     ///
     /// # Errors
-    /// A file at `path`, a directory that others may write to, a full or failing disk.
+    /// A file at `path`, a directory that others may look into, a full or failing disk.
     pub fn save_new(&self, path: &Path) -> Result<(), IdentityError> {
         let dir = directory_of(path);
         prepare_directory(&dir)?;
@@ -131,17 +131,14 @@ impl MeshIdentity {
 }
 
 fn prepare_directory(dir: &Path) -> Result<(), IdentityError> {
-    let close =
-        || fs::set_permissions(dir, Permissions::from_mode(DIR_MODE)).map_err(failed("set the mode of", dir));
     match fs::metadata(dir) {
-        Ok(found) => {
-            let empty = fs::read_dir(dir).map_err(failed("read", dir))?.next().is_none();
-            if empty { close() } else { refuse_others(dir, found.mode(), OTHERS_WRITE, DIR_MODE) }
-        }
+        Ok(found) => refuse_others(dir, found.mode(), OTHERS, DIR_MODE),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let created = DirBuilder::new().recursive(true).mode(DIR_MODE).create(dir);
             created.map_err(failed("create", dir))?;
-            close()?;
+            // The umask may have taken bits away.
+            fs::set_permissions(dir, Permissions::from_mode(DIR_MODE))
+                .map_err(failed("set the mode of", dir))?;
             // Its own entry has to outlive a power cut as well.
             let parent = directory_of(dir);
             File::open(&parent).and_then(|parent| parent.sync_all()).map_err(failed("sync", &parent))
@@ -304,11 +301,18 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_directory_is_taken_over_and_closed() {
+    fn an_empty_directory_that_others_may_look_into_is_refused_and_left_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        set_mode(dir.path(), 0o777);
-        identity().save_new(&dir.path().join(IDENTITY_FILE)).unwrap();
-        assert_eq!(mode(dir.path()), 0o700);
+        let path = dir.path().join(IDENTITY_FILE);
+        for open in [0o755, 0o750, 0o711, 0o777] {
+            set_mode(dir.path(), open);
+            let refused = identity().save_new(&path).unwrap_err().to_string();
+            assert!(refused.contains(&format!("chmod 700 {}", dir.path().display())), "{refused}");
+            assert_eq!(mode(dir.path()), open);
+            assert!(names(dir.path()).is_empty());
+        }
+        set_mode(dir.path(), 0o700);
+        identity().save_new(&path).unwrap();
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //!   signed, so that a signature of one kind never passes for another.
 //! - A public key enters the system through [`sign::VerifyKey`], which refuses the keys that
 //!   anybody can sign for.
-//! - A payload is sealed to a [`key_record::VerifiedKeyRecord`] and opened by [`seal::open`].
+//! - A payload is sealed to a [`key_record::VerifiedKeyRecord`] and opened by [`seal::open`], or by
+//!   [`seal::OpenSessions`], which remembers the keys that it agreed on.
 //!
 //! Absent on purpose: batch verification (its predicate differs from the strict one), trial
 //! decryption, Ed25519 keys used for key agreement, a fallback for anything that fails.
@@ -26,6 +27,7 @@ pub mod key_record;
 pub mod merkle;
 pub mod random;
 pub mod receiver;
+pub mod remembered;
 pub mod seal;
 pub mod sign;
 
@@ -36,5 +38,5 @@ pub use identity::MeshIdentity;
 pub use key_record::VerifiedKeyRecord;
 pub use merkle::MerkleTree;
 pub use receiver::{ReceiverKeys, RotationPolicy};
-pub use seal::{OpenError, Padding, SealSession, SealSessions};
+pub use seal::{OpenError, OpenSessions, Padding, SealSession, SealSessions};
 pub use sign::{Input, SignatureInput, SignedType, VerifyKey};

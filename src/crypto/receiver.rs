@@ -231,7 +231,7 @@ impl ReceiverKeys {
     /// would chase each other, so whoever calls this counts how often it is true.
     pub fn outgrow(&mut self, heard: &VerifiedKeyRecord) -> bool {
         let order = heard.record().order;
-        let ours = std::iter::once(&self.current).chain(&self.older).any(|s| s.digest == *heard.digest());
+        let ours = self.holds(heard.digest());
         if *heard.public_key() != self.public_key || ours || order < self.current.record.order {
             return false;
         }
@@ -254,6 +254,11 @@ impl ReceiverKeys {
     /// The one secret that `rk_id` names.
     pub fn lookup(&self, rk_id: u32) -> Option<&ReceiverSecret> {
         std::iter::once(&self.current).chain(&self.older).find(|secret| secret.key.rk_id == rk_id)
+    }
+
+    /// True while the secret that this record offers is here.
+    pub fn holds(&self, record: &Digest) -> bool {
+        std::iter::once(&self.current).chain(&self.older).any(|secret| secret.digest == *record)
     }
 
     /// When [`ReceiverKeys::rotate`] has something to do next, in unix seconds; 0 is at once.

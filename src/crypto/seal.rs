@@ -48,7 +48,8 @@ use super::{
     hash::sha256,
     kdf::hkdf_sha256,
     key_record::VerifiedKeyRecord,
-    receiver::ReceiverKeys,
+    receiver::{ReceiverKeys, ReceiverSecret},
+    remembered::Remembered,
 };
 
 const SALT_CONTEXT: &[u8] = b"quicprochat/mesh/1/seal\0";
@@ -65,6 +66,14 @@ pub const SESSION_MESSAGES_MAX: u32 = 1000;
 
 /// Sessions kept, one a destination; the one longest unused gives way.
 pub const SESSIONS_MAX: usize = 256;
+
+/// Sources whose keys are remembered for opening, some 400 bytes each. A flood of others does not
+/// push out those that go on writing ([`Remembered`]).
+pub const OPEN_SOURCES_MAX: usize = 256;
+
+/// Keys remembered of one source: the one in use, and the one before it for what was overtaken. More
+/// cost their source its own place, and nobody else's.
+pub const OPEN_KEYS_PER_SOURCE: usize = 2;
 
 /// Smallest size of a padded plaintext.
 const PADDED_BYTES_MIN: usize = 32;
@@ -286,6 +295,18 @@ pub fn open(
 ) -> Result<Vec<u8>, OpenError> {
     let sealed = SealedPayload::decode(sealed).map_err(|_| OpenError::Failed)?;
     let receiver = keys.lookup(sealed.rk_id).ok_or(OpenError::UnknownReceiverKey { rk_id: sealed.rk_id })?;
+    let key = opening_key(keys, receiver, network, source, &sealed)?;
+    sealed.decrypt(&key, aad)
+}
+
+/// The key that `source` sealed with, if it did: costs a key agreement.
+fn opening_key(
+    keys: &ReceiverKeys,
+    receiver: &ReceiverSecret,
+    network: &NetworkId,
+    source: &PublicKey,
+    sealed: &SealedPayload<'_>,
+) -> Result<Zeroizing<[u8; 32]>, OpenError> {
     let transcript = Transcript {
         network,
         suite: receiver.key().suite,
@@ -295,19 +316,101 @@ pub fn open(
         rk_id: sealed.rk_id,
         ephemeral: &sealed.ephemeral,
     };
-    let key = agree(receiver.secret(), &sealed.ephemeral)
+    agree(receiver.secret(), &sealed.ephemeral)
         .and_then(|shared| transcript.key(&shared))
-        .map_err(|_| OpenError::Failed)?;
+        .map_err(|_| OpenError::Failed)
+}
 
-    let mut plaintext = sealed.ciphertext.to_vec();
-    aead::decrypt(&key, &counter_nonce(sealed.counter), aad, &mut plaintext, sealed.tag)
-        .map_err(|_| OpenError::Failed)?;
-    let end = plaintext.iter().rposition(|byte| *byte != 0).ok_or(OpenError::Failed)?;
-    if plaintext.get(end) != Some(&END_MARK) {
-        return Err(OpenError::Failed);
+/// Opens what others sealed to one node, and remembers the keys it agreed on: a sender keeps its
+/// ephemeral key for up to a thousand messages, and the agreement is most of what opening costs.
+///
+/// A key is remembered once a payload opened with it, so nobody but a source that seals to this node
+/// takes room, and it serves its source and its receiver secret only. It is never used after that
+/// secret was destroyed. Wiped when dropped; prints no secret.
+pub struct OpenSessions {
+    network: NetworkId,
+    sources: Remembered<PublicKey, Vec<OpenSession>>,
+}
+
+/// A key agreed on with one source. Newest last in its list.
+struct OpenSession {
+    /// Digest of the record that offered the receiver key.
+    record: Digest,
+    ephemeral: [u8; 32],
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl OpenSessions {
+    /// For payloads of `network`.
+    pub fn new(network: NetworkId) -> Self {
+        Self { network, sources: Remembered::new(OPEN_SOURCES_MAX) }
     }
-    plaintext.truncate(end);
-    Ok(plaintext)
+
+    /// As [`open`], with the key remembered where there is one.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(
+        &mut self,
+        keys: &ReceiverKeys,
+        source: &PublicKey,
+        sealed: &[u8],
+        aad: &[u8],
+    ) -> Result<Vec<u8>, OpenError> {
+        let sealed = SealedPayload::decode(sealed).map_err(|_| OpenError::Failed)?;
+        let rk_id = sealed.rk_id;
+        let receiver = keys.lookup(rk_id).ok_or(OpenError::UnknownReceiverKey { rk_id })?;
+        if let Some(held) = self.held(source, receiver.digest(), &sealed.ephemeral) {
+            let opened = sealed.decrypt(&held.key, aad)?;
+            self.sources.used(source);
+            return Ok(opened);
+        }
+        let key = opening_key(keys, receiver, &self.network, source, &sealed)?;
+        let opened = sealed.decrypt(&key, aad)?;
+        let session = OpenSession { record: *receiver.digest(), ephemeral: sealed.ephemeral, key };
+        match self.sources.used(source) {
+            Some(sessions) => {
+                if sessions.len() >= OPEN_KEYS_PER_SOURCE {
+                    sessions.remove(0);
+                }
+                sessions.push(session);
+            }
+            None => {
+                self.sources.insert(*source, vec![session]);
+            }
+        }
+        Ok(opened)
+    }
+
+    fn held(&self, source: &PublicKey, record: &Digest, ephemeral: &[u8; 32]) -> Option<&OpenSession> {
+        let sessions = self.sources.peek(source)?;
+        sessions.iter().find(|held| held.ephemeral == *ephemeral && held.record == *record)
+    }
+
+    /// Destroys the keys that were agreed on with secrets of this node that are gone. Called when
+    /// `keys` has changed.
+    pub fn forget_destroyed(&mut self, keys: &ReceiverKeys) {
+        self.sources.retain(|_, sessions| {
+            sessions.retain(|held| keys.holds(&held.record));
+            !sessions.is_empty()
+        });
+    }
+
+    /// Sources whose keys are held.
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// True where none is held.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+}
+
+impl fmt::Debug for OpenSessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenSessions").field("len", &self.len()).finish_non_exhaustive()
+    }
 }
 
 /// A sealed payload taken apart, nothing of it checked but its shape.
@@ -326,6 +429,18 @@ pub struct SealedPayload<'a> {
 }
 
 impl<'a> SealedPayload<'a> {
+    fn decrypt(&self, key: &[u8; 32], aad: &[u8]) -> Result<Vec<u8>, OpenError> {
+        let mut plaintext = self.ciphertext.to_vec();
+        aead::decrypt(key, &counter_nonce(self.counter), aad, &mut plaintext, self.tag)
+            .map_err(|_| OpenError::Failed)?;
+        let end = plaintext.iter().rposition(|byte| *byte != 0).ok_or(OpenError::Failed)?;
+        if plaintext.get(end) != Some(&END_MARK) {
+            return Err(OpenError::Failed);
+        }
+        plaintext.truncate(end);
+        Ok(plaintext)
+    }
+
     /// Reads the payload of a sealed envelope.
     ///
     /// # Errors

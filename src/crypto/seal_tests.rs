@@ -334,6 +334,108 @@ fn sessions_are_bounded() {
     assert_eq!(sessions.len(), SESSIONS_MAX);
 }
 
+impl Pair {
+    fn opens(&self, sessions: &mut OpenSessions, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+        sessions.open(&self.keys, &self.source.public_key(), sealed, AAD)
+    }
+}
+
+fn keys_held(sessions: &OpenSessions, pair: &Pair) -> usize {
+    sessions.sources.peek(&pair.source.public_key()).map_or(0, Vec::len)
+}
+
+#[test]
+fn a_key_is_agreed_on_once_for_all_its_messages() {
+    let mut pair = Pair::new();
+    let mut sessions = OpenSessions::new(pair.network);
+    let mut sealing = pair.session();
+    let now = pair.now;
+    for i in 0..10u8 {
+        let sealed = sealing.seal(now, AAD, &[i; 5], Padding::Sized).unwrap();
+        assert_eq!(pair.opens(&mut sessions, &sealed), Ok(vec![i; 5]));
+        // Again: replays are the business of dedup.
+        assert_eq!(pair.opens(&mut sessions, &sealed), Ok(vec![i; 5]));
+        assert_eq!(keys_held(&sessions, &pair), 1);
+    }
+    // That it is the remembered key which opens: another one in its place does not.
+    let sealed = sealing.seal(now, AAD, b"text", Padding::Sized).unwrap();
+    sessions.sources.used(&pair.source.public_key()).unwrap()[0].key = Zeroizing::new([7; 32]);
+    assert_eq!(pair.opens(&mut sessions, &sealed), Err(OpenError::Failed));
+    // The next key pushes out the oldest of the same source.
+    for held in [2, 2, 2] {
+        let sealed = pair.seal(b"text");
+        assert_eq!(pair.opens(&mut sessions, &sealed), Ok(b"text".to_vec()));
+        assert_eq!(keys_held(&sessions, &pair), held);
+    }
+}
+
+#[test]
+fn a_remembered_key_opens_nothing_that_is_not_its_source_s() {
+    let mut pair = Pair::new();
+    let mut sessions = OpenSessions::new(pair.network);
+    let mut sealing = pair.session();
+    let (now, failed) = (pair.now, Err(OpenError::Failed));
+    let first = sealing.seal(now, AAD, b"text", Padding::Sized).unwrap();
+    let next = sealing.seal(now, AAD, b"text", Padding::Sized).unwrap();
+
+    // Nothing is remembered of what fails.
+    let stranger = MeshIdentity::from_seed([3; 32]).public_key();
+    assert_eq!(sessions.open(&pair.keys, &stranger, &first, AAD), failed);
+    assert_eq!(sessions.open(&pair.keys, &pair.source.public_key(), &first, b"other fields"), failed);
+    assert!(sessions.is_empty());
+    pair.opens(&mut sessions, &first).unwrap();
+    // Another source that shows the same ephemeral key gets no further than without the memory.
+    assert_eq!(sessions.open(&pair.keys, &stranger, &next, AAD), failed);
+    assert_eq!(sessions.open(&pair.keys, &pair.source.public_key(), &next, b"other fields"), failed);
+    // Nor does a counter that was changed.
+    let mut wrong = next.clone();
+    let counter_at = 1 + 5 + 34;
+    assert_eq!(wrong[counter_at], 1);
+    wrong[counter_at] = 2;
+    assert_eq!(pair.opens(&mut sessions, &wrong), failed);
+    assert_eq!(pair.opens(&mut sessions, &next), Ok(b"text".to_vec()));
+}
+
+#[test]
+fn a_remembered_key_ends_with_the_secret() {
+    let mut pair = Pair::new();
+    let mut sessions = OpenSessions::new(pair.network);
+    let sealed = pair.seal(b"text");
+    let rk_id = pair.keys.record().keys[0].rk_id;
+    pair.opens(&mut sessions, &sealed).unwrap();
+    pair.keys.rotate(START_S + ROTATE_AFTER_S, &mut pair.rng);
+    sessions.forget_destroyed(&pair.keys);
+    assert_eq!(sessions.len(), 1);
+    assert!(pair.opens(&mut sessions, &sealed).is_ok());
+    pair.keys.rotate(START_S + SEALABLE_S + KEPT_AFTER_S, &mut pair.rng);
+    assert_eq!(pair.opens(&mut sessions, &sealed), Err(OpenError::UnknownReceiverKey { rk_id }));
+    sessions.forget_destroyed(&pair.keys);
+    assert!(sessions.is_empty());
+}
+
+#[test]
+fn a_flood_of_sources_pushes_out_no_key_that_is_in_use() {
+    let mut pair = Pair::new();
+    let mut sessions = OpenSessions::new(pair.network);
+    let mut sealing = pair.session();
+    let (now, record) = (pair.now, pair.record());
+    let sealed: Vec<_> = (0..6).map(|_| sealing.seal(now, AAD, b"text", Padding::Sized).unwrap()).collect();
+    let mut rng = SeededRng::new(4);
+    for (n, sealed) in sealed.iter().enumerate() {
+        pair.opens(&mut sessions, sealed).unwrap();
+        assert_eq!(keys_held(&sessions, &pair), 1, "after {n} waves");
+        for _ in 0..OPEN_SOURCES_MAX / 2 {
+            let source = MeshIdentity::generate(&mut rng).public_key();
+            let mut session = SealSession::new(&pair.network, &source, &record, now, &mut rng).unwrap();
+            let sealed = session.seal(now, AAD, b"flood", Padding::Sized).unwrap();
+            sessions.open(&pair.keys, &source, &sealed, AAD).unwrap();
+            assert!(sessions.len() <= OPEN_SOURCES_MAX);
+        }
+        assert_eq!(keys_held(&sessions, &pair), 1, "after {} waves", n + 1);
+    }
+    assert_eq!(sessions.len(), OPEN_SOURCES_MAX);
+}
+
 #[test]
 fn other_shapes_do_not_open() {
     let mut pair = Pair::new();
@@ -384,7 +486,11 @@ fn debug_shows_no_key_and_keys_wipe_themselves() {
     let mut sessions = SealSessions::new(pair.network, pair.source.public_key());
     let record = pair.record();
     sessions.seal(pair.now, &record, AAD, b"", Padding::None, &mut pair.rng).unwrap();
-    let shown = format!("{session:?} {sessions:?}");
+    let mut opening = OpenSessions::new(pair.network);
+    let sealed = pair.seal(b"");
+    pair.opens(&mut opening, &sealed).unwrap();
+    wipes_itself(&opening.sources.peek(&pair.source.public_key()).unwrap()[0].key);
+    let shown = format!("{session:?} {sessions:?} {opening:?}");
     assert!(!shown.contains(&hex(&session.key[..4])), "{shown}");
     assert!(!shown.contains(&format!("{:?}", &session.key[..4]).replace(['[', ']'], "")), "{shown}");
 }

@@ -245,6 +245,7 @@ fn router(context: Context, metrics: bool, api: bool) -> Router {
 }
 
 async fn readyz(State(context): State<Context>) -> Response<Body> {
+    context.health.asked();
     match context.health.now().not_ready {
         None => text(StatusCode::OK, "ready\n"),
         Some(why) if context.details => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
@@ -253,6 +254,7 @@ async fn readyz(State(context): State<Context>) -> Response<Body> {
 }
 
 async fn healthz(State(context): State<Context>) -> Response<Body> {
+    context.health.asked();
     let mut health = context.health.now();
     if !context.details {
         without_details(&mut health);

@@ -124,7 +124,12 @@ message!(DeliverLocal => ());
 
 /// Router to delivery: this destination can be reached now.
 #[derive(Debug)]
-pub struct DestinationUp(pub Address);
+pub struct DestinationUp {
+    /// Which.
+    pub address: Address,
+    /// True where the way there, or the destination by its own word, is constrained.
+    pub is_thin: bool,
+}
 message!(DestinationUp => ());
 
 /// Router to delivery: what became of packets this node sent.

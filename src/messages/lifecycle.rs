@@ -123,6 +123,31 @@ pub struct SkipAhead;
 
 message!(SkipAhead => ());
 
+/// A test to any actor: panic while you handle this. Under the feature `testing` only, for tests of
+/// whole nodes that lose a part of themselves.
+#[cfg(any(test, feature = "testing"))]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PanicNow;
+
+#[cfg(any(test, feature = "testing"))]
+message!(PanicNow => ());
+
+/// Has an actor panic when a test says so.
+#[cfg(any(test, feature = "testing"))]
+macro_rules! panics_when_told {
+    ($actor:ty) => {
+        impl actix::Handler<$crate::messages::lifecycle::PanicNow> for $actor {
+            type Result = ();
+
+            fn handle(&mut self, _: $crate::messages::lifecycle::PanicNow, _: &mut actix::Context<Self>) {
+                panic!("a test wanted this panic");
+            }
+        }
+    };
+}
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use panics_when_told;
+
 /// How a drained tree ended: the body of the `stopped` line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DrainSummary {

@@ -17,7 +17,7 @@ pub struct HoldEnvelopes {
 }
 message!(HoldEnvelopes => ());
 
-/// Store to router: what became of [`HoldEnvelopes`].
+/// Store to router: what became of [`HoldEnvelopes`]. From delivery: what the inbox has no room for.
 #[derive(Debug)]
 pub struct CustodyAnswer {
     /// Durably held.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Inner, MeshNode, Seats, ShutdownCoordinator, tree::Prepared};
+use super::{Inner, MeshNode, Seats, ShutdownCoordinator, sweep, tree::Prepared};
 use crate::{
     actors::{delivery::OwnKeys, health::HealthHandle, maintenance::RECEIVER_SECRETS_KEY},
     clock,
@@ -19,8 +19,8 @@ use crate::{
     error::{ErrorContext, MeshError},
     proto::{link::NetworkSecret, verify::Verifier},
     storage::{
-        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, LocalOp, LocalOutcome, LocalStore, Namespace,
-        QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
+        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome, LocalStore,
+        Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
     },
     telemetry,
     transport::MeshTransport,
@@ -117,6 +117,7 @@ impl MeshNodeBuilder {
         };
         let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
+        sweep::contents_without_rows(&*store, &opened.blobs).await;
         let keys = receiver_keys(&*store, &opened.identity, network, rotation_policy(&self.config)).await?;
 
         // Last of what can be refused: a coordinator of a node that was not built stays free.
@@ -179,6 +180,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
     let blobs = Arc::new(BlobDir::open(&data_dir.blobs_path(), space)?);
     let options = EmbeddedOptions {
         quota: quota(config),
+        inbox_quota: InboxQuota::new(config.store.inbox_max.0, config.store.inbox_strangers_percent),
         cache_bytes: usize::try_from(config.store.cache.0).unwrap_or(usize::MAX),
         ..EmbeddedOptions::default()
     };

@@ -11,9 +11,13 @@ use crate::{
 
 impl MeshNode {
     pub(super) async fn kv(&self, op: LocalOp) -> Result<LocalOutcome, MeshError> {
+        Ok(self.kv_ops(vec![op]).await?.pop().unwrap_or(LocalOutcome::Done))
+    }
+
+    async fn kv_ops(&self, ops: Vec<LocalOp>) -> Result<Vec<LocalOutcome>, MeshError> {
         let answer =
-            ask_local(&*self.0.store, vec![op]).map_err(|reason| MeshError::Refused(reason.to_string()))?;
-        Ok(answer.await?.pop().unwrap_or(LocalOutcome::Done))
+            ask_local(&*self.0.store, ops).map_err(|reason| MeshError::Refused(reason.to_string()))?;
+        Ok(answer.await?)
     }
 
     pub(super) async fn kv_all(&self, namespace: Namespace) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MeshError> {
@@ -50,12 +54,19 @@ impl MeshNode {
     /// A name that could be taken for an address; the store.
     pub async fn add_contact(&self, name: &str, address: Address) -> Result<Contact, ApiError> {
         check_contact_name(name)?;
-        let put = LocalOp::KvPut {
-            namespace: Namespace::Contact,
-            key: name.as_bytes().to_vec(),
-            value: address.0.to_vec(),
-        };
-        self.kv(put).await.map_err(ApiError::failed)?;
+        let before = self.contact_address(name).await.map_err(ApiError::failed)?;
+        let mut ops = vec![
+            LocalOp::KvPut {
+                namespace: Namespace::Contact,
+                key: name.as_bytes().to_vec(),
+                value: address.0.to_vec(),
+            },
+            LocalOp::KvPut { namespace: Namespace::Known, key: address.0.to_vec(), value: Vec::new() },
+        ];
+        if let Some(before) = before.filter(|before| *before != address) {
+            ops.extend(self.forget_known(before, name).await.map_err(ApiError::failed)?);
+        }
+        self.kv_ops(ops).await.map_err(ApiError::failed)?;
         Ok(Contact { name: name.to_owned(), address, public_key: None })
     }
 
@@ -78,8 +89,25 @@ impl MeshNode {
     /// # Errors
     /// The store.
     pub async fn remove_contact(&self, name: &str) -> Result<bool, MeshError> {
-        let remove = LocalOp::KvRemove { namespace: Namespace::Contact, key: name.as_bytes().to_vec() };
-        Ok(matches!(self.kv(remove).await?, LocalOutcome::Done))
+        let Some(address) = self.contact_address(name).await? else { return Ok(false) };
+        let mut ops =
+            vec![LocalOp::KvRemove { namespace: Namespace::Contact, key: name.as_bytes().to_vec() }];
+        ops.extend(self.forget_known(address, name).await?);
+        Ok(matches!(self.kv_ops(ops).await?.first(), Some(LocalOutcome::Done)))
+    }
+
+    async fn contact_address(&self, name: &str) -> Result<Option<Address>, MeshError> {
+        let get = LocalOp::KvGet { namespace: Namespace::Contact, key: name.as_bytes().to_vec() };
+        let LocalOutcome::Value(Some(value)) = self.kv(get).await? else { return Ok(None) };
+        Ok(value.as_slice().try_into().ok().map(Address))
+    }
+
+    /// What makes an address a stranger again that loses `name`, unless it has another.
+    async fn forget_known(&self, address: Address, name: &str) -> Result<Option<LocalOp>, MeshError> {
+        let contacts = self.contacts().await?;
+        let has_another = contacts.iter().any(|c| c.address == address && c.name != name);
+        let forget = LocalOp::KvRemove { namespace: Namespace::Known, key: address.0.to_vec() };
+        Ok((!has_another).then_some(forget))
     }
 
     /// The address a person means. `announced` lets a prefix name any node heard of.

@@ -65,19 +65,24 @@ impl InboxMessage {
     }
 
     fn blob(&self) -> Option<BlobName> {
-        match &self.record.body {
-            Body::Inline(_) => None,
-            Body::File(file) => {
-                let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
-                Some(BlobName::incoming(&self.record.from, &tag))
-            }
+        content_of(&self.record)
+    }
+}
+
+/// The file that holds the content of an entry, where it is too large for its row.
+pub(super) fn content_of(record: &InboxRecord) -> Option<BlobName> {
+    match &record.body {
+        Body::Inline(_) => None,
+        Body::File(file) => {
+            let tag = FileKey::from_bytes(file.file_key.0).transfer_tag();
+            Some(BlobName::incoming(&record.from, &tag))
         }
     }
 }
 
 /// The right to take messages out; one at a time.
 #[derive(Debug)]
-pub struct Taker(#[allow(dead_code)] OwnedMutexGuard<()>);
+pub struct Taker(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>);
 
 impl MeshNode {
     /// Messages after `after`, in the order of arrival, and where to go on.

@@ -14,6 +14,7 @@ mod ports;
 mod router;
 mod service;
 mod shutdown;
+mod sweep;
 mod tree;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -59,7 +60,7 @@ use crate::{
         table::KnownInfo,
         verify::Verifier,
     },
-    storage::{BlobDir, HeldSummary, LocalStore},
+    storage::{BlobDir, HeldSummary, LocalOp, LocalOutcome, LocalStore},
     telemetry::MetricsSnapshot,
     transport::TransportAddr,
     wire::{Address, MessageUid, Priority, PublicKey},
@@ -89,6 +90,9 @@ pub(crate) struct Seats {
     sweep_routes: Seat<SweepRoutes>,
     hand_over: Seat<HandOver>,
     expire_held: Seat<ExpireHeld>,
+    /// By the names of the actor tree.
+    #[cfg(any(test, feature = "testing"))]
+    panics: std::collections::BTreeMap<&'static str, Seat<crate::messages::lifecycle::PanicNow>>,
 }
 
 impl Seats {
@@ -115,6 +119,10 @@ impl Seats {
             sweep_routes: Seat::vacant(),
             hand_over: Seat::vacant(),
             expire_held: Seat::vacant(),
+            #[cfg(any(test, feature = "testing"))]
+            panics: ["health", "store", "delivery", "router", "maintenance", "links"]
+                .map(|actor| (actor, Seat::vacant()))
+                .into(),
         }
     }
 }
@@ -245,6 +253,7 @@ impl MeshNode {
     /// # Errors
     /// The node does not run or drains, the content is too large, the outbox or the disk is full.
     pub async fn send(&self, message: Outbound) -> Result<MessageUid, MeshError> {
+        self.takes_work()?;
         let send = SendContent {
             destination: message.to,
             name: message.name.unwrap_or_default(),
@@ -253,6 +262,11 @@ impl MeshNode {
             priority: message.priority,
         };
         ask(&self.0.seats.send, "delivery", send).await?
+    }
+
+    /// One rule for all of a drain, its notice included: what says 503 takes nothing new.
+    fn takes_work(&self) -> Result<(), MeshError> {
+        if self.0.health.is_draining() { Err(MeshError::Draining) } else { Ok(()) }
     }
 
     /// Waits until a message has ended: delivered, expired, failed or cancelled. None where it is
@@ -277,6 +291,7 @@ impl MeshNode {
         ttl: Option<Duration>,
         max_hops: Option<u8>,
     ) -> Result<MessageUid, MeshError> {
+        self.takes_work()?;
         let send = SendBroadcast {
             name: name.unwrap_or_default(),
             bytes: content.into(),
@@ -390,12 +405,32 @@ impl MeshNode {
         ask(&self.0.seats.router_state, "router", GetRouterState).await
     }
 
+    /// How many messages are on disk: those that wait in the inbox, those on their way in the outbox
+    /// and those held for others.
+    ///
+    /// # Errors
+    /// The store; the node does not run.
+    pub async fn stored(&self) -> Result<u64, MeshError> {
+        let held = self.held().await?.rows;
+        let LocalOutcome::Counts(own) = self.kv(LocalOp::Counts).await? else { return Ok(held) };
+        Ok(held.saturating_add(own.inbox).saturating_add(own.outbox))
+    }
+
     /// What is held for others.
     ///
     /// # Errors
     /// The node does not run.
     pub async fn held(&self) -> Result<HeldSummary, MeshError> {
         ask(&self.0.seats.held, "store", GetHeld).await
+    }
+
+    /// Has one of this node's actors panic, as a fault of its code would: `health`, `store`,
+    /// `delivery`, `router`, `maintenance` or `links`.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn panic_actor(&self, actor: &str) {
+        if let Some(seat) = self.0.seats.panics.get(actor) {
+            seat.outlet().do_send(crate::messages::lifecycle::PanicNow);
+        }
     }
 
     /// Announces now rather than at the next interval.
@@ -500,6 +535,9 @@ impl Stopper {
     }
 
     fn plan_for(&self, within: Option<Duration>) -> DrainPlan {
-        within.map_or(self.plan, DrainPlan::within)
+        within.map_or(self.plan, |within| {
+            let plan = DrainPlan::within(within);
+            DrainPlan { notice: plan.notice.min(self.plan.notice), ..plan }
+        })
     }
 }

@@ -361,7 +361,7 @@ fn stats() -> serde_json::Map<String, Value> {
 async fn status(node: &MeshNode) -> Result<Status, ApiError> {
     let health = node.health();
     let router = node.router_state().await.map_err(ApiError::failed)?;
-    let held = node.held().await.map_err(ApiError::failed)?;
+    let stored = node.stored().await.map_err(ApiError::failed)?;
     let listening = node.listening();
     Ok(Status {
         address: node.address(),
@@ -378,7 +378,7 @@ async fn status(node: &MeshNode) -> Result<Status, ApiError> {
             .collect(),
         peers: router.links as u64,
         routes: router.routes as u64,
-        stored: held.rows,
+        stored,
         health: listening.and_then(|l| l.health).map(|a| a.to_string()),
         listen: listening.map(|l| l.urls.iter().map(ToString::to_string).collect()).unwrap_or_default(),
     })

@@ -28,7 +28,7 @@ use crate::{
         custody::{CustodyParts, StoreActor},
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
         health::{HealthActor, HealthHandle},
-        links::{LinksActor, LinksParts, ResendLinks, listener},
+        links::{LinkBook, LinksActor, LinksParts, ResendLinks, listener},
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
@@ -235,7 +235,7 @@ async fn launch(
     let mut start = Starter { root: tree.root.clone() };
 
     start.child(store_watch(store_events)).await?;
-    start.child(health_child(health.clone(), ways.health.clone())).await?;
+    start.child(health_child(health.clone(), ways.health.clone(), seats.clone())).await?;
     if let Some(server) = http.clone() {
         let arbiter = http_arbiter.handle();
         start.child(ChildSpec::permanent("http", move |guard| server.child(&arbiter, guard))).await?;
@@ -262,6 +262,7 @@ async fn launch(
         blobs,
         originate: ways.originate.clone(),
         find_key: ways.find_key.clone(),
+        refuse: ways.custody_answer.clone(),
         inbox_grown,
     };
     start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
@@ -299,7 +300,7 @@ async fn launch(
         store,
         announce: seats.announce.clone(),
     };
-    start.child(maintenance_child(maintenance)).await?;
+    start.child(maintenance_child(maintenance, seats.clone())).await?;
     let links = LinksParts {
         identity: identity.clone(),
         network,
@@ -321,8 +322,8 @@ async fn launch(
         link_up: ways.link_up.clone(),
         link_down: ways.link_down.clone(),
         health: ways.health.clone(),
-        link_ids: Arc::default(),
-        peers,
+        book: LinkBook::default(),
+        peers: peers.into(),
         keepalive: config.transport.keepalive,
         links_max: config.transport.links_max as usize,
         accept_any: config.accept() == Accept::Any,
@@ -417,6 +418,18 @@ macro_rules! publish {
     };
 }
 
+/// Lets a test end an actor by a panic; nothing in a build that people run.
+macro_rules! can_panic {
+    ($address:ident in $seats:ident as $name:literal) => {
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(seat) = $seats.panics.get($name) {
+            seat.publish($address.clone().recipient());
+        }
+        #[cfg(not(any(test, feature = "testing")))]
+        let _ = &$seats;
+    };
+}
+
 /// Ends with an error when the store's thread ends for another reason than being told to.
 fn store_watch(events: mpsc::UnboundedReceiver<StopReason>) -> ChildSpec {
     let events = Arc::new(tokio::sync::Mutex::new(events));
@@ -438,10 +451,15 @@ fn store_watch(events: mpsc::UnboundedReceiver<StopReason>) -> ChildSpec {
     .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) })
 }
 
-fn health_child(health: HealthHandle, seat: Seat<crate::messages::health::ReportHealth>) -> ChildSpec {
+fn health_child(
+    health: HealthHandle,
+    seat: Seat<crate::messages::health::ReportHealth>,
+    seats: Seats,
+) -> ChildSpec {
     ChildSpec::permanent("health", move |guard| {
         let address = HealthActor::start(health.clone(), guard);
         publish!(address in seat);
+        can_panic!(address in seats as "health");
         Ok(Child::actor(&address))
     })
 }
@@ -456,6 +474,7 @@ fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
         publish!(address in
             ways.hold, ways.custody_news, seats.held, seats.hand_over, seats.expire_held,
         );
+        can_panic!(address in seats as "store");
         Ok(Child::actor(&address))
     })
 }
@@ -472,6 +491,7 @@ fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
             seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
             seats.cancel, seats.probe,
         );
+        can_panic!(address in seats as "delivery");
         Ok(Child::actor(&address))
     })
 }
@@ -489,19 +509,21 @@ fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
             seats.list_routes, seats.router_state, seats.announce, seats.hand_in, seats.sweep_routes,
             seats.list_known, seats.search_path, seats.drop_path,
         );
+        can_panic!(address in seats as "router");
         // A fresh router knows no links. The registry does; at the first start there is none yet.
         ways.resend_links.outlet().do_send(ResendLinks);
         Ok(Child::actor(&address))
     })
 }
 
-fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
+fn maintenance_child(parts: MaintenanceParts, seats: Seats) -> ChildSpec {
     ChildSpec::permanent("maintenance", move |guard| {
         let parts = parts.clone();
         let address = MaintenanceActor::create(move |ctx| {
             ctx.set_mailbox_capacity(mailbox::MAINTENANCE);
             MaintenanceActor::new(parts, guard)
         });
+        can_panic!(address in seats as "maintenance");
         Ok(Child::actor(&address))
     })
 }
@@ -527,6 +549,7 @@ fn transport_child(
                 links_ways.resend_links,
                 links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
             );
+            can_panic!(address in links_seats as "links");
             Ok(Child::actor(&address))
         })
         .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });
@@ -564,12 +587,12 @@ fn bind_http(
 
 fn plan(config: &MeshConfig) -> DrainPlan {
     let drain = &config.drain;
-    DrainPlan {
-        notice: DrainPlan::within(drain.draining).notice,
-        draining: drain.draining,
-        persisting: drain.persisting,
-        cleanup: drain.cleanup,
-    }
+    // The notice is for those who ask the health endpoint.
+    let notice = match config.health.listen.addr() {
+        Some(_) => DrainPlan::within(drain.draining).notice,
+        None => Duration::ZERO,
+    };
+    DrainPlan { notice, draining: drain.draining, persisting: drain.persisting, cleanup: drain.cleanup }
 }
 
 fn capabilities(config: &MeshConfig) -> Capabilities {

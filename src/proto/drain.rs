@@ -60,10 +60,19 @@ impl DrainPhase {
     }
 }
 
+/// Who has asked for the node's health within this time before a drain is taken to ask again: twice
+/// the usual interval of load balancers.
+pub const ASKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The notice where nobody has asked: long enough for whoever begins to look when the signal is
+/// out, and then the notice is kept whole.
+pub const UNASKED_NOTICE: Duration = Duration::from_millis(500);
+
 /// How long each part of a drain may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainPlan {
-    /// From "not ready" to the first thing that closes; part of `draining`.
+    /// From "not ready" to the first thing that closes; part of `draining`. Cut short by
+    /// [`DrainInput::NoticeOver`].
     pub notice: Duration,
     /// The whole phase Draining.
     pub draining: Duration,
@@ -138,6 +147,8 @@ pub enum DrainInput<K> {
         /// False names the child among the late ones.
         clean: bool,
     },
+    /// Nobody is there who would read the notice.
+    NoticeOver,
     /// The second signal: go to Cleanup now; in Cleanup: be done now.
     SkipAhead,
     /// [`DrainMachine::next_wake`] has come.
@@ -279,6 +290,7 @@ impl<K: Copy + Ord> DrainMachine<K> {
                 }
                 return;
             }
+            DrainInput::NoticeOver => walk.asks_from = walk.asks_from.min(now),
             DrainInput::Timeout => {}
         }
         self.advance(now);
@@ -514,6 +526,16 @@ mod tests {
             bench.at(200, DrainInput::Timeout),
             ["enter persisting", "enter cleanup", "complete true"]
         );
+    }
+
+    #[test]
+    fn a_notice_that_nobody_reads_is_cut_short() {
+        let mut bench = Bench::begin(PLAN, &[1]);
+        assert_eq!(bench.said(), ["enter draining"]);
+        assert_eq!(bench.at(50, DrainInput::NoticeOver), ["ask 1"]);
+        // Later it changes nothing.
+        assert!(bench.at(60, DrainInput::NoticeOver).is_empty());
+        assert_eq!(bench.wake_ms(), Some(1_000));
     }
 
     #[test]

@@ -156,6 +156,7 @@ pub struct HealthFold {
     serving: bool,
     draining: Option<DrainPhase>,
     gave_up: Option<String>,
+    asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl HealthFold {
     pub fn new(now: Instant, expected: impl IntoIterator<Item = &'static str>) -> Self {
         let known = || Known { expected_since: now, latest: None };
         let subsystems = expected.into_iter().map(|name| (Cow::Borrowed(name), known())).collect();
-        Self { started: now, subsystems, serving: false, draining: None, gave_up: None }
+        Self { started: now, subsystems, serving: false, draining: None, gave_up: None, asked: None }
     }
 
     /// Takes a report. One that is older than what is known is ignored: reports of a predecessor
@@ -202,6 +203,21 @@ impl HealthFold {
     /// A supervisor gave up: unhealthy from now on, for good.
     pub fn set_gave_up(&mut self, why: impl Into<String>) {
         self.gave_up.get_or_insert(why.into());
+    }
+
+    /// True from the first moment of a drain on.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Somebody outside asked whether this node takes work.
+    pub fn asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Whether somebody asked at `since` or later.
+    pub fn was_asked(&self, since: Instant) -> bool {
+        self.asked.is_some_and(|at| at >= since)
     }
 
     /// The state at `now`.

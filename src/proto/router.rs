@@ -32,7 +32,7 @@ use hashlink::LruCache;
 use crate::{
     crypto::{VerifiedKeyRecord, compute_address},
     wire::{
-        Address, Announce, Envelope, Frame, LinkId, PacketId, PublicKey,
+        Address, Announce, Capabilities, Envelope, Frame, LinkId, PacketId, PublicKey,
         control::{Refuse, RefuseReason},
         limits::MAX_HOPS_MAX,
     },
@@ -192,7 +192,7 @@ pub enum Output {
         /// Which.
         packet_ids: Vec<PacketId>,
     },
-    /// There is a path to this destination now.
+    /// There is a path to this destination now. Told again of one that turns out constrained.
     RouteUp(Address),
     /// There is none any more.
     RouteDown(Address),
@@ -362,6 +362,16 @@ impl Router {
         self.fib.hops(destination).is_some()
     }
 
+    /// True where bytes on the way to `destination` cost more than signatures: by its announce, or,
+    /// where none is held, by the link that leads to it.
+    pub fn is_thin(&self, destination: &Address) -> bool {
+        if let Some(announce) = self.table.announce_held(destination) {
+            return announce.content.capabilities.has(Capabilities::CONSTRAINED);
+        }
+        let first = self.fib.hops(destination).and_then(|hops| self.links.get(hops.first));
+        first.is_some_and(|link| link.class >= LinkClass::Constrained)
+    }
+
     /// Links that are up.
     pub fn link_count(&self) -> usize {
         self.links.len()
@@ -461,7 +471,14 @@ impl Router {
         if matches!(update, Update::Rejected(_)) {
             return;
         }
+        let was_up = self.is_reachable(&origin);
         self.refresh(origin);
+        // The path to a neighbour is up before its first announce says what it is.
+        let is_constrained =
+            || self.table.capabilities(&origin).is_some_and(|c| c.has(Capabilities::CONSTRAINED));
+        if update == Update::Newer && was_up && is_constrained() {
+            self.outputs.push_back(Output::RouteUp(origin));
+        }
         // A way that is back before anybody was told that it was gone is no news.
         let is_unsaid = self.withdrawals.regained(&origin);
         if !is_newer {

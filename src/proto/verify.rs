@@ -6,6 +6,7 @@
 //! first, the signature last, and nothing is remembered of what failed.
 
 mod held;
+mod sources;
 
 use std::ops::Deref;
 
@@ -21,19 +22,14 @@ use crate::{
     },
     wire::{
         Address, Announce, Digest, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId,
-        NodeName, PacketId, Proof, PublicKey, Signature, key_record::SignedKeyRecord,
+        NodeName, PacketId, Proof, PublicKey, key_record::SignedKeyRecord,
     },
 };
 
 pub use held::{HELD_BYTES_MAX, HELD_FOR, HeldForKey, Hold};
+pub use sources::{ROOTS_PER_SOURCE, SOURCES_MAX};
 
-/// Decoded keys of sources that a link remembers, 200 bytes each. Decoding one again costs a tenth
-/// of a verification, asking the neighbour for one a round trip.
-pub const KEYS_MAX: usize = 1024;
-
-/// Merkle roots that a link remembers as verified, 150 bytes each. A source's root serves 256
-/// envelopes, which come close together.
-pub const ROOTS_MAX: usize = 1024;
+use sources::Sources;
 
 /// Key records that a link remembers as verified. Announces repeat the same one for a week.
 pub const RECORDS_MAX: usize = 256;
@@ -204,11 +200,9 @@ impl VerifyError {
 pub struct Verifier {
     own: Address,
     input: SignatureInput,
-    keys: LruCache<Address, VerifyKey>,
-    /// Root of a source, and the signature that was checked over it. The signature is compared as
-    /// well: one that nobody checked would fail at the next relay, at our cost.
-    roots: LruCache<(Address, Digest), Signature>,
+    sources: Sources,
     records: LruCache<Digest, VerifiedKeyRecord>,
+    signatures_checked: u64,
 }
 
 impl Verifier {
@@ -217,9 +211,9 @@ impl Verifier {
         Self {
             own,
             input: SignatureInput::new(network),
-            keys: LruCache::new(KEYS_MAX),
-            roots: LruCache::new(ROOTS_MAX),
+            sources: Sources::new(),
             records: LruCache::new(RECORDS_MAX),
+            signatures_checked: 0,
         }
     }
 
@@ -242,6 +236,12 @@ impl Verifier {
         }
     }
 
+    /// Signatures of envelopes that were checked and held, since the start. At most one an envelope;
+    /// what batches save shows here.
+    pub fn signatures_checked(&self) -> u64 {
+        self.signatures_checked
+    }
+
     /// Checks an announce. One of this node's own passes too: it may show that the node was
     /// restored from a backup.
     ///
@@ -259,12 +259,12 @@ impl Verifier {
                 return Err(VerifyError::ForeignKeyRecord { origin });
             }
         }
-        let known = self.keys.get(&origin).cloned();
-        let key = known.clone().map_or_else(|| VerifyKey::new(&content.public_key), Ok)?;
+        let key = match self.sources.key(&origin) {
+            Some(key) if key.public_key() == content.public_key => key.clone(),
+            _ => VerifyKey::new(&content.public_key)?,
+        };
         self.input.of(SignedType::Announce, &announce.signed).verify(&key, &announce.signature)?;
-        if known.is_none() {
-            self.keys.insert(origin, key);
-        }
+        self.sources.held_good(origin, &key, None);
         let key_record = match &announce.key_record {
             Some(record) => {
                 let record = self.verify_key_record(record)?;
@@ -302,7 +302,7 @@ impl Verifier {
     /// A key of another address, or one that is refused.
     pub fn learn_key(&mut self, asked: &Address, key: &PublicKey) -> Result<(), VerifyError> {
         let key = VerifyKey::of_address(asked, key)?;
-        self.keys.insert(*asked, key);
+        self.sources.held_good(*asked, &key, None);
         Ok(())
     }
 
@@ -321,33 +321,37 @@ impl Verifier {
         }
         check_destination(envelope, destination)?;
 
-        let known = self.keys.get(&source).cloned();
-        let key = match (&known, envelope.source_key()) {
+        let key = match (self.sources.key(&source), envelope.source_key()) {
             (Some(key), None) => key.clone(),
             (Some(key), Some(carried)) if key.public_key() == carried => key.clone(),
             (_, Some(carried)) => VerifyKey::of_address(&source, &carried)?,
             (None, None) => return Ok(None),
         };
+        let source_key = key.public_key();
         let signed_type = match envelope.format() {
             EnvelopeFormat::V1 => SignedType::EnvelopeV1,
             EnvelopeFormat::V2 => SignedType::EnvelopeV2,
         };
         let input = self.input.of(signed_type, envelope.signed());
         let packet_id = input.packet_id();
-        match envelope.proof() {
-            Proof::Signature(signature) => input.verify(&key, signature)?,
+        let new_root = match envelope.proof() {
+            Proof::Signature(signature) => {
+                input.verify(&key, signature)?;
+                self.signatures_checked = self.signatures_checked.saturating_add(1);
+                None
+            }
             Proof::Merkle { root_signature, index, path } => {
                 let root = root_from_path(input.leaf(), *index, path).ok_or(VerifyError::MerklePath)?;
-                if self.roots.get(&(source, root)) != Some(root_signature) {
+                if self.sources.has_root(&source, &source_key, &root, root_signature) {
+                    None
+                } else {
                     self.input.of(SignedType::MerkleRoot, root.as_bytes()).verify(&key, root_signature)?;
-                    self.roots.insert((source, root), *root_signature);
+                    self.signatures_checked = self.signatures_checked.saturating_add(1);
+                    Some((root, *root_signature))
                 }
             }
-        }
-        let source_key = key.public_key();
-        if known.is_none() {
-            self.keys.insert(source, key);
-        }
+        };
+        self.sources.held_good(source, &key, new_root);
         Ok(Some((packet_id, source_key)))
     }
 }

@@ -193,6 +193,21 @@ impl BlobDir {
         }
     }
 
+    /// The names of all files of `kind`, leftovers of a crash among them.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn names(&self, kind: BlobKind) -> Result<BTreeSet<BlobName>> {
+        const DOING: &str = "listing contents";
+        let dir = self.root.join(kind.dir());
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&dir).map_err(|e| failed(DOING, &dir, e))? {
+            let entry = entry.map_err(|e| failed(DOING, &dir, e))?;
+            names.extend(entry.file_name().into_string().ok().map(BlobName));
+        }
+        Ok(names)
+    }
+
     /// Removes everything of `kind` that is not `live`: leftovers of a crash. Only while nothing
     /// is being written.
     ///

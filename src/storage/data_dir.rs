@@ -170,7 +170,7 @@ pub(crate) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
 }
 
 fn private_dir_builder() -> DirBuilder {
-    #[allow(unused_mut)]
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "there are no modes to set"))]
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     {

@@ -13,11 +13,14 @@ use super::{
     engine::{Engine, Work, WorkDone, WorkResult},
     error::StoreError,
     ops::{
-        Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxPage, InboxRow, KvPage, LocalCounts,
-        LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace, OutboxPage, OutboxRow, PageLimit,
-        PartialPage, PartialRow, Seen,
+        Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxCommit, InboxPage, InboxRow, KvPage,
+        LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace, OutboxPage, OutboxRow,
+        PageLimit, PartialPage, PartialRow, Seen,
     },
-    quota::{HELD_ROW_OVERHEAD_BYTES, HoldRefusal, MailboxQuota, Quota, QuotaScope},
+    quota::{
+        HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
+        Quota, QuotaScope,
+    },
 };
 use crate::wire::{Address, MessageUid, PacketId, TransferTag};
 
@@ -25,6 +28,7 @@ use crate::wire::{Address, MessageUid, PacketId, TransferTag};
 #[derive(Debug, Clone)]
 pub struct MemEngine {
     quota: MailboxQuota,
+    inbox_quota: InboxQuota,
     boot_epoch: u32,
     /// What the next start counts from.
     epoch_on_record: u32,
@@ -35,12 +39,26 @@ pub struct MemEngine {
     held_seq: u64,
     outbox: BTreeMap<u64, OutboxRow>,
     inbox: BTreeMap<u64, InboxRow>,
+    inbox_costs: BTreeMap<InboxCostOf, InboxCost>,
     seen_packets: BTreeMap<PacketId, u64>,
     seen_messages: BTreeMap<(Address, MessageUid), u64>,
     partials: BTreeMap<(Address, TransferTag), PartialRow>,
     counters: BTreeMap<Counter, u64>,
     kv: BTreeMap<(Namespace, Vec<u8>), Vec<u8>>,
     held: BTreeMap<u64, HeldRow>,
+}
+
+/// What of the inbox costs something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum InboxCostOf {
+    Entry(u64),
+    File(Address, TransferTag),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InboxCost {
+    stranger: bool,
+    bytes: u64,
 }
 
 impl Default for MemEngine {
@@ -54,6 +72,7 @@ impl MemEngine {
     pub fn new(quota: MailboxQuota) -> Self {
         Self {
             quota,
+            inbox_quota: InboxQuota::default(),
             boot_epoch: 1,
             epoch_on_record: 1,
             below_reserve: false,
@@ -62,6 +81,7 @@ impl MemEngine {
             held_seq: 0,
             outbox: BTreeMap::new(),
             inbox: BTreeMap::new(),
+            inbox_costs: BTreeMap::new(),
             seen_packets: BTreeMap::new(),
             seen_messages: BTreeMap::new(),
             partials: BTreeMap::new(),
@@ -69,6 +89,11 @@ impl MemEngine {
             kv: BTreeMap::new(),
             held: BTreeMap::new(),
         }
+    }
+
+    /// With these quotas of the inbox.
+    pub fn with_inbox_quota(self, inbox_quota: InboxQuota) -> Self {
+        Self { inbox_quota, ..self }
     }
 
     /// What a restart does: a new boot epoch, everything else stays.
@@ -135,19 +160,20 @@ impl MemEngine {
                 })
             }
             LocalOp::InboxCommit(commit) => {
-                let until = commit.dedup_until_unix_s;
-                if !see(&mut self.seen_packets, commit.packet_id, until) {
-                    return O::Seen(Seen::Packet);
+                let cost = self.inbox_cost(&commit.source, commit.entry.len() as u64);
+                let is_seen = self.seen_packets.contains_key(&commit.packet_id)
+                    || self.seen_messages.contains_key(&(commit.source, commit.uid));
+                match self.inbox_refuses(cost) {
+                    Some(scope) if !is_seen => O::InboxFull(scope),
+                    _ => self.inbox_enter(commit, cost),
                 }
-                if !see(&mut self.seen_messages, (commit.source, commit.uid), until) {
-                    return O::Seen(Seen::Message);
+            }
+            LocalOp::FileCommit { commit, tag } => {
+                let mut cost = self.inbox_cost(&commit.source, commit.entry.len() as u64);
+                if let Some(file) = self.inbox_costs.remove(&InboxCostOf::File(commit.source, *tag)) {
+                    cost = InboxCost { bytes: cost.bytes + file.bytes, ..file };
                 }
-                self.inbox_seq += 1;
-                let seq = self.inbox_seq;
-                let row =
-                    InboxRow { seq, uid: commit.uid, source: commit.source, entry: commit.entry.clone() };
-                self.inbox.insert(seq, row);
-                O::Committed { seq }
+                self.inbox_enter(commit, cost)
             }
             LocalOp::SeenPacket { packet_id, until_unix_s } => {
                 match see(&mut self.seen_packets, *packet_id, *until_unix_s) {
@@ -159,13 +185,31 @@ impl MemEngine {
                 let (rows, next) = page(&self.inbox, behind(*after), *limit, |_, row| row.entry.len());
                 O::Inbox(InboxPage { rows: rows.into_iter().map(|(_, row)| row).collect(), next, damaged: 0 })
             }
-            LocalOp::InboxRemove(seq) => done_or_absent(self.inbox.remove(seq)),
+            LocalOp::InboxRemove(seq) => {
+                self.inbox_costs.remove(&InboxCostOf::Entry(*seq));
+                done_or_absent(self.inbox.remove(seq))
+            }
             LocalOp::ForgetSeen { now_unix_s, rows_max } => self.forget_seen(*now_unix_s, *rows_max),
+            LocalOp::PartialOpen { row, file_bytes } => {
+                let key = (row.source, row.tag);
+                if !self.partials.contains_key(&key) {
+                    let cost = self.inbox_cost(&row.source, *file_bytes);
+                    if let Some(scope) = self.inbox_refuses(cost) {
+                        return O::InboxFull(scope);
+                    }
+                    self.inbox_costs.insert(InboxCostOf::File(key.0, key.1), cost);
+                }
+                self.partials.insert(key, row.clone());
+                O::Done
+            }
             LocalOp::PartialPut(row) => {
                 self.partials.insert((row.source, row.tag), row.clone());
                 O::Done
             }
-            LocalOp::PartialRemove { source, tag } => done_or_absent(self.partials.remove(&(*source, *tag))),
+            LocalOp::PartialRemove { source, tag } => {
+                self.inbox_costs.remove(&InboxCostOf::File(*source, *tag));
+                done_or_absent(self.partials.remove(&(*source, *tag)))
+            }
             LocalOp::PartialPage { after, limit } => {
                 let (rows, next) = page(&self.partials, behind(*after), *limit, |_, row| row.state.len());
                 O::Partials(PartialPage {
@@ -224,6 +268,45 @@ impl MemEngine {
                 seen_messages: self.seen_messages.len() as u64,
                 quarantined: 0,
             }),
+        }
+    }
+
+    fn inbox_enter(&mut self, commit: &InboxCommit, cost: InboxCost) -> LocalOutcome {
+        let until = commit.dedup_until_unix_s;
+        if !see(&mut self.seen_packets, commit.packet_id, until) {
+            return LocalOutcome::Seen(Seen::Packet);
+        }
+        if !see(&mut self.seen_messages, (commit.source, commit.uid), until) {
+            return LocalOutcome::Seen(Seen::Message);
+        }
+        self.inbox_seq += 1;
+        let seq = self.inbox_seq;
+        let row = InboxRow { seq, uid: commit.uid, source: commit.source, entry: commit.entry.clone() };
+        self.inbox.insert(seq, row);
+        self.inbox_costs.insert(InboxCostOf::Entry(seq), cost);
+        LocalOutcome::Committed { seq }
+    }
+
+    fn inbox_cost(&self, source: &Address, content_bytes: u64) -> InboxCost {
+        let known = |namespace| self.kv.contains_key(&(namespace, source.0.to_vec()));
+        InboxCost {
+            stranger: !known(Namespace::KeyRecord) && !known(Namespace::Known),
+            bytes: INBOX_ROW_OVERHEAD_BYTES.saturating_add(content_bytes),
+        }
+    }
+
+    fn inbox_refuses(&self, cost: InboxCost) -> Option<InboxScope> {
+        let fits = |quota: Quota, strangers_only: bool| {
+            let of = self.inbox_costs.values().filter(|held| held.stranger || !strangers_only);
+            let (rows, bytes) = of.fold((0, 0), |(rows, bytes), held| (rows + 1, bytes + held.bytes));
+            quota.admits(bytes, rows, cost.bytes)
+        };
+        if !fits(self.inbox_quota.all, false) {
+            Some(InboxScope::All)
+        } else if cost.stranger && !fits(self.inbox_quota.strangers, true) {
+            Some(InboxScope::Strangers)
+        } else {
+            None
         }
     }
 
@@ -293,6 +376,10 @@ impl MemEngine {
                 }
                 O::Expired { rows, more }
             }
+            MailOp::CheckRoom { .. } => match self.below_reserve() {
+                Some(e) => O::Refused(HoldRefusal::Disk(e)),
+                None => O::Room,
+            },
             MailOp::Usage { destination } => O::Usage(MailUsage {
                 total: self.sum(|_| true),
                 destination: destination.as_ref().map(|destination| self.usage(destination)),
@@ -430,6 +517,7 @@ struct MemState {
     engine: MemEngine,
     faults: Vec<MemFault>,
     full: bool,
+    out_of_space: bool,
     stopped: bool,
     holding: bool,
     held: Vec<Box<dyn FnOnce() + Send>>,
@@ -444,6 +532,11 @@ impl MemStore {
         store
     }
 
+    /// Sets the quotas of the inbox.
+    pub fn set_inbox_quota(&self, quota: InboxQuota) {
+        self.lock().engine.inbox_quota = quota;
+    }
+
     /// Makes the next commit fail; several faults are shown one a commit, in order.
     pub fn fail_next(&self, fault: MemFault) {
         self.lock().faults.push(fault);
@@ -452,6 +545,11 @@ impl MemStore {
     /// While set, submissions are handed back as from a full queue.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// While set, every submission that takes space fails as on a full disk; others go through.
+    pub fn set_out_of_space(&self, out: bool) {
+        self.lock().out_of_space = out;
     }
 
     /// While set, the volume plays nearly full.
@@ -506,6 +604,9 @@ impl MemStore {
             state.stopped = fault == MemFault::Io;
             return Ok(Err(fault.error()));
         }
+        if state.out_of_space && grows(&work) {
+            return Ok(Err(MemFault::NoSpace.error()));
+        }
         state.commits += 1;
         Ok(state.engine.work(&work))
     }
@@ -519,6 +620,13 @@ impl MemStore {
             drop(state);
             done();
         }
+    }
+}
+
+fn grows(work: &Work) -> bool {
+    match work {
+        Work::Local(ops) => ops.iter().any(LocalOp::grows),
+        Work::Mail(ops) => ops.iter().any(MailOp::grows),
     }
 }
 

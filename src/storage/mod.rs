@@ -54,7 +54,10 @@ pub use ops::{
     KV_KEY_BYTES_MAX, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace,
     OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, ROW_BYTES_MAX, Seen,
 };
-pub use quota::{HELD_ROW_OVERHEAD_BYTES, HoldRefusal, MailboxQuota, Quota, QuotaScope};
+pub use quota::{
+    HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
+    Quota, QuotaScope,
+};
 
 /// Called once with what became of a submission, on the thread that owns the store: it must not
 /// block; sending a message is what it is for.

@@ -5,7 +5,10 @@
 
 use bytes::Bytes;
 
-use super::{error::StoreError, quota::HoldRefusal};
+use super::{
+    error::StoreError,
+    quota::{HoldRefusal, InboxScope},
+};
 use crate::wire::{Address, MessageUid, PacketId, TransferTag};
 
 /// Bounds of one page. A page ends at whichever comes first and holds at least one row if there
@@ -50,8 +53,17 @@ pub enum LocalOp {
     },
 
     /// Enters a message into the inbox together with both records that keep it from entering
-    /// again. → [`LocalOutcome::Committed`] or [`LocalOutcome::Seen`].
+    /// again. → [`LocalOutcome::Committed`], [`LocalOutcome::Seen`], or [`LocalOutcome::InboxFull`],
+    /// which leaves no record.
     InboxCommit(InboxCommit),
+    /// The same for a whole file, which takes over the room that [`LocalOp::PartialOpen`] reserved
+    /// and so is never refused. → [`LocalOutcome::Committed`] or [`LocalOutcome::Seen`].
+    FileCommit {
+        /// What enters the inbox.
+        commit: InboxCommit,
+        /// Which of its source's transfers.
+        tag: TransferTag,
+    },
     /// Records a packet that makes no inbox entry. → [`LocalOutcome::Done`] or [`LocalOutcome::Seen`].
     SeenPacket {
         /// The packet.
@@ -78,6 +90,14 @@ pub enum LocalOp {
         rows_max: usize,
     },
 
+    /// Stores the state of a file that is to be received and reserves its room in the inbox.
+    /// → [`LocalOutcome::Done`] or [`LocalOutcome::InboxFull`].
+    PartialOpen {
+        /// Its state.
+        row: PartialRow,
+        /// Bytes the whole file will have.
+        file_bytes: u64,
+    },
     /// Stores or replaces the state of a file being received. → [`LocalOutcome::Done`].
     PartialPut(PartialRow),
     /// Forgets a file being received. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
@@ -177,6 +197,8 @@ pub enum LocalOutcome {
         /// Its place in the order of arrival.
         seq: u64,
     },
+    /// The inbox has no room for it; nothing was stored and nothing recorded.
+    InboxFull(InboxScope),
     /// It arrived before.
     Seen(Seen),
     /// A page of the outbox.
@@ -355,6 +377,8 @@ pub enum Namespace {
     OrderFloor = 8,
     /// Blocked senders.
     Block = 9,
+    /// Addresses that are contacts: no strangers to the inbox.
+    Known = 10,
 }
 
 impl Namespace {
@@ -430,6 +454,12 @@ pub enum MailOp {
         /// Whose mailbox to look at beside the total.
         destination: Option<Address>,
     },
+    /// Is there room for more? → [`MailOutcome::Room`], or [`MailOutcome::Refused`] below the
+    /// reserve. For whoever has to know before something is to be held.
+    CheckRoom {
+        /// Also changes and syncs a row, so that the answer is the disk's own.
+        write: bool,
+    },
     /// Who has a mailbox, by address. → [`MailOutcome::Destinations`].
     Destinations {
         /// The last address already read; `None` starts.
@@ -465,6 +495,8 @@ pub enum MailOutcome {
         /// True if more are due.
         more: bool,
     },
+    /// There is room.
+    Room,
     /// How much is held.
     Usage(MailUsage),
     /// Mailboxes by address.
@@ -540,6 +572,8 @@ impl LocalOp {
             self,
             LocalOp::OutboxPut(_)
                 | LocalOp::InboxCommit(_)
+                | LocalOp::FileCommit { .. }
+                | LocalOp::PartialOpen { .. }
                 | LocalOp::SeenPacket { .. }
                 | LocalOp::PartialPut(_)
                 | LocalOp::KvPut { .. }
@@ -552,8 +586,8 @@ impl LocalOp {
         FIXED.saturating_add(match self {
             LocalOp::OutboxPut(row) => row.body.len().saturating_add(row.state.len()),
             LocalOp::OutboxUpdate { state, .. } => state.len(),
-            LocalOp::InboxCommit(commit) => commit.entry.len(),
-            LocalOp::PartialPut(row) => row.state.len(),
+            LocalOp::InboxCommit(commit) | LocalOp::FileCommit { commit, .. } => commit.entry.len(),
+            LocalOp::PartialPut(row) | LocalOp::PartialOpen { row, .. } => row.state.len(),
             LocalOp::KvPut { key, value, .. } => key.len().saturating_add(value.len()),
             _ => 0,
         })
@@ -561,6 +595,11 @@ impl LocalOp {
 }
 
 impl MailOp {
+    /// True if it takes space.
+    pub fn grows(&self) -> bool {
+        matches!(self, MailOp::Hold(_) | MailOp::CheckRoom { write: true })
+    }
+
     /// Bytes it carries into the store's queue, roughly.
     pub fn queued_bytes(&self) -> usize {
         const FIXED: usize = 128;

@@ -45,6 +45,48 @@ impl Default for MailboxQuota {
     }
 }
 
+/// Bytes one row of the inbox counts above its content, as [`HELD_ROW_OVERHEAD_BYTES`].
+pub const INBOX_ROW_OVERHEAD_BYTES: u64 = 256;
+
+/// Quotas of the inbox: messages until they are taken, and files on their way in with the whole
+/// length that their manifests announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboxQuota {
+    /// All of it.
+    pub all: Quota,
+    /// What came from sources that this node never wrote to and that are no contacts: whoever
+    /// makes identities by the thousand gets no more than this with all of them together.
+    pub strangers: Quota,
+}
+
+impl InboxQuota {
+    /// `bytes_max` in all, of which strangers get that many percent. Rows follow from bytes: a
+    /// row for each KiB.
+    pub fn new(bytes_max: u64, strangers_percent: u8) -> Self {
+        let quota = |bytes_max: u64| Quota { bytes_max, rows_max: bytes_max / 1024 };
+        Self {
+            all: quota(bytes_max),
+            strangers: quota(bytes_max / 100 * u64::from(strangers_percent.min(100))),
+        }
+    }
+}
+
+impl Default for InboxQuota {
+    /// 1 GiB, a tenth of it for strangers (THREATS M-11).
+    fn default() -> Self {
+        Self::new(1 << 30, 10)
+    }
+}
+
+/// Which quota of the inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InboxScope {
+    /// Of everything in it.
+    All,
+    /// Of all strangers together.
+    Strangers,
+}
+
 /// Which quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QuotaScope {

@@ -14,6 +14,7 @@ use quicprochat_mesh::{
         lifecycle::{DrainPhase, ExitReason},
         store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes},
     },
+    proto::health::HealthStatus,
     storage::{MailboxQuota, MemFault, Quota},
     testing::{expect_silence, expect_within, with_virtual_time},
     wire::{EnvelopeKind, PacketId, control::RefuseReason},
@@ -242,6 +243,133 @@ fn a_drain_waits_for_the_commit_under_way_and_counts_it() {
         assert_eq!(expect_within(&mut bench.answers, PATIENCE).await.taken, [id]);
         bench.actor.do_send(drain(DrainPhase::Cleanup));
         assert_eq!(bench.parent.exit().await, ExitReason::Drained);
+    });
+}
+
+impl Bench {
+    /// The reports of the next so many seconds, as (takes work, detail).
+    async fn reports(&mut self, for_s: u64) -> Vec<(bool, String)> {
+        while self.health.try_recv().is_ok() {}
+        tokio::time::sleep(secs(for_s)).await;
+        let mut seen = Vec::new();
+        while let Ok(ReportHealth(report)) = self.health.try_recv() {
+            assert_eq!(report.takes_work, report.status == HealthStatus::Healthy, "{report:?}");
+            seen.push((report.takes_work, report.detail.unwrap_or_default()));
+        }
+        // One every two seconds, of which the first may just have gone.
+        assert!(seen.len() as u64 + 1 >= for_s / 2, "{seen:?}");
+        seen
+    }
+
+    /// Every report of a minute says the same trouble.
+    async fn stays_in_trouble(&mut self, text: &str) {
+        for (takes_work, detail) in self.reports(60).await {
+            assert!(!takes_work && detail.contains(text), "{detail}");
+        }
+    }
+
+    /// After at most two looks at the disk it takes work again.
+    async fn recovers(&mut self) {
+        tokio::time::sleep(secs(5)).await;
+        for (takes_work, detail) in self.reports(10).await {
+            assert!(takes_work && detail.contains("held for others"), "{detail}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_until_something_was_written_however_well_it_reads() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        bench.held().await;
+        bench.store.rows.set_out_of_space(true);
+        let refused = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!(answer.refused, [(refused, RefuseReason::StoreFull)]);
+        tokio::time::sleep(secs(3)).await;
+        bench.stays_in_trouble("no space left").await;
+        assert_eq!(bench.rows().await, 1, "it reads all the while");
+        bench.store.rows.set_out_of_space(false);
+        bench.recovers().await;
+    });
+}
+
+#[test]
+fn below_the_reserve_it_says_so_before_anybody_is_refused_and_recovers_without_work() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        bench.store.rows.set_below_reserve(true);
+        tokio::time::sleep(secs(5)).await;
+        bench.stays_in_trouble("below the reserve").await;
+        let refused = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!(answer.refused, [(refused, RefuseReason::StoreFull)]);
+        bench.stays_in_trouble("below the reserve").await;
+        bench.store.rows.set_below_reserve(false);
+        bench.recovers().await;
+    });
+}
+
+#[test]
+fn a_message_that_was_held_ends_the_trouble_too() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        bench.store.rows.fail_next(MemFault::NoSpace);
+        bench.hold();
+        expect_within(&mut bench.answers, PATIENCE).await;
+        bench.held().await;
+        let (takes_work, detail) = bench.reports(2).await.remove(0);
+        assert!(takes_work, "{detail}");
+    });
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_reported_and_asked_once() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(3)).await;
+        bench.store.rows.hold_completions();
+        tokio::time::sleep(secs(14)).await;
+        bench.stays_in_trouble("has not answered for").await;
+        // And the sweep of what has expired, once a minute.
+        assert!(bench.store.rows.release() <= 2, "one question is enough");
+        bench.recovers().await;
+    });
+}
+
+#[test]
+fn pressure_and_quotas_refuse_without_a_word_about_the_disk() {
+    with_virtual_time(|| async {
+        let quota = MailboxQuota {
+            per_ingress: Quota { rows_max: 1, bytes_max: u64::MAX },
+            ..MailboxQuota::default()
+        };
+        let mut bench = start_on(FragileStore::with_quota(quota));
+        bench.held().await;
+        bench.hold();
+        expect_within(&mut bench.answers, PATIENCE).await;
+        bench.store.rows.set_full(true);
+        bench.hold();
+        expect_within(&mut bench.answers, PATIENCE).await;
+        bench.store.rows.set_full(false);
+        for (takes_work, detail) in bench.reports(10).await {
+            assert!(takes_work, "{detail}");
+        }
+    });
+}
+
+#[test]
+fn a_burst_beyond_its_mailbox_comes_back_to_the_router() {
+    with_virtual_time(|| async {
+        let bench = start();
+        let to_store = bench.actor.clone().recipient::<CustodyNews>();
+        let target = bench.target.address();
+        // Nothing else runs until the next await, so the mailbox only fills.
+        let news = || CustodyNews::Unreachable(target);
+        let taken = (0..100_000).filter(|_| to_store.try_send(news()).is_ok()).count();
+        assert!((mailbox::STORE..=mailbox::STORE + 1).contains(&taken), "{taken}");
+        assert_eq!(bench.rows().await, 0, "it lives");
     });
 }
 

@@ -18,17 +18,22 @@ use quicprochat_mesh::{
     messages::{
         delivery::*,
         lifecycle::{DrainPhase, ExitReason},
+        store::CustodyAnswer,
     },
     proto::delivery::{
         compose::Sequences,
         outbox::{End, Finished, Hold, OutboxConfig},
     },
-    proto::verify::{InboundEnvelope, Verified},
-    storage::{BlobDir, LocalCounts, LocalOp, LocalOutcome, MemFault, ask_local, space::system_space},
+    proto::verify::{InboundEnvelope, Verified, Verifier, VerifyOutcome},
+    storage::{
+        BlobDir, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, LocalCounts, LocalOp, LocalOutcome, MemFault,
+        Namespace, Quota, ask_local, space::system_space,
+    },
     testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time},
     wire::{
-        Address, Envelope, EnvelopeKind, MessageUid, PacketId, Priority,
-        receipt::{CannotOpen, Receipt},
+        Address, Envelope, EnvelopeKind, FrameExt, MessageUid, PacketId, Priority, Proof,
+        control::RefuseReason,
+        receipt::{CannotOpen, CannotOpenReason, Receipt},
     },
 };
 use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
@@ -40,6 +45,7 @@ struct Bench {
     originated: UnboundedReceiver<Originate>,
     originate_seat: Seat<Originate>,
     find_key: UnboundedReceiver<FindKeyRecord>,
+    refused: UnboundedReceiver<CustodyAnswer>,
     inbox: watch::Receiver<u64>,
     parent: Parent,
     actor: Addr<DeliveryActor>,
@@ -62,6 +68,7 @@ fn start_on(store: FragileStore) -> Bench {
     let (keys_tx, keys) = watch::channel(own_keys.clone());
     let (originate_seat, originated) = seat();
     let (find_seat, find_key) = seat();
+    let (refuse_seat, refused) = seat();
     let (grown, inbox) = watch::channel(0);
     let dir = tempfile::tempdir().unwrap();
     let (guard, parent) = guard();
@@ -76,6 +83,7 @@ fn start_on(store: FragileStore) -> Bench {
         blobs: Arc::new(BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space)).unwrap()),
         originate: originate_seat.clone(),
         find_key: find_seat,
+        refuse: refuse_seat,
         inbox_grown: grown,
     };
     let actor = DeliveryActor::create(move |ctx| {
@@ -87,6 +95,7 @@ fn start_on(store: FragileStore) -> Bench {
         originated,
         originate_seat,
         find_key,
+        refused,
         inbox,
         parent,
         actor,
@@ -148,6 +157,11 @@ impl Bench {
         self.peer.sealed(&self.own_keys.record, uid, "hello")
     }
 
+    /// The manifest of a file of the peer's for this node.
+    fn manifest(&mut self, uid: u8, length: u64) -> Verified<InboundEnvelope> {
+        self.peer.manifest(&self.own_keys.record, uid, length)
+    }
+
     async fn ended(&self, uid: MessageUid) -> oneshot::Receiver<Finished> {
         let (tell, told) = oneshot::channel();
         self.actor.send(AwaitEnd { uid, tell }).await.unwrap();
@@ -204,6 +218,78 @@ fn a_send_the_disk_refuses_is_told_and_leaves_nothing() {
         assert_eq!((bench.lines().await, bench.counts().await.outbox), (0, 0));
         bench.send("again").await;
         assert_eq!((bench.lines().await, bench.counts().await.outbox), (1, 1));
+    });
+}
+
+/// Levels of the path, 0 for a plain signature.
+fn levels(envelope: &Envelope) -> usize {
+    match envelope.proof() {
+        Proof::Signature(_) => 0,
+        Proof::Merkle { path, .. } => path.len(),
+    }
+}
+
+/// Sends one that teaches it the key, which leaves by itself.
+async fn first_delivered(bench: &mut Bench) {
+    bench.send("hello").await;
+    bench.key_is_known();
+    let (id, envelope) = bench.next_sent().await;
+    assert_eq!(levels(&envelope), 0);
+    let receipt = bench.peer.receipt(bench.own.address(), &[id]);
+    bench.arrives(receipt);
+}
+
+/// Sends five that the disk takes together; gives what leaves in one step.
+async fn five_together(bench: &mut Bench) -> Vec<(PacketId, Envelope)> {
+    tokio::time::sleep(secs(1)).await;
+    bench.store.rows.hold_completions();
+    let mut sending = Vec::new();
+    for text in ["a", "b", "c", "d", "e"] {
+        let (actor, content) = (bench.actor.clone(), bench.content(text.as_bytes()));
+        sending.push(actix_rt::spawn(async move { actor.send(content).await.unwrap().unwrap() }));
+    }
+    expect_silence(&mut bench.originated, secs(1)).await;
+    bench.store.rows.release();
+    let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+    let lines = bench.actor.send(ListOutbox).await.unwrap();
+    let mut uids = Vec::new();
+    for sent in sending {
+        uids.push(sent.await.unwrap());
+    }
+    assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), uids, "in the order they were sent");
+    sent
+}
+
+#[test]
+fn what_one_commit_brings_leaves_together_under_one_signature_in_order() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        first_delivered(&mut bench).await;
+        let sent = five_together(&mut bench).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [3; 5]);
+        let sequences: Vec<_> = sent.iter().map(|(_, envelope)| envelope.header().sequence).collect();
+        assert!(sequences.is_sorted(), "{sequences:?}");
+        // Each is believed by itself, whatever became of the others.
+        let mut verifier = Verifier::new(bench.peer.address(), NETWORK);
+        for (id, envelope) in sent.into_iter().rev() {
+            match verifier.verify(envelope.with_source_key(bench.own.key()), FrameExt::default()) {
+                VerifyOutcome::Verified(inbound) => assert_eq!(inbound.packet_id, id),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_destination_on_a_thin_link_gets_plain_signatures() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        first_delivered(&mut bench).await;
+        let up = |is_thin| DestinationUp { address: Signer::new(2).address(), is_thin };
+        assert_eq!(up(true).address, bench.peer.address());
+        bench.actor.do_send(up(true));
+        let sent = five_together(&mut bench).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [0; 5]);
     });
 }
 
@@ -346,6 +432,27 @@ fn a_crash_loses_no_message_that_was_answered_for() {
 }
 
 #[test]
+fn after_a_restart_what_was_sent_first_goes_first() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            sent.push(bench.send("hello").await);
+            // The wall clock goes along with this one.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        drained(&bench.actor, &mut bench.parent).await;
+        let again = start_on(bench.store.clone());
+        let lines = eventually("the outbox to be read", PATIENCE, async || {
+            let lines = again.actor.send(ListOutbox).await.unwrap();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await;
+        assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), sent);
+    });
+}
+
+#[test]
 fn a_file_leaves_as_a_manifest_and_then_its_chunks() {
     with_virtual_time(|| async {
         let mut bench = start();
@@ -399,6 +506,62 @@ fn a_duplicate_is_receipted_again_and_enters_once() {
 }
 
 #[test]
+fn a_busy_source_gets_one_receipt_for_many_and_late_by_little() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let first = bench.message(0);
+        bench.arrives(first);
+        bench.next_receipt().await;
+        let began = clock::now();
+        let mut ids = std::collections::BTreeSet::new();
+        for uid in 1..=10 {
+            let packet = bench.message(uid);
+            ids.insert(packet.packet_id);
+            bench.arrives(packet);
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        assert_eq!(bench.next_receipt().await.packet_ids, ids.into_iter().collect::<Vec<_>>());
+        assert!(clock::now() - began <= std::time::Duration::from_millis(20));
+        expect_silence(&mut bench.originated, secs(60)).await;
+    });
+}
+
+#[test]
+fn receipts_of_one_step_share_a_signature() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        let record = bench.own_keys.record.clone();
+        let envelopes: Vec<_> =
+            (11..15).map(|seed| Signer::new(seed).sealed(&record, seed, "hello")).collect();
+        bench.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes });
+        let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+        assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [2; 4]);
+        assert!(sent.iter().all(|(_, envelope)| envelope.header().kind == EnvelopeKind::RECEIPT));
+        let to: std::collections::BTreeSet<_> =
+            sent.iter().map(|(_, envelope)| format!("{:?}", envelope.header().destination)).collect();
+        assert_eq!(to.len(), 4, "one for each source");
+    });
+}
+
+#[test]
+fn a_drain_does_not_wait_with_receipts() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let packet = bench.message(1);
+        bench.arrives(packet);
+        bench.next_receipt().await;
+        let packet = bench.message(2);
+        bench.arrives(packet);
+        bench.inbox.wait_for(|count| *count == 2).await.unwrap();
+        let before = clock::now();
+        bench.actor.do_send(drain(DrainPhase::Draining));
+        bench.next_receipt().await;
+        assert!(clock::now() - before < std::time::Duration::from_millis(5));
+    });
+}
+
+#[test]
 fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
     with_virtual_time(|| async {
         let mut bench = start();
@@ -424,6 +587,70 @@ fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
 }
 
 #[test]
+fn a_full_inbox_refuses_by_name_without_a_receipt_and_goes_on_when_there_is_room() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let rows = |rows_max| Quota { rows_max, bytes_max: u64::MAX };
+        bench.store.rows.set_inbox_quota(InboxQuota { all: rows(2), strangers: rows(1) });
+        let (first, second) = (bench.message(1), bench.message(2));
+        let (first_id, second_id) = (first.packet_id, second.packet_id);
+        bench.arrives(first.clone());
+        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
+        bench.arrives(second.clone());
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!((refused.taken, refused.refused), (vec![], vec![(second_id, RefuseReason::StoreFull)]));
+        expect_silence(&mut bench.originated, secs(60)).await;
+        // What is here is receipted again, however full the inbox is.
+        bench.arrives(first);
+        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
+
+        // Whoever this node has to do with is not bound by the strangers' share.
+        let known = LocalOp::KvPut {
+            namespace: Namespace::Known,
+            key: bench.peer.address().0.to_vec(),
+            value: Vec::new(),
+        };
+        ask_local(&bench.store, vec![known]).unwrap().await.unwrap();
+        bench.arrives(second);
+        assert_eq!(bench.next_receipt().await.packet_ids, [second_id]);
+        let third = bench.message(3);
+        let third_id = third.packet_id;
+        bench.arrives(third.clone());
+        assert_eq!(
+            expect_within(&mut bench.refused, PATIENCE).await.refused,
+            [(third_id, RefuseReason::StoreFull)]
+        );
+        assert_eq!(bench.counts().await.inbox, 2);
+        ask_local(&bench.store, vec![LocalOp::InboxRemove(1)]).unwrap().await.unwrap();
+        bench.arrives(third);
+        assert_eq!(bench.next_receipt().await.packet_ids, [third_id]);
+    });
+}
+
+#[test]
+fn a_file_beyond_the_inbox_is_refused_with_its_manifest() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let bytes_max = 1_000_000 + INBOX_ROW_OVERHEAD_BYTES;
+        let quota = Quota { rows_max: 10, bytes_max };
+        bench.store.rows.set_inbox_quota(InboxQuota { all: quota, strangers: quota });
+        let (large, fits) = (bench.manifest(1, 1_000_001), bench.manifest(2, 1_000_000));
+        let (large_id, fits_id) = (large.packet_id, fits.packet_id);
+        bench.arrives(large);
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!(refused.refused, [(large_id, RefuseReason::StoreFull)]);
+        bench.arrives(fits);
+        assert_eq!(bench.next_receipt().await.packet_ids, [fits_id]);
+        // Its room is taken though not a byte of it is here.
+        let text = bench.message(3);
+        let text_id = text.packet_id;
+        bench.arrives(text);
+        let refused = expect_within(&mut bench.refused, PATIENCE).await;
+        assert_eq!(refused.refused, [(text_id, RefuseReason::StoreFull)]);
+    });
+}
+
+#[test]
 fn a_message_for_a_key_it_never_had_is_answered_with_the_right_one() {
     with_virtual_time(|| async {
         let mut bench = start();
@@ -441,6 +668,25 @@ fn a_message_for_a_key_it_never_had_is_answered_with_the_right_one() {
             panic!("{:?}", envelope.header());
         }
         assert_eq!(bench.counts().await.inbox, 0);
+    });
+}
+
+#[test]
+fn a_stranger_that_could_not_open_what_was_never_sent_leaves_no_key_behind() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let answer = CannotOpen {
+            packet_id: PacketId([9; 16]),
+            reason: CannotOpenReason::UnknownKey,
+            key_record: bench.peer_keys.record.signed().clone(),
+        };
+        let own = bench.own.address();
+        let packet = bench.peer.packet(EnvelopeKind::CANNOT_OPEN, own, &answer.encode());
+        bench.arrives(packet);
+        tokio::time::sleep(secs(1)).await;
+        let get = LocalOp::KvGet { namespace: Namespace::KeyRecord, key: bench.peer.address().0.to_vec() };
+        let got = ask_local(&bench.store, vec![get]).unwrap().await.unwrap();
+        assert_eq!(got, [LocalOutcome::Value(None)]);
     });
 }
 

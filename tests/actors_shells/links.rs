@@ -1,13 +1,14 @@
 //! LinksActor: who is dialled, which of two links stays, who is let in.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::sync::Arc;
 
 use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
         health::HealthHandle,
         links::{
-            AddPeer, LinksActor, LinksParts, ListPeers, NewLink, PeerName, RemovePeer, ResendLinks, listener,
+            AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, NewLink, PeerName, Peers, RemovePeer,
+            ResendLinks, listener,
         },
         mailbox::{self, Seat},
         supervisor::{StartChild, Supervisor, Tree},
@@ -15,12 +16,13 @@ use quicprochat_mesh::{
     },
     error::MeshError,
     messages::{
-        lifecycle::{DrainPhase, ExitReason},
+        health::ReportHealth,
+        lifecycle::{DrainPhase, ExitReason, PanicNow},
         link::{CloseLink, ForwardBatch, LinkDown, LinkUp},
     },
     testing::{eventually, expect_silence, expect_within, with_virtual_time},
     transport::{Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, TransportAddr, TransportManager},
-    wire::{LinkId, handshake::CloseReason},
+    wire::{LinkId, NetworkId, handshake::CloseReason},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -35,6 +37,7 @@ struct Node {
     new_link: Seat<NewLink>,
     parent: Parent,
     tree: Tree,
+    health: UnboundedReceiver<ReportHealth>,
 }
 
 fn url(name: &str) -> TransportAddr {
@@ -49,6 +52,7 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
     let tree = Supervisor::root(HealthHandle::new([]));
     let (up_seat, ups) = seat();
     let (down_seat, downs) = seat();
+    let (health_seat, health) = seat();
     let (established, ended, new_link) = (Seat::vacant(), Seat::vacant(), Seat::vacant());
     let mut parts = LinksParts {
         identity: signer.identity.clone(),
@@ -70,10 +74,10 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
         new_link: new_link.clone(),
         link_up: up_seat,
         link_down: down_seat,
-        peers: Vec::new(),
+        peers: Peers::default(),
         keepalive: secs(15),
-        health: Seat::vacant(),
-        link_ids: Arc::new(AtomicU64::new(u64::from(seed) * 1000)),
+        health: health_seat,
+        book: LinkBook::default(),
         links_max: 64,
         accept_any: true,
     };
@@ -92,7 +96,7 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
     });
     let accepting: Arc<dyn MeshTransport> = port.clone();
     tree.root.do_send(StartChild(listener(accepting, new_link.clone())));
-    Node { port, signer, actor, ups, downs, new_link, parent, tree }
+    Node { port, signer, actor, ups, downs, new_link, parent, tree, health }
 }
 
 fn plain(network: &MemNetwork, name: &str, seed: u8) -> Node {
@@ -100,7 +104,7 @@ fn plain(network: &MemNetwork, name: &str, seed: u8) -> Node {
 }
 
 fn dialling(network: &MemNetwork, name: &str, seed: u8, to: &str) -> Node {
-    start(network, name, seed, |parts| parts.peers = vec![url(to)])
+    start(network, name, seed, |parts| parts.peers = vec![url(to)].into())
 }
 
 impl Node {
@@ -110,6 +114,18 @@ impl Node {
 
     async fn down(&mut self) -> LinkId {
         expect_within(&mut self.downs, secs(600)).await.0
+    }
+
+    /// The first report that satisfies `is_wanted`.
+    async fn says(&mut self, what: &str, is_wanted: impl Fn(&str) -> bool) {
+        let looked = async {
+            while let Some(ReportHealth(report)) = self.health.recv().await {
+                if report.detail.as_deref().is_some_and(&is_wanted) {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(secs(600), looked).await.unwrap_or_else(|_| panic!("no report {what}"));
     }
 
     async fn links(&self) -> Vec<quicprochat_mesh::actors::links::PeerLine> {
@@ -182,7 +198,7 @@ fn a_peer_that_started_again_takes_the_place_of_its_old_link() {
         // The same identity in a later boot, at another place: its old socket is still open.
         let mut again = start(&network, "a-again", 1, |parts| {
             parts.boot_epoch = 2;
-            parts.peers = vec![url("b")];
+            parts.peers = vec![url("b")].into();
         });
         again.up().await;
         assert_eq!(b.down().await, old);
@@ -195,7 +211,7 @@ fn a_fresh_router_is_told_of_every_link_again() {
     with_virtual_time(|| async {
         let network = MemNetwork::new();
         let (mut b, mut c) = (plain(&network, "b", 2), plain(&network, "c", 3));
-        let mut a = start(&network, "a", 1, |parts| parts.peers = vec![url("b"), url("c")]);
+        let mut a = start(&network, "a", 1, |parts| parts.peers = vec![url("b"), url("c")].into());
         let mut known = vec![a.up().await.link, a.up().await.link];
         b.up().await;
         c.up().await;
@@ -253,6 +269,63 @@ fn beyond_its_most_links_a_node_lets_nobody_in() {
         close_all(&a, &b);
         b.down().await;
         c.up().await;
+    });
+}
+
+#[test]
+fn a_peer_of_another_network_is_named_with_the_reason_and_dialled_at_once_when_asked() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let other = NetworkId([9; 16]);
+        let stranger = start(&network, "b", 2, |parts| {
+            parts.network = other;
+            parts.link.network = other;
+        });
+        let mut a = dialling(&network, "a", 1, "b");
+        a.says("of the mismatch", |detail| detail.contains("mem://b: it is on another network")).await;
+        // The peer is put right: another process takes its place.
+        stranger.port.close().await;
+        let mut b = plain(&network, "b", 2);
+        let asked = tokio::time::Instant::now();
+        a.actor.send(AddPeer(url("b"))).await.unwrap().unwrap();
+        a.up().await;
+        b.up().await;
+        assert!(asked.elapsed() < secs(5), "{:?}", asked.elapsed());
+        a.says("without trouble", |detail| detail.starts_with("1 links up") && !detail.contains("mem://b"))
+            .await;
+        assert_eq!(b.signer.address(), a.links().await[0].address);
+    });
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_named_and_many_are_counted() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut a = start(&network, "a", 1, |parts| {
+            parts.peers = Vec::from(["v", "w", "x", "y", "z"].map(url)).into();
+        });
+        a.says("of five", |detail| detail.contains("mem://v") && detail.contains("and 2 more")).await;
+    });
+}
+
+#[test]
+fn a_link_or_dialler_that_cannot_be_started_leaves_nothing_behind() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        // Nobody starts anything: the supervisor has gone.
+        let mut b = start(&network, "b", 2, |parts| {
+            parts.supervisor = Seat::vacant();
+            parts.links_max = 1;
+        });
+        for n in 0..3 {
+            let (near, _far) = from_afar(&network, &format!("s{n}"), &b, 20 + n, "tcp://192.168.1.9:1").await;
+            let (ended, told) = tokio::sync::oneshot::channel();
+            b.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+            // At once, and each time: the one before did not stay in the count.
+            assert!(tokio::time::timeout(secs(5), told).await.unwrap().is_err());
+        }
+        b.actor.send(AddPeer(url("c"))).await.unwrap().unwrap();
+        b.says("without diallers", |detail| detail == "0 links up, 0 peers dialled").await;
     });
 }
 
@@ -328,6 +401,28 @@ fn a_link_of_an_earlier_registry_is_taken_from_the_router_when_it_ends() {
         };
         b.actor.do_send(ended);
         assert_eq!(b.down().await, LinkId(77));
+    });
+}
+
+#[test]
+fn a_registry_that_follows_one_that_crashed_takes_its_links_from_the_router_and_dials_its_peers() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let (book, peers) = (LinkBook::default(), Peers::default());
+        let mut b = plain(&network, "b", 2);
+        let mut a = start(&network, "a", 1, |parts| {
+            (parts.book, parts.peers) = (book.clone(), peers.clone());
+        });
+        a.actor.send(AddPeer(url("b"))).await.unwrap().unwrap();
+        let old = a.up().await.link;
+        b.up().await;
+        a.actor.do_send(PanicNow);
+        assert_eq!(a.parent.exit().await, ExitReason::Crashed);
+        let mut again = start(&network, "a-again", 1, |parts| {
+            (parts.book, parts.peers, parts.boot_epoch) = (book.clone(), peers.clone(), 2);
+        });
+        assert_eq!(again.down().await, old);
+        assert_ne!(again.up().await.link, old, "numbers are not used twice");
     });
 }
 

@@ -27,9 +27,9 @@ use quicprochat_mesh::{
     },
     testing::{Probe, expect_within},
     wire::{
-        Address, Announce, AnnounceContent, Capabilities, EnvelopeKind, FrameExt, Lifetime, MessageUid,
-        NetworkId, PacketId, Priority, PublicKey,
-        content::{Content, Sealed},
+        Address, Announce, AnnounceContent, Capabilities, Digest, EnvelopeKind, FrameExt, Lifetime,
+        MessageUid, NetworkId, PacketId, Priority, PublicKey,
+        content::{Content, Manifest, Sealed},
         receipt::Receipt,
     },
 };
@@ -127,6 +127,28 @@ impl Signer {
             sent_at_unix_ms: 0,
             bytes: Bytes::copy_from_slice(text.as_bytes()),
         });
+        self.seal(to, &content)
+    }
+
+    /// The manifest of a file, as it arrives.
+    pub(crate) fn manifest(
+        &mut self,
+        to: &VerifiedKeyRecord,
+        uid: u8,
+        length: u64,
+    ) -> Verified<InboundEnvelope> {
+        let manifest = Sealed::Manifest(Manifest {
+            uid: MessageUid([uid; 16]),
+            name: "file".to_owned(),
+            sent_at_unix_ms: 0,
+            length,
+            sha256: Digest([uid; 32]),
+            file_key: [uid; 32],
+        });
+        self.seal(to, &manifest)
+    }
+
+    fn seal(&mut self, to: &VerifiedKeyRecord, content: &Sealed) -> Verified<InboundEnvelope> {
         let wanted = Self::wanted(EnvelopeKind::MESSAGE, to.address());
         let made = self
             .composer

@@ -243,6 +243,7 @@ pub struct Spec {
     listen: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    dir: Option<PathBuf>,
 }
 
 impl Spec {
@@ -251,7 +252,12 @@ impl Spec {
         let listen = vec!["quic://127.0.0.1:0".into(), "tcp://127.0.0.1:0".into()];
         // A link that is dead shows in two seconds rather than thirty.
         let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
-        Self { name: name.into(), listen, args: vec![], env }
+        Self { name: name.into(), listen, args: vec![], env, dir: None }
+    }
+
+    /// On this data directory instead of one of its own.
+    pub fn at(self, dir: &Path) -> Self {
+        Self { dir: Some(dir.to_owned()), ..self }
     }
 
     pub fn peer(self, url: impl Into<String>) -> Self {
@@ -279,7 +285,7 @@ impl Spec {
         let temp = temp_dir();
         let mut node = Node {
             name: self.name,
-            dir: temp.path().join("data"),
+            dir: self.dir.unwrap_or_else(|| temp.path().join("data")),
             _temp: temp,
             args: self.args,
             env: self.env,

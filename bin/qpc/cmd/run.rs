@@ -1,6 +1,12 @@
 //! `qpc run`: a node in the foreground.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use quicprochat_mesh::{
     api::{ApiError, ErrorClass, Ready, Stopped},
@@ -50,12 +56,20 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     network_secret_file: Option<PathBuf>,
 
+    /// Find nodes on the LAN by themselves; not built yet
+    #[arg(long)]
+    discover: bool,
+
     /// Drain when stdin closes, so that the node does not outlive the program that started it
     #[arg(long)]
     until_stdin_closes: bool,
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
+    if args.discover {
+        let text = "--discover: LAN discovery is not built yet; name a node with --peer URL, or later with `qpc peer add URL`";
+        return Err(ApiError::usage(text).into());
+    }
     // A path on the command line is relative to where the person is, one in the file to the file's
     // directory.
     let secret = match args.network_secret_file {
@@ -95,19 +109,24 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
 
     let stop = signals(args.until_stdin_closes)?;
     let record = cx.data_dir.join(health::RECORD_NAME);
-    let ready = announce_ready(cx.out.json, record.clone());
+    let written = Arc::new(AtomicBool::new(false));
+    let ready = announce_ready(cx.out.json, record.clone(), written.clone());
     let stopped =
         run_foreground(Foreground { data_dir: cx.data_dir.clone(), config: loaded.config, ready, stop });
-    // Whatever it was, the node is gone.
-    let _ = std::fs::remove_file(&record);
+    // Whatever it was, the node is gone. One that never ran may have met another that does, whose
+    // record this is.
+    if written.load(Ordering::Relaxed) {
+        let _ = std::fs::remove_file(&record);
+    }
     let stopped = stopped?;
     // A closed stdout must not turn a clean stop into another exit code.
     let _ = cx.out.show(&stopped, tell_stopped);
     if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
 }
 
-fn announce_ready(json: bool, record: PathBuf) -> Box<dyn FnOnce(&Ready) + Send> {
+fn announce_ready(json: bool, record: PathBuf, written: Arc<AtomicBool>) -> Box<dyn FnOnce(&Ready) + Send> {
     Box::new(move |ready| {
+        written.store(true, Ordering::Relaxed);
         write_record(&record, ready);
         // A node goes on where nobody reads its output.
         let _ = Out { json }.show(ready, tell_ready);

@@ -3,7 +3,7 @@
 
 use std::collections::btree_map::Entry;
 
-use super::{receiving::Receipts, sending::wanted, *};
+use super::{sending::wanted, *};
 
 impl DeliveryActor {
     pub(super) fn read_chunks(&mut self, wanted_chunks: Vec<Transmit>, ctx: &mut Context<Self>) {
@@ -26,27 +26,27 @@ impl DeliveryActor {
         });
         ctx.spawn(read.into_actor(self).map(|read, actor, ctx| {
             let now = clock::now();
-            let mut made = Vec::new();
+            let mut drafts = Vec::new();
             for (job, bytes) in read.unwrap_or_default() {
                 match bytes {
-                    Ok(bytes) => made.extend(actor.make_chunk(&job, bytes)),
+                    Ok(bytes) => drafts.extend(actor.draft_chunk(&job, bytes)),
                     Err(error) => {
                         tracing::error!(uid = %job.transmit.uid, %error, "cannot read an outgoing file");
                         actor.outbox.hold_back(now, &job.transmit.uid, Hold::NoPath);
                     }
                 }
             }
-            actor.send_on(now, made);
+            actor.send_on(now, drafts);
             actor.pump(ctx);
         }));
     }
 
-    pub(super) fn make_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Composed)> {
+    pub(super) fn draft_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Draft)> {
         let record = self.outbox.record(&job.transmit.uid)?;
         let wanted = wanted(record, EnvelopeKind::CHUNK, self.parts.outbox.max_hops);
         let chunk = Chunk { tag: job.tag, index: job.index, total: job.total, ciphertext: bytes };
-        match self.composer.open(&wanted, &chunk.encode()) {
-            Ok(composed) => Some((job.transmit, composed)),
+        match self.composer.draft(&wanted, &chunk.encode()) {
+            Ok(draft) => Some((job.transmit, draft)),
             Err(error) => {
                 tracing::error!(uid = %job.transmit.uid, %error, "cannot make a chunk");
                 None
@@ -54,13 +54,7 @@ impl DeliveryActor {
         }
     }
 
-    pub(super) fn receive_chunk(
-        &mut self,
-        from: Address,
-        packet_id: PacketId,
-        chunk: Chunk,
-        receipts: &mut Receipts,
-    ) {
+    pub(super) fn receive_chunk(&mut self, now: Instant, from: Address, packet_id: PacketId, chunk: Chunk) {
         match self.incoming.chunk(from, &chunk) {
             OnChunk::Write => self.writes.push(ChunkWrite {
                 key: (from, chunk.tag),
@@ -69,10 +63,10 @@ impl DeliveryActor {
                 bytes: chunk.ciphertext,
             }),
             OnChunk::Known(receipt) => {
-                receipts.packet(from, packet_id);
-                receipts.chunk(from, receipt);
+                self.receipts.packet(now, from, packet_id);
+                self.receipts.repeat(now, from, receipt);
             }
-            OnChunk::NoManifest(receipt) => receipts.chunk(from, receipt),
+            OnChunk::NoManifest(receipt) => self.receipts.repeat(now, from, receipt),
             OnChunk::Misfit => count_refused("misfit_chunk"),
         }
     }
@@ -153,13 +147,14 @@ impl DeliveryActor {
                     hops: record.hops,
                     body: Body::File(record.file.clone()),
                 };
-                let commit = LocalOp::InboxCommit(InboxCommit {
+                let commit = InboxCommit {
                     packet_id: record.packet_id,
                     uid: record.uid,
                     source: record.from,
                     dedup_until_unix_s: record.dedup_until_unix_s,
                     entry: entry.encode(),
-                });
+                };
+                let commit = LocalOp::FileCommit { commit, tag: key.1 };
                 let put = LocalOp::PartialPut(partial_row(&record.completed()));
                 let ops = vec![(commit, Committing::File { key }), (put, Committing::Nothing)];
                 actor.submit(ops, Some(ctx.address()));
@@ -167,17 +162,14 @@ impl DeliveryActor {
             Ok(Ok((record, false))) => {
                 tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
                 actor.incoming.close(&key);
-                let mut receipts = Receipts::default();
-                receipts.chunk(
-                    record.from,
-                    ChunkReceipt {
-                        tag: key.1,
-                        state: TransferState::Rejected,
-                        total: chunk_count(record.file.length),
-                        bitmap: Vec::new(),
-                    },
-                );
-                actor.send_receipts(receipts);
+                let rejected = ChunkReceipt {
+                    tag: key.1,
+                    state: TransferState::Rejected,
+                    total: chunk_count(record.file.length),
+                    bitmap: Vec::new(),
+                };
+                actor.receipts.progress(clock::now(), record.from, rejected);
+                actor.pump_soon(ctx);
                 let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
                 actor.submit(vec![(remove, Committing::Nothing)], None);
                 remove_blob(
@@ -191,8 +183,9 @@ impl DeliveryActor {
         }));
     }
 
-    /// Gives up files whose message has expired, and the memory of those that came in whole.
-    pub(super) fn forget_files(&mut self, ctx: &mut Context<Self>) {
+    /// Gives up files whose message has expired, the memory of those that came in whole, and keys
+    /// that have served.
+    pub(super) fn forget(&mut self, ctx: &mut Context<Self>) {
         let forgotten = self.incoming.forget(clock::unix_s());
         let ops = forgotten
             .iter()
@@ -208,7 +201,9 @@ impl DeliveryActor {
                 remove_blob(self.parts.blobs.clone(), BlobKind::Incoming, name);
             }
         }
-        ctx.run_later(FORGET_EVERY, Self::forget_files);
+        self.composer.forget_spent(clock::now());
+        self.open_sessions.forget_destroyed(&self.parts.keys.borrow().secrets);
+        ctx.run_later(FORGET_EVERY, Self::forget);
     }
 }
 

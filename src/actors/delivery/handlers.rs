@@ -1,12 +1,11 @@
 //! What the actor is told and asked.
 
-use super::{files::seal_file, *};
+use super::*;
 
 impl Handler<SendContent> for DeliveryActor {
-    type Result = ResponseActFuture<Self, Result<MessageUid, MeshError>>;
+    type Result = ResponseFuture<Result<MessageUid, MeshError>>;
 
-    fn handle(&mut self, send: SendContent, _: &mut Context<Self>) -> Self::Result {
-        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+    fn handle(&mut self, send: SendContent, ctx: &mut Context<Self>) -> Self::Result {
         let refused = if self.draining {
             Some(MeshError::Draining)
         } else if send.bytes.len() as u64 > CONTENT_BYTES_MAX {
@@ -19,46 +18,11 @@ impl Handler<SendContent> for DeliveryActor {
             self.outbox.admit(send.bytes.len() as u64).err().map(|e| MeshError::Refused(e.to_string()))
         };
         if let Some(error) = refused {
-            return Box::pin(actix::fut::ready(Err(error)));
+            return Box::pin(std::future::ready(Err(error)));
         }
-        let sent_at_unix_ms = clock::unix_ms();
-        let (store, blobs) = (self.parts.store.clone(), self.parts.blobs.clone());
-        let work = async move {
-            let body = if send.bytes.len() <= INLINE_CONTENT_BYTES_MAX {
-                Body::Inline(send.bytes.to_vec())
-            } else {
-                let bytes = send.bytes;
-                let sealed = tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes)).await;
-                Body::File(sealed.map_err(|_| MeshError::Stopped("file writer"))??)
-            };
-            let record = OutboxRecord {
-                uid,
-                destination: send.destination,
-                name: send.name,
-                sent_at_unix_ms,
-                lifetime: Lifetime::at_least(send.ttl).code(),
-                priority: send.priority as u8,
-                body,
-            };
-            let row = OutboxRow {
-                uid,
-                destination: record.destination,
-                created_unix_s: record.created_unix_s(),
-                expires_unix_s: record.expires_unix_s(),
-                state: Vec::new(),
-                body: record.encode(),
-            };
-            ask_one(&*store, LocalOp::OutboxPut(row)).await?;
-            Ok(record)
-        };
-        Box::pin(work.into_actor(self).map(move |record, actor, ctx| {
-            let record: Result<OutboxRecord, MeshError> = record;
-            let record = record?;
-            metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
-            actor.accept(clock::now(), clock::unix_s(), record);
-            actor.pump(ctx);
-            Ok(uid)
-        }))
+        let (answer, answered) = oneshot::channel();
+        self.take(send, answer, ctx);
+        Box::pin(async move { answered.await.unwrap_or(Err(MeshError::Stopped("delivery"))) })
     }
 }
 
@@ -128,9 +92,7 @@ impl Handler<CancelMessage> for DeliveryActor {
     fn handle(&mut self, message: CancelMessage, _: &mut Context<Self>) -> bool {
         let cancelled = self.outbox.cancel(&message.0);
         let found = cancelled.is_some();
-        if let Some(finished) = cancelled {
-            self.finish(finished);
-        }
+        self.finish(cancelled);
         found
     }
 }
@@ -175,9 +137,14 @@ impl Handler<DestinationUp> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, message: DestinationUp, ctx: &mut Context<Self>) {
+        if message.is_thin {
+            self.thin_destinations.insert(message.address, ());
+        } else {
+            self.thin_destinations.remove(&message.address);
+        }
         if !self.outbox.is_empty() {
-            self.outbox.route_up(&message.0);
-            self.pump(ctx);
+            self.outbox.route_up(&message.address);
+            self.pump_soon(ctx);
         }
     }
 }
@@ -197,7 +164,7 @@ impl Handler<PacketFate> for DeliveryActor {
                 }
             }
         }
-        self.pump(ctx);
+        self.pump_soon(ctx);
     }
 }
 
@@ -210,7 +177,7 @@ impl Handler<KeyRecordFound> for DeliveryActor {
         if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
             self.learn_key(*message.0);
             self.outbox.route_up(&address);
-            self.pump(ctx);
+            self.pump_soon(ctx);
         }
     }
 }
@@ -222,6 +189,8 @@ impl Handler<Drain> for DeliveryActor {
         match drain.phase {
             DrainPhase::Draining => {
                 self.draining = true;
+                let gathered = self.receipts.take_all();
+                self.send_receipts(gathered);
                 self.guard.report(drain.phase, DrainCounts::default());
             }
             DrainPhase::Persisting => {

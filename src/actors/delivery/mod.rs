@@ -3,7 +3,8 @@
 //! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`,
 //!   `CancelMessage`, `Probe` from handles; `DeliverLocal`, `DestinationUp`, `PacketFate`,
 //!   `KeyRecordFound` from the router; `Drain` from the supervisor.
-//! - Sends: `Originate` and `FindKeyRecord` to the router; submissions to the store.
+//! - Sends: `Originate`, `FindKeyRecord`, and `CustodyAnswer` for what the inbox refuses to the
+//!   router; submissions to the store.
 //! - Owns: the outbox, files on their way in, seal sessions, who waits for which message.
 //!
 //! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
@@ -30,20 +31,23 @@ use super::mailbox::{self, Outlet};
 use crate::{
     clock,
     crypto::{
-        FileKey, MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256, key_record,
-        random,
+        FileKey, MeshIdentity, OpenSessions, ReceiverKeys, SignatureInput, VerifiedKeyRecord, hash::sha256,
+        key_record, random,
     },
     error::MeshError,
     messages::{
         delivery::*,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         message,
+        store::CustodyAnswer,
     },
     proto::{
         delivery::{
-            compose::{Composed, Composer, Wanted, remaining},
+            batch::Draft,
+            compose::{Composer, Wanted, remaining},
             inbound::{self, Arrived},
             outbox::{End, Finished, Hold, Outbox, Part, Transmit},
+            receipts::Receipts,
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
@@ -59,10 +63,8 @@ use crate::{
         Address, Digest, Envelope, EnvelopeKind, Lifetime, MessageUid, PacketId, Priority, SignedKeyRecord,
         TransferTag,
         content::{Chunk, Content, Sealed, chunk_count},
-        limits::{
-            CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX, RECEIPT_BITMAPS_MAX,
-            RECEIPT_IDS_MAX,
-        },
+        control::RefuseReason,
+        limits::{CHUNK_BYTES, CONTENT_BYTES_MAX, INLINE_CONTENT_BYTES_MAX, PAYLOAD_BYTES_MAX},
         receipt::{CannotOpen, CannotOpenReason, ChunkReceipt, Receipt, TransferState},
         service::{Pong, Probe as ProbePayload, TraceReply},
     },
@@ -70,6 +72,9 @@ use crate::{
 
 /// Envelopes made before other mail is looked at: a signature takes some 15 µs.
 const TRANSMIT_BATCH: usize = 64;
+
+/// Destinations on thin links remembered. One that is forgotten costs bytes, nothing else.
+const THIN_DESTINATIONS: usize = 4096;
 
 /// Key records remembered; the store has those of everyone ever written to.
 const KEY_CACHE: usize = 4096;
@@ -90,7 +95,7 @@ const BROADCAST_TTL_MAX: Duration = Duration::from_secs(600);
 /// Record size of an outgoing blob: a sealed chunk.
 const SEALED_CHUNK_BYTES: u32 = CHUNK_BYTES as u32 + 16;
 
-/// Time between looks at files that never became whole.
+/// Time between looks at files that never became whole and at keys that have served.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 
 /// What dedup keeps beyond a packet's signed expiry: clocks may differ by ten minutes, and the
@@ -120,6 +125,8 @@ pub struct DeliveryParts {
     pub originate: mailbox::Seat<Originate>,
     /// Way to the router.
     pub find_key: mailbox::Seat<FindKeyRecord>,
+    /// To the router: what the inbox has no room for goes back the way it came.
+    pub refuse: mailbox::Seat<CustodyAnswer>,
     /// Told whenever the inbox has grown.
     pub inbox_grown: watch::Sender<u64>,
 }
@@ -138,6 +145,15 @@ struct ProbeState {
     sent_at: Instant,
     answers: mpsc::Sender<ProbeAnswer>,
 }
+
+/// A message on its way into the outbox.
+struct Storing {
+    record: OutboxRecord,
+    answer: SendAnswer,
+}
+
+/// Tells who sends a message what became of it.
+type SendAnswer = oneshot::Sender<Result<MessageUid, MeshError>>;
 
 struct ChunkWrite {
     key: TransferKey,
@@ -169,10 +185,17 @@ pub struct DeliveryActor {
     parts: DeliveryParts,
     originate: Outlet<Originate>,
     find_key: Outlet<FindKeyRecord>,
+    refuse: Outlet<CustodyAnswer>,
     composer: Composer,
+    open_sessions: OpenSessions,
     scratch: SignatureInput,
     key_cache: LruCache<Address, VerifiedKeyRecord>,
+    /// Destinations where bytes cost more than signatures, by the router's word.
+    thin_destinations: LruCache<Address, ()>,
     outbox: Outbox,
+    /// Messages whose row the disk has not taken yet, and who waits for that.
+    storing: BTreeMap<MessageUid, Storing>,
+    receipts: Receipts,
     incoming: Incoming,
     waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
     probes: BTreeMap<u64, ProbeState>,
@@ -180,6 +203,8 @@ pub struct DeliveryActor {
     writes: Vec<ChunkWrite>,
     writing: bool,
     timer: Option<(Instant, SpawnHandle)>,
+    /// True while a [`Pump`] is under way.
+    pumping: bool,
     draining: bool,
     guard: ExitGuard,
 }
@@ -190,15 +215,20 @@ impl DeliveryActor {
         Self {
             originate: parts.originate.outlet(),
             find_key: parts.find_key.outlet(),
+            refuse: parts.refuse.outlet(),
             composer: Composer::new(
                 parts.identity.clone(),
                 parts.network,
                 parts.boot_epoch,
                 parts.sequences.clone(),
             ),
+            open_sessions: OpenSessions::new(parts.network),
             scratch: SignatureInput::new(parts.network),
             key_cache: LruCache::new(KEY_CACHE),
+            thin_destinations: LruCache::new(THIN_DESTINATIONS),
             outbox: Outbox::new(parts.outbox.clone()),
+            storing: BTreeMap::new(),
+            receipts: Receipts::new(),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
             probes: BTreeMap::new(),
@@ -210,6 +240,7 @@ impl DeliveryActor {
             writes: Vec::new(),
             writing: false,
             timer: None,
+            pumping: false,
             draining: false,
             guard,
             parts,
@@ -262,11 +293,17 @@ impl DeliveryActor {
 
     fn loaded(&mut self, rows: Vec<OutboxRow>, partials: Vec<PartialRow>, ctx: &mut Context<Self>) {
         let (now, wall) = (clock::now(), clock::unix_s());
+        let mut records = Vec::with_capacity(rows.len());
         for row in rows {
             match OutboxRecord::decode(&row.body) {
-                Ok(record) => self.accept(now, wall, record),
+                Ok(record) => records.push(record),
                 Err(error) => tracing::error!(uid = %row.uid, %error, "an outbox row was set aside"),
             }
+        }
+        // Rows come by their uid, which is random; what was sent first goes first.
+        records.sort_by_key(|record| record.sent_at_unix_ms);
+        for record in records {
+            self.accept(now, wall, record);
         }
         for row in partials {
             match PartialRecord::decode(&row.state) {
@@ -274,17 +311,8 @@ impl DeliveryActor {
                 Err(error) => tracing::error!(%error, "a partial file was set aside"),
             }
         }
-        let live: std::collections::BTreeSet<_> =
-            self.outbox.list(now).iter().map(|line| BlobName::outgoing(&line.uid)).collect();
-        tracing::debug!(outbox = live.len(), files = self.incoming.len(), "delivery state restored");
-        let blobs = self.parts.blobs.clone();
-        tokio::task::spawn_blocking(move || match blobs.sweep(BlobKind::Outgoing, &live) {
-            Ok(swept) if swept.files > 0 => {
-                tracing::info!(files = swept.files, "removed contents without rows")
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "cannot look for contents without rows"),
-        });
+        let (outbox, files) = (self.outbox.len(), self.incoming.len());
+        tracing::debug!(outbox, files, "delivery state restored");
         for key in self.incoming.all_whole() {
             self.check_whole(key, ctx);
         }
@@ -317,11 +345,12 @@ impl Actor for DeliveryActor {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(ctx);
-        ctx.run_later(FORGET_EVERY, Self::forget_files);
+        ctx.run_later(FORGET_EVERY, Self::forget);
     }
 }
 
-/// To itself: go on sending.
+/// To itself: send what is due, once all that has come by now is taken in. What several commits or
+/// messages make due so leaves together, under one signature, and nothing waits for it.
 struct Pump;
 message!(Pump => ());
 
@@ -329,6 +358,7 @@ impl Handler<Pump> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
+        self.pumping = false;
         self.pump(ctx);
     }
 }
@@ -347,3 +377,20 @@ impl Handler<Committed> for DeliveryActor {
         self.committed(message, ctx);
     }
 }
+
+/// From the store's thread: what became of the row of a message.
+struct Stored {
+    uid: MessageUid,
+    result: Result<(), StoreError>,
+}
+message!(Stored => ());
+
+impl Handler<Stored> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Stored, ctx: &mut Context<Self>) {
+        self.stored(message, ctx);
+    }
+}
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(DeliveryActor);

@@ -7,13 +7,12 @@ impl DeliveryActor {
         let now = clock::now();
         let keys = self.parts.keys.borrow().clone();
         let mut ops = Vec::new();
-        let mut receipts = Receipts::default();
         for verified in deliver.envelopes {
             let inbound = verified.into_inner();
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
             let until = dedup_until(&inbound);
-            match inbound::arrived(&keys.secrets, &mut self.scratch, &inbound) {
+            match inbound::arrived(&keys.secrets, &mut self.open_sessions, &mut self.scratch, &inbound) {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
                     let commit = inbox_commit(&inbound, content, false, hops, until);
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: Some(from) }));
@@ -25,23 +24,26 @@ impl DeliveryActor {
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
                     match self.incoming.manifest(id, from, &manifest, hops, until) {
                         OnManifest::Open(record) => {
-                            let put = LocalOp::PartialPut(partial_row(&record));
+                            let file_bytes = record.file.length;
+                            let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
                             ops.push((put, Committing::Manifest { packet_id: id, record: record.into() }));
                         }
                         OnManifest::Known(receipt) => {
-                            receipts.packet(from, id);
-                            receipts.chunk(from, receipt);
+                            self.receipts.packet(now, from, id);
+                            self.receipts.repeat(now, from, receipt);
                         }
                         OnManifest::Refused => count_refused("too_many_files"),
                     }
                 }
-                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(from, id, chunk, &mut receipts),
+                Ok(Arrived::Chunk(chunk)) => self.receive_chunk(now, from, id, chunk),
                 Ok(Arrived::CannotOpen) => self.answer_cannot_open(from, id, &keys.record),
                 Ok(Arrived::Receipt(receipt)) => {
-                    for finished in self.outbox.receipt(now, &from, &receipt, hops) {
-                        self.finish(finished);
-                    }
+                    let finished = self.outbox.receipt(now, &from, &receipt, hops);
+                    self.finish(finished);
                 }
+                // Anybody can sign such an answer. A key record that nobody needs would take a row of
+                // the store for each identity that sends one, and make its sender no stranger.
+                Ok(Arrived::SealAgain(..)) if !self.outbox.has(&from) => count_refused("key_record"),
                 Ok(Arrived::SealAgain(answer, record)) => {
                     self.learn_key(*record);
                     self.outbox.cannot_open(&from, &answer.packet_id);
@@ -83,12 +85,11 @@ impl DeliveryActor {
                 }
             }
         }
-        self.send_receipts(receipts);
         if !ops.is_empty() {
             self.submit(ops, Some(ctx.address()));
         }
         self.write_chunks(ctx);
-        self.pump(ctx);
+        self.pump_soon(ctx);
     }
 
     /// Queues operations as one submission; `tell` is told when they are durable. A store that
@@ -112,7 +113,8 @@ impl DeliveryActor {
     }
 
     pub(super) fn committed(&mut self, message: Committed, ctx: &mut Context<Self>) {
-        let mut receipts = Receipts::default();
+        let now = clock::now();
+        let mut refused = Vec::new();
         let mut grown = 0;
         for (then, outcome) in message.then.into_iter().zip(message.outcomes) {
             match then {
@@ -122,23 +124,30 @@ impl DeliveryActor {
                         LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
                         }
+                        LocalOutcome::InboxFull(_) => {
+                            refused.push(packet_id);
+                            continue;
+                        }
                         _ => continue,
                     }
                     if let Some(source) = receipt_to {
-                        receipts.packet(source, packet_id);
+                        self.receipts.packet(now, source, packet_id);
                     }
+                }
+                Committing::Manifest { packet_id, .. } if matches!(outcome, LocalOutcome::InboxFull(_)) => {
+                    refused.push(packet_id);
                 }
                 Committing::Manifest { packet_id, record } => {
                     let source = record.from;
-                    receipts.packet(source, packet_id);
-                    receipts.chunk(source, self.incoming.opened(*record));
+                    self.receipts.packet(now, source, packet_id);
+                    self.receipts.progress(now, source, self.incoming.opened(*record));
                 }
                 Committing::Progress { receipt, packet_ids, key, whole } => {
-                    packet_ids.into_iter().for_each(|id| receipts.packet(key.0, id));
+                    packet_ids.into_iter().for_each(|id| self.receipts.packet(now, key.0, id));
                     if whole {
                         self.check_whole(key, ctx);
                     } else {
-                        receipts.chunk(key.0, receipt);
+                        self.receipts.progress(now, key.0, receipt);
                     }
                 }
                 Committing::File { key } => {
@@ -146,7 +155,7 @@ impl DeliveryActor {
                         grown += 1;
                     }
                     if let Some(receipt) = self.incoming.complete(&key) {
-                        receipts.chunk(key.0, receipt);
+                        self.receipts.progress(now, key.0, receipt);
                     }
                 }
                 Committing::Nothing => {}
@@ -156,23 +165,42 @@ impl DeliveryActor {
             metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
-        self.send_receipts(receipts);
+        if !refused.is_empty() {
+            metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => "inbox_full")
+                .increment(refused.len() as u64);
+            let refused = refused.into_iter().map(|id| (id, RefuseReason::StoreFull)).collect();
+            // A refusal that is lost costs its sender a wait for the next try.
+            self.refuse.offer_gossip("router", CustodyAnswer { taken: Vec::new(), refused });
+        }
+        if self.receipts.next_wake().is_some() {
+            self.pump_soon(ctx);
+        }
     }
 
-    pub(super) fn send_receipts(&mut self, receipts: Receipts) {
+    /// Signs receipts together and hands them to the router.
+    pub(super) fn send_receipts(&mut self, receipts: Vec<(Address, Receipt)>) {
+        if receipts.is_empty() {
+            return;
+        }
         let now = clock::unix_s();
-        let mut batch = Vec::new();
-        for (to, receipt) in receipts.into_envelopes() {
+        let mut drafts = Vec::with_capacity(receipts.len());
+        for (to, receipt) in receipts {
             let wanted = Wanted::prompt(EnvelopeKind::RECEIPT, to, now);
-            match self.composer.open(&wanted, &receipt.encode()) {
-                Ok(made) => batch.push((made.packet_id, made.envelope)),
+            let is_thin = self.thin_destinations.contains_key(&to);
+            match self.composer.draft(&wanted, &receipt.encode()) {
+                Ok(draft) => drafts.push(((), draft.for_thin_links(is_thin))),
                 Err(error) => tracing::error!(%error, "cannot make a receipt"),
             }
         }
-        if !batch.is_empty() {
-            metrics::counter!(telemetry::RECEIPTS_SENT).increment(batch.len() as u64);
-            self.hand_to_router(batch);
+        let mut batch = Vec::with_capacity(drafts.len());
+        for ((), made) in self.composer.sign_all(drafts) {
+            match made {
+                Ok(made) => batch.push((made.packet_id, made.envelope)),
+                Err(error) => tracing::error!(%error, "cannot sign a receipt"),
+            }
         }
+        metrics::counter!(telemetry::RECEIPTS_SENT).increment(batch.len() as u64);
+        self.hand_to_router(batch);
     }
 
     pub(super) fn answer_cannot_open(
@@ -211,37 +239,6 @@ impl DeliveryActor {
             // A reader that is slow or gone loses answers, nobody else does.
             let _ = state.answers.try_send(answer);
         }
-    }
-}
-
-/// Receipts of one commit, one envelope a source as far as they fit.
-#[derive(Default)]
-pub(super) struct Receipts(BTreeMap<Address, (Vec<PacketId>, BTreeMap<TransferTag, ChunkReceipt>)>);
-
-impl Receipts {
-    pub(super) fn packet(&mut self, to: Address, packet_id: PacketId) {
-        self.0.entry(to).or_default().0.push(packet_id);
-    }
-
-    /// The last word about a file wins.
-    pub(super) fn chunk(&mut self, to: Address, receipt: ChunkReceipt) {
-        self.0.entry(to).or_default().1.insert(receipt.tag, receipt);
-    }
-
-    pub(super) fn into_envelopes(self) -> impl Iterator<Item = (Address, Receipt)> {
-        self.0.into_iter().flat_map(|(to, (ids, chunks))| {
-            let chunks: Vec<_> = chunks.into_values().collect();
-            let parts = ids.len().div_ceil(RECEIPT_IDS_MAX).max(chunks.len().div_ceil(RECEIPT_BITMAPS_MAX));
-            (0..parts).map(move |part| {
-                let slice = |len: usize, each: usize| {
-                    let start = part.saturating_mul(each).min(len);
-                    start..start.saturating_add(each).min(len)
-                };
-                let packet_ids = ids.get(slice(ids.len(), RECEIPT_IDS_MAX)).unwrap_or(&[]).to_vec();
-                let chunks = chunks.get(slice(chunks.len(), RECEIPT_BITMAPS_MAX)).unwrap_or(&[]).to_vec();
-                (to, Receipt { packet_ids, chunks })
-            })
-        })
     }
 }
 

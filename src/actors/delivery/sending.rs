@@ -1,26 +1,108 @@
 //! The way out: what the outbox says is due, made into envelopes.
 
-use super::{files::remove_blob, *};
+use super::{
+    files::{remove_blob, seal_file},
+    *,
+};
 
 impl DeliveryActor {
-    /// Sends what the outbox says is due, then waits for the next timer.
+    /// Puts a message on its way into the outbox. Rows are submitted in the order the messages came,
+    /// and come back in that order, so that a destination gets them in it.
+    pub(super) fn take(&mut self, send: SendContent, answer: SendAnswer, ctx: &mut Context<Self>) {
+        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let (bytes, sent_at_unix_ms) = (send.bytes, clock::unix_ms());
+        let record = move |body| OutboxRecord {
+            uid,
+            destination: send.destination,
+            name: send.name,
+            sent_at_unix_ms,
+            lifetime: Lifetime::at_least(send.ttl).code(),
+            priority: send.priority as u8,
+            body,
+        };
+        if bytes.len() <= INLINE_CONTENT_BYTES_MAX {
+            self.store_row(record(Body::Inline(bytes.to_vec())), answer, ctx);
+            return;
+        }
+        let blobs = self.parts.blobs.clone();
+        let sealing = tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes));
+        ctx.spawn(sealing.into_actor(self).map(move |sealed, actor, ctx| {
+            let refused = match sealed {
+                Ok(Ok(file)) => return actor.store_row(record(Body::File(file)), answer, ctx),
+                Ok(Err(error)) => error,
+                Err(_) => MeshError::Stopped("file writer"),
+            };
+            // Who asked may have gone.
+            let _ = answer.send(Err(refused));
+        }));
+    }
+
+    fn store_row(&mut self, record: OutboxRecord, answer: SendAnswer, ctx: &mut Context<Self>) {
+        let uid = record.uid;
+        let row = OutboxRow {
+            uid,
+            destination: record.destination,
+            created_unix_s: record.created_unix_s(),
+            expires_unix_s: record.expires_unix_s(),
+            state: Vec::new(),
+            body: record.encode(),
+        };
+        self.storing.insert(uid, Storing { record, answer });
+        let to = ctx.address();
+        let taken = self.parts.store.submit(
+            vec![LocalOp::OutboxPut(row)],
+            Box::new(move |result| to.do_send(Stored { uid, result: result.map(|_| ()) })),
+        );
+        if let Err(back) = taken
+            && let Some(storing) = self.storing.remove(&uid)
+        {
+            let _ = storing.answer.send(Err(MeshError::Refused(back.reason.to_string())));
+        }
+    }
+
+    /// A row is durable, or is not: says so to who sent the message.
+    pub(super) fn stored(&mut self, message: Stored, ctx: &mut Context<Self>) {
+        let Some(Storing { record, answer }) = self.storing.remove(&message.uid) else { return };
+        let answered = match message.result {
+            Ok(()) => {
+                metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
+                self.accept(clock::now(), clock::unix_s(), record);
+                self.pump_soon(ctx);
+                Ok(message.uid)
+            }
+            Err(error) => Err(error.into()),
+        };
+        // Who asked may have gone; the message goes its way.
+        let _ = answer.send(answered);
+    }
+
+    /// Sends what is due once all that has come by now is taken in.
+    pub(super) fn pump_soon(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.pumping, true) {
+            ctx.notify(Pump);
+        }
+    }
+
+    /// Sends what the outbox says is due and the receipts whose time has come, then waits for the
+    /// next timer.
     pub(super) fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
-        for finished in self.outbox.expire(now) {
-            self.finish(finished);
-        }
+        let due = self.receipts.take_due(now);
+        self.send_receipts(due);
+        let expired = self.outbox.expire(now);
+        self.finish(expired);
         if !self.draining {
             let due = self.outbox.transmit(now, TRANSMIT_BATCH);
             let more = due.len() >= TRANSMIT_BATCH;
             let (chunks, whole): (Vec<_>, Vec<_>) =
                 due.into_iter().partition(|t| matches!(t.part, Part::Chunk(_)));
-            let made: Vec<_> = whole.iter().filter_map(|t| self.make_whole(now, t, ctx)).collect();
-            self.send_on(now, made);
+            let drafts: Vec<_> = whole.iter().filter_map(|t| self.draft_whole(now, t, ctx)).collect();
+            self.send_on(now, drafts);
             if !chunks.is_empty() {
                 self.read_chunks(chunks, ctx);
             }
             if more {
-                ctx.notify(Pump);
+                self.pump_soon(ctx);
             }
         }
         self.rearm(ctx);
@@ -28,7 +110,7 @@ impl DeliveryActor {
     }
 
     pub(super) fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let wake = self.outbox.next_wake();
+        let wake = [self.outbox.next_wake(), self.receipts.next_wake()].into_iter().flatten().min();
         if self.timer.as_ref().map(|(at, _)| *at) == wake {
             return;
         }
@@ -45,12 +127,12 @@ impl DeliveryActor {
         }
     }
 
-    pub(super) fn make_whole(
+    pub(super) fn draft_whole(
         &mut self,
         now: Instant,
         t: &Transmit,
         ctx: &mut Context<Self>,
-    ) -> Option<(Transmit, Composed)> {
+    ) -> Option<(Transmit, Draft)> {
         let Some(key) = self.key_of(&t.destination) else {
             self.outbox.hold_back(now, &t.uid, Hold::NoKey);
             self.ask_for_key(t.destination, ctx);
@@ -69,8 +151,8 @@ impl DeliveryActor {
         }
         .encode();
         let wanted = wanted(record, EnvelopeKind::MESSAGE, self.parts.outbox.max_hops);
-        match self.composer.sealed(now, &mut random::os_rng(), &wanted, &key, &plaintext) {
-            Ok(composed) => Some((*t, composed)),
+        match self.composer.draft_sealed(now, &mut random::os_rng(), &wanted, &key, &plaintext) {
+            Ok(draft) => Some((*t, draft)),
             Err(error) => {
                 tracing::warn!(uid = %t.uid, %error, "cannot make an envelope");
                 self.outbox.hold_back(now, &t.uid, Hold::NoKey);
@@ -79,14 +161,27 @@ impl DeliveryActor {
         }
     }
 
-    pub(super) fn send_on(&mut self, now: Instant, made: Vec<(Transmit, Composed)>) {
-        if made.is_empty() {
+    /// Signs what is due together and hands it to the router.
+    pub(super) fn send_on(&mut self, now: Instant, drafts: Vec<(Transmit, Draft)>) {
+        if drafts.is_empty() {
             return;
         }
-        let mut batch = Vec::with_capacity(made.len());
-        for (t, composed) in made {
-            self.outbox.sent(now, &t, composed.packet_id);
-            batch.push((composed.packet_id, composed.envelope));
+        let mut batch = Vec::with_capacity(drafts.len());
+        let drafts = drafts.into_iter().map(|(t, draft)| {
+            let is_thin = self.thin_destinations.contains_key(&t.destination);
+            (t, draft.for_thin_links(is_thin))
+        });
+        for (t, made) in self.composer.sign_all(drafts.collect()) {
+            match made {
+                Ok(made) => {
+                    self.outbox.sent(now, &t, made.packet_id);
+                    batch.push((made.packet_id, made.envelope));
+                }
+                Err(error) => {
+                    tracing::error!(uid = %t.uid, %error, "cannot sign an envelope");
+                    self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+                }
+            }
         }
         self.hand_to_router(batch);
     }
@@ -99,7 +194,15 @@ impl DeliveryActor {
         }
     }
 
-    pub(super) fn finish(&mut self, finished: Finished) {
+    /// Messages that left the outbox: their rows go with one submission.
+    pub(super) fn finish(&mut self, finished: impl IntoIterator<Item = Finished>) {
+        let ops: Vec<_> = finished.into_iter().map(|finished| self.end(finished)).collect();
+        if !ops.is_empty() {
+            self.submit(ops, None);
+        }
+    }
+
+    fn end(&mut self, finished: Finished) -> (LocalOp, Committing) {
         let status = match finished.end {
             End::Delivered { rtt, .. } => {
                 if let Some(rtt) = rtt {
@@ -116,11 +219,11 @@ impl DeliveryActor {
             // Nobody waits any more: fine.
             let _ = waiter.send(finished);
         }
-        self.submit(vec![(LocalOp::OutboxRemove(finished.uid), Committing::Nothing)], None);
         if finished.has_blob {
             let (blobs, uid) = (self.parts.blobs.clone(), finished.uid);
             remove_blob(blobs, BlobKind::Outgoing, BlobName::outgoing(&uid));
         }
+        (LocalOp::OutboxRemove(finished.uid), Committing::Nothing)
     }
 
     pub(super) fn key_of(&mut self, address: &Address) -> Option<VerifiedKeyRecord> {

@@ -14,15 +14,15 @@ use std::{
 use rand_core::CryptoRng;
 
 use crate::{
-    crypto::{
-        CryptoError, MeshIdentity, Padding, SealSessions, SignatureInput, SignedType, VerifiedKeyRecord,
-    },
+    crypto::{CryptoError, MeshIdentity, Padding, SealSessions, SignatureInput, VerifiedKeyRecord},
     wire::{
-        Address, DecodeError, Envelope, EnvelopeFormat, EnvelopeHeader, EnvelopeKind, Lifetime, NetworkId,
-        NodeName, PacketId, Priority, Proof,
+        Address, DecodeError, Envelope, EnvelopeHeader, EnvelopeKind, Lifetime, NetworkId, NodeName,
+        PacketId, Priority,
         limits::{MAX_HOPS_MAX, PAYLOAD_BYTES_MAX},
     },
 };
+
+use super::batch::{self, Draft};
 
 /// Why an envelope could not be made. All of these are faults of this node or of a key record.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +122,11 @@ impl Composer {
         self.identity.address()
     }
 
+    /// Destroys sealing keys whose minute is over.
+    pub fn forget_spent(&mut self, now: Instant) {
+        self.sessions.forget_spent(now);
+    }
+
     fn header(&mut self, wanted: &Wanted) -> Result<EnvelopeHeader, ComposeError> {
         let sequence = self.sequences.next()?;
         Ok(EnvelopeHeader {
@@ -138,29 +143,39 @@ impl Composer {
         })
     }
 
-    fn sign(&mut self, header: EnvelopeHeader, payload: &[u8]) -> Result<Composed, ComposeError> {
+    /// An envelope whose payload everyone may read, to be signed with others.
+    ///
+    /// # Errors
+    /// A payload that is too large; no sequence number left.
+    pub fn draft(&mut self, wanted: &Wanted, payload: &[u8]) -> Result<Draft, ComposeError> {
+        let header = self.header(wanted)?;
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(ComposeError::TooLarge(payload.len()));
         }
-        let signed = header.signed(payload);
-        let signed_type = match header.format() {
-            EnvelopeFormat::V1 => SignedType::EnvelopeV1,
-            EnvelopeFormat::V2 => SignedType::EnvelopeV2,
-        };
-        let input = self.scratch.of(signed_type, &signed);
-        let packet_id = input.packet_id();
-        let signature = self.identity.sign(input);
-        let envelope = Envelope::assemble(header, &signed, Proof::Signature(signature), None)?;
-        Ok(Composed { envelope, packet_id })
+        Ok(Draft::new(header, header.signed(payload)))
     }
 
-    /// An envelope whose payload everyone may read.
-    pub fn open(&mut self, wanted: &Wanted, payload: &[u8]) -> Result<Composed, ComposeError> {
+    /// An envelope whose payload only the owner of `to` can read, to be signed with others.
+    ///
+    /// # Errors
+    /// As [`Composer::draft`]; a key that cannot be sealed to.
+    pub fn draft_sealed(
+        &mut self,
+        now: Instant,
+        rng: &mut impl CryptoRng,
+        wanted: &Wanted,
+        to: &VerifiedKeyRecord,
+        plaintext: &[u8],
+    ) -> Result<Draft, ComposeError> {
         let header = self.header(wanted)?;
-        self.sign(header, payload)
+        let payload = self.sessions.seal(now, to, &header.prefix(), plaintext, Padding::Sized, rng)?;
+        Ok(Draft::new(header, header.signed(&payload)))
     }
 
-    /// An envelope whose payload only the owner of `to` can read.
+    /// An envelope whose payload only the owner of `to` can read, signed by itself.
+    ///
+    /// # Errors
+    /// As [`Composer::draft_sealed`].
     pub fn sealed(
         &mut self,
         now: Instant,
@@ -169,9 +184,23 @@ impl Composer {
         to: &VerifiedKeyRecord,
         plaintext: &[u8],
     ) -> Result<Composed, ComposeError> {
-        let header = self.header(wanted)?;
-        let payload = self.sessions.seal(now, to, &header.prefix(), plaintext, Padding::Sized, rng)?;
-        self.sign(header, &payload)
+        let draft = self.draft_sealed(now, rng, wanted, to, plaintext)?;
+        batch::sign_one(&self.identity, &mut self.scratch, draft)
+    }
+
+    /// Signs what is sent together, in its order ([`batch`]). What comes with a draft comes back
+    /// with its envelope.
+    pub fn sign_all<T>(&mut self, drafts: Vec<(T, Draft)>) -> Vec<(T, Result<Composed, ComposeError>)> {
+        batch::sign_all(&self.identity, &mut self.scratch, drafts)
+    }
+
+    /// An envelope whose payload everyone may read, signed by itself.
+    ///
+    /// # Errors
+    /// As [`Composer::draft`].
+    pub fn open(&mut self, wanted: &Wanted, payload: &[u8]) -> Result<Composed, ComposeError> {
+        let draft = self.draft(wanted, payload)?;
+        batch::sign_one(&self.identity, &mut self.scratch, draft)
     }
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    crypto::{OpenError, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, seal::open},
+    crypto::{OpenError, OpenSessions, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record},
     proto::verify::InboundEnvelope,
     wire::{
         DecodeError, EnvelopeKind,
@@ -70,6 +70,7 @@ pub enum Arrived {
 /// Opens and tells apart an envelope for this node.
 pub fn arrived(
     keys: &ReceiverKeys,
+    sessions: &mut OpenSessions,
     scratch: &mut SignatureInput,
     inbound: &InboundEnvelope,
 ) -> Result<Arrived, InboundError> {
@@ -77,8 +78,7 @@ pub fn arrived(
     let payload = envelope.payload();
     Ok(match envelope.header().kind {
         EnvelopeKind::MESSAGE => {
-            let opened =
-                open(keys, scratch.network(), &inbound.source_key, &payload, envelope.associated_data());
+            let opened = sessions.open(keys, &inbound.source_key, &payload, envelope.associated_data());
             match opened {
                 Ok(plaintext) => Arrived::Sealed(Sealed::decode(&Bytes::from(plaintext))?),
                 Err(OpenError::UnknownReceiverKey { .. }) => Arrived::CannotOpen,

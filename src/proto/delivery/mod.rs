@@ -3,14 +3,18 @@
 //!
 //! - [`outbox`]: messages on their way out, their windows, timers and retries.
 //! - [`record`]: how they, and what has arrived, look on disk.
-//! - [`compose`]: envelopes made from them: sealed, signed, numbered.
+//! - [`compose`]: envelopes made from them: sealed and numbered.
+//! - [`batch`]: one signature for those that leave together.
 //! - [`inbound`]: an envelope for this node, opened and classified.
+//! - [`receipts`]: what sources are told, gathered.
 //! - [`transfer`]: files that arrive in chunks.
 //!
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
 
+pub mod batch;
 pub mod compose;
 pub mod inbound;
 pub mod outbox;
+pub mod receipts;
 pub mod record;
 pub mod transfer;

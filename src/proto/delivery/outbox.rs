@@ -262,6 +262,8 @@ pub struct Outbox {
     config: OutboxConfig,
     entries: BTreeMap<MessageUid, Entry>,
     destinations: BTreeMap<Address, Destination>,
+    /// Destinations with something ready: thousands that wait for a path cost nothing at each step.
+    active: BTreeSet<Address>,
     packets: BTreeMap<PacketId, (MessageUid, Part)>,
     tags: BTreeMap<TransferTag, MessageUid>,
     /// Retry and chunk timers.
@@ -278,6 +280,7 @@ impl Outbox {
             config,
             entries: BTreeMap::new(),
             destinations: BTreeMap::new(),
+            active: BTreeSet::new(),
             packets: BTreeMap::new(),
             tags: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -363,6 +366,7 @@ impl Outbox {
         });
         dest.uids.insert(uid);
         dest.ready.insert(key);
+        self.active.insert(destination);
     }
 
     /// The record of a message.
@@ -380,7 +384,12 @@ impl Outbox {
     pub fn transmit(&mut self, now: Instant, most: usize) -> Vec<Transmit> {
         self.fire_timers(now);
         let mut out = Vec::new();
-        for (address, dest) in &mut self.destinations {
+        let mut idle = Vec::new();
+        for address in &self.active {
+            let Some(dest) = self.destinations.get_mut(address) else {
+                idle.push(*address);
+                continue;
+            };
             if dest.paused_until.is_some_and(|until| until > now) {
                 continue;
             }
@@ -428,9 +437,15 @@ impl Outbox {
             for key in done {
                 dest.ready.remove(&key);
             }
+            if dest.ready.is_empty() {
+                idle.push(*address);
+            }
             if out.len() >= most {
                 break;
             }
+        }
+        for address in idle {
+            self.active.remove(&address);
         }
         out
     }
@@ -522,6 +537,7 @@ impl Outbox {
         entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
         dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
         dest.ready.insert(ready_key(entry));
+        self.active.insert(entry.record.destination);
         if !matches!(part, Part::Chunk(_)) {
             entry.hold = Hold::Refused(RefuseReason::Congested);
             self.set_timer(*uid, None);
@@ -678,6 +694,7 @@ impl Outbox {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
             if more {
                 dest.ready.insert(ready_key(entry));
+                self.active.insert(entry.record.destination);
             }
         }
         self.grow_window(&uid, freed);
@@ -712,7 +729,7 @@ impl Outbox {
         let timer = self.timers.first().map(|(at, _)| *at);
         let expiry = self.expiries.first().map(|(at, _)| *at);
         let pause =
-            self.destinations.values().filter(|d| !d.ready.is_empty()).filter_map(|d| d.paused_until).min();
+            self.active.iter().filter_map(|address| self.destinations.get(address)?.paused_until).min();
         [timer, expiry, pause].into_iter().flatten().min()
     }
 
@@ -776,6 +793,7 @@ impl Outbox {
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
             dest.ready.insert(ready_key(entry));
+            self.active.insert(entry.record.destination);
         }
     }
 

@@ -26,7 +26,11 @@ pub(in crate::proto) struct Node {
 
 impl Node {
     pub(in crate::proto) fn new(seed: u8) -> Self {
-        let identity = MeshIdentity::from_seed([seed; 32]);
+        Self::of_seed([seed; 32])
+    }
+
+    pub(in crate::proto) fn of_seed(seed: [u8; 32]) -> Self {
+        let identity = MeshIdentity::from_seed(seed);
         Self { identity, input: SignatureInput::new(NETWORK), sequence: 0 }
     }
 

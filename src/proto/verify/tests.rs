@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     proto::router::testkit::{NETWORK, Node},
-    wire::{EnvelopeHeader, Frame},
+    wire::{EnvelopeHeader, Frame, Signature},
 };
 
 const US: Address = Address([0xee; 16]);
@@ -170,7 +170,7 @@ fn a_root_is_checked_once_for_its_whole_batch() {
     for envelope in &batch {
         verify(&mut verifier, envelope.clone()).unwrap();
     }
-    assert_eq!(verifier.roots.len(), 1);
+    assert_eq!((verifier.signatures_checked(), verifier.sources.roots_of(&node.address())), (1, 1));
     // A known root does not lend itself to another signature over it: the next relay would refuse
     // that one, at our cost.
     let Proof::Merkle { index, path, .. } = batch[0].proof() else { panic!() };
@@ -245,7 +245,138 @@ fn what_is_remembered_is_bounded() {
         verifier.verify_key_record(record.signed()).unwrap();
     }
     assert_eq!(verifier.records.len(), RECORDS_MAX);
-    assert_eq!((verifier.keys.capacity(), verifier.roots.capacity()), (KEYS_MAX, ROOTS_MAX));
+}
+
+/// A verifier that knows this node's key.
+fn knows(node: &Node) -> Verifier {
+    let mut verifier = verifier();
+    verifier.learn_key(&node.address(), &node.key()).unwrap();
+    verifier
+}
+
+/// The envelope with another proof.
+fn with_proof(envelope: &Envelope, proof: Proof) -> Envelope {
+    Envelope::assemble(*envelope.header(), envelope.signed(), proof, None).unwrap()
+}
+
+#[test]
+fn a_source_that_makes_a_root_for_every_message_takes_its_own_room_only() {
+    let (mut busy, mut hostile) = (Node::new(1), Node::new(2));
+    let mut verifier = knows(&busy);
+    verifier.learn_key(&hostile.address(), &hostile.key()).unwrap();
+    let batch = busy.merkle_batch(THEM, 64);
+    for (n, envelope) in batch.iter().enumerate() {
+        verify(&mut verifier, envelope.clone()).unwrap();
+        for _ in 0..ROOTS_PER_SOURCE {
+            let single = hostile.merkle_batch(THEM, 2).swap_remove(0);
+            verify(&mut verifier, single).unwrap();
+        }
+        assert!(verifier.sources.roots_of(&hostile.address()) <= ROOTS_PER_SOURCE);
+        // The honest batch has cost one signature, however many the other source made us check:
+        // one a message, as a plain one would have.
+        let checked = 1 + (n as u64 + 1) * ROOTS_PER_SOURCE as u64;
+        assert_eq!(verifier.signatures_checked(), checked);
+    }
+}
+
+#[test]
+fn old_roots_shown_again_cost_a_signature_a_message_and_no_more() {
+    let mut node = Node::new(1);
+    let mut verifier = knows(&node);
+    let old: Vec<_> = (0..ROOTS_PER_SOURCE * 2).map(|_| node.merkle_batch(THEM, 2).swap_remove(0)).collect();
+    let batch = node.merkle_batch(THEM, 16);
+    let mut messages = 0;
+    for envelope in &batch {
+        for envelope in old.iter().chain([envelope]) {
+            verify(&mut verifier, envelope.clone()).unwrap();
+            messages += 1;
+            assert!(verifier.signatures_checked() <= messages);
+            assert!(verifier.sources.roots_of(&node.address()) <= ROOTS_PER_SOURCE);
+        }
+    }
+}
+
+#[test]
+fn a_flood_of_sources_pushes_out_no_source_that_is_heard() {
+    let mut busy = Node::new(1);
+    let mut verifier = knows(&busy);
+    let batch = busy.merkle_batch(THEM, 12);
+    let mut sources = 0u32;
+    for (n, envelope) in batch.into_iter().enumerate() {
+        let before = verifier.signatures_checked();
+        // Without its key attached: a source that was forgotten would be asked for again.
+        verify(&mut verifier, envelope).unwrap();
+        assert_eq!(verifier.signatures_checked() - before, u64::from(n == 0));
+        for _ in 0..SOURCES_MAX / 4 {
+            sources += 1;
+            let mut seed = [9; 32];
+            seed[..4].copy_from_slice(&sources.to_be_bytes());
+            let mut stranger = Node::of_seed(seed);
+            for envelope in stranger.merkle_batch(THEM, 2) {
+                verify(&mut verifier, envelope.with_source_key(stranger.key())).unwrap();
+            }
+            assert!(verifier.sources.len() <= SOURCES_MAX);
+        }
+    }
+    assert!(sources as usize > 2 * SOURCES_MAX);
+    assert_eq!(verifier.sources.len(), SOURCES_MAX);
+}
+
+#[test]
+fn what_fails_is_not_remembered_and_does_not_count_as_heard() {
+    let mut node = Node::new(1);
+    let mut verifier = knows(&node);
+    let batch = node.merkle_batch(THEM, 4);
+    let Proof::Merkle { root_signature, index, path } = batch[0].proof().clone() else { panic!() };
+    let forged = Proof::Merkle { root_signature: Signature([3; 64]), index, path: path.clone() };
+    let mut flipped = path.clone();
+    flipped[1].0[0] ^= 1;
+    let strayed = Proof::Merkle { root_signature, index, path: flipped };
+    let shorter = Proof::Merkle { root_signature, index, path: path[..1].to_vec() };
+    for _ in 0..2 {
+        for proof in [&forged, &strayed, &shorter] {
+            let refused = verify(&mut verifier, with_proof(&batch[0], proof.clone())).unwrap_err();
+            assert_eq!(refused, "bad_signature");
+        }
+        assert_eq!((verifier.signatures_checked(), verifier.sources.roots_of(&node.address())), (0, 0));
+    }
+    // Once the root is known the same forgeries fare no better.
+    verify(&mut verifier, batch[0].clone()).unwrap();
+    for proof in [forged, strayed, shorter] {
+        assert_eq!(verify(&mut verifier, with_proof(&batch[0], proof)).unwrap_err(), "bad_signature");
+    }
+    assert_eq!(verifier.sources.roots_of(&node.address()), 1);
+}
+
+#[test]
+fn a_root_of_one_source_proves_nothing_of_another() {
+    let (mut node, other) = (Node::new(1), Node::new(2));
+    let mut verifier = knows(&node);
+    verifier.learn_key(&other.address(), &other.key()).unwrap();
+    let batch = node.merkle_batch(THEM, 4);
+    verify(&mut verifier, batch[0].clone()).unwrap();
+    // The same proof around fields that name the other source.
+    let header = EnvelopeHeader { source: NodeName::Address(other.address()), ..*batch[0].header() };
+    let stolen = Envelope::assemble(header, &header.signed(b"payload"), batch[0].proof().clone(), None);
+    assert_eq!(verify(&mut verifier, stolen.unwrap()).unwrap_err(), "bad_signature");
+}
+
+#[test]
+fn paths_deeper_than_any_tree_are_refused_before_anything_is_hashed() {
+    use crate::wire::limits::MERKLE_LEVELS_MAX;
+    let mut node = Node::new(1);
+    let (_, envelope) = node.envelope(THEM, EnvelopeKind::MESSAGE);
+    for levels in [0, MERKLE_LEVELS_MAX + 1, 400] {
+        let proof = Proof::Merkle {
+            root_signature: Signature([3; 64]),
+            index: 0,
+            path: vec![Digest([0; 32]); levels],
+        };
+        assert!(
+            Envelope::assemble(*envelope.header(), envelope.signed(), proof, None).is_err(),
+            "{levels} levels"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::{
+    inbox_cost::{self, Cost},
     tables::{Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join, number},
     txn::Txn,
 };
@@ -13,6 +14,7 @@ use crate::{
             Counter, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, Namespace,
             OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Seen,
         },
+        quota::{INBOX_ROW_OVERHEAD_BYTES, InboxQuota},
     },
     wire::{Address, MessageUid, PacketId, TransferTag},
 };
@@ -23,13 +25,14 @@ type Result<V> = std::result::Result<V, StoreError>;
 pub(super) const BOOT_EPOCH_KEY: &[u8] = b"boot_epoch";
 
 /// Applies one operation.
-pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp) -> Result<LocalOutcome> {
+pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Result<LocalOutcome> {
     match op {
         LocalOp::OutboxPut(row) => outbox_put(txn, row),
         LocalOp::OutboxUpdate { uid, state } => outbox_update(txn, uid, state),
         LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
         LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
-        LocalOp::InboxCommit(commit) => inbox_commit(txn, commit),
+        LocalOp::InboxCommit(commit) => inbox_commit(txn, commit, quota),
+        LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
         LocalOp::SeenPacket { packet_id, until_unix_s } => {
             Ok(match see_packet(txn, packet_id, *until_unix_s)? {
                 true => LocalOutcome::Done,
@@ -39,16 +42,16 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp) -> Result<LocalOutcome> {
         LocalOp::InboxPage { after, limit } => inbox_page(txn, *after, *limit),
         LocalOp::InboxRemove(seq) => {
             let row = txn.remove_sealed(T::Inbox, &seq.to_be_bytes(), INBOX_HEADER_BYTES)?;
+            inbox_cost::release(txn, &seq.to_be_bytes())?;
             Ok(done_or_absent(row))
         }
         LocalOp::ForgetSeen { now_unix_s, rows_max } => forget_seen(txn, *now_unix_s, *rows_max),
-        LocalOp::PartialPut(row) => {
-            let key = partial_key(&row.source, &row.tag);
-            txn.put_sealed(T::Partial, &key, &row.until_unix_s.to_be_bytes(), &row.state)?;
-            Ok(LocalOutcome::Done)
-        }
+        LocalOp::PartialOpen { row, file_bytes } => partial_open(txn, row, *file_bytes, quota),
+        LocalOp::PartialPut(row) => partial_put(txn, row),
         LocalOp::PartialRemove { source, tag } => {
-            let row = txn.remove_sealed(T::Partial, &partial_key(source, tag), PARTIAL_HEADER_BYTES)?;
+            let key = partial_key(source, tag);
+            let row = txn.remove_sealed(T::Partial, &key, PARTIAL_HEADER_BYTES)?;
+            inbox_cost::release(txn, &key)?;
             Ok(done_or_absent(row))
         }
         LocalOp::PartialPage { after, limit } => partial_page(txn, after.as_ref(), *limit),
@@ -220,7 +223,38 @@ fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
 const SEEN_PACKET: u8 = 0;
 const SEEN_MESSAGE: u8 = 1;
 
-fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit) -> Result<LocalOutcome> {
+fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
+    let cost = Cost::of(txn, &commit.source, entry_bytes(commit))?;
+    if let Some(scope) = cost.refused(txn, quota)?
+        && !is_seen(txn, commit)?
+    {
+        return Ok(LocalOutcome::InboxFull(scope));
+    }
+    inbox_enter(txn, commit, cost)
+}
+
+fn file_commit(txn: &mut Txn<'_>, commit: &InboxCommit, tag: &TransferTag) -> Result<LocalOutcome> {
+    let reserved = inbox_cost::release(txn, &partial_key(&commit.source, tag))?;
+    let entry_bytes = entry_bytes(commit);
+    let cost = match reserved {
+        Some(file) => Cost { bytes: file.bytes.saturating_add(entry_bytes), ..file },
+        None => Cost::of(txn, &commit.source, entry_bytes)?,
+    };
+    inbox_enter(txn, commit, cost)
+}
+
+fn entry_bytes(commit: &InboxCommit) -> u64 {
+    INBOX_ROW_OVERHEAD_BYTES.saturating_add(commit.entry.len() as u64)
+}
+
+/// A duplicate is answered before any refusal: its sender may let go of it.
+fn is_seen(txn: &Txn<'_>, commit: &InboxCommit) -> Result<bool> {
+    let message = join(&[commit.source.as_bytes(), commit.uid.as_bytes()]);
+    Ok(txn.get(T::SeenPacket, commit.packet_id.as_bytes())?.is_some()
+        || txn.get(T::SeenMessage, &message)?.is_some())
+}
+
+fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<LocalOutcome> {
     let InboxCommit { packet_id, uid, source, dedup_until_unix_s: until, entry } = commit;
     if !see_packet(txn, packet_id, *until)? {
         return Ok(LocalOutcome::Seen(Seen::Packet));
@@ -232,6 +266,7 @@ fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit) -> Result<LocalOutcome>
     let seq = next(&mut txn.heads.inbox_seq);
     let header = join(&[uid.as_bytes(), source.as_bytes()]);
     txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)?;
+    cost.charge(txn, &seq.to_be_bytes())?;
     Ok(LocalOutcome::Committed { seq })
 }
 
@@ -291,6 +326,7 @@ fn inbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result
             None => {
                 page.damaged += 1;
                 txn.remove_sealed(T::Inbox, &key, INBOX_HEADER_BYTES)?;
+                inbox_cost::release(txn, &key)?;
                 txn.quarantine(T::Inbox, &key, &row)?;
             }
         }
@@ -302,6 +338,31 @@ fn inbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result
 
 fn partial_key(source: &Address, tag: &TransferTag) -> Vec<u8> {
     join(&[source.as_bytes(), tag.as_bytes()])
+}
+
+fn partial_open(
+    txn: &mut Txn<'_>,
+    row: &PartialRow,
+    file_bytes: u64,
+    quota: &InboxQuota,
+) -> Result<LocalOutcome> {
+    let key = partial_key(&row.source, &row.tag);
+    // Two copies of one manifest may come at the same time; the first has reserved the room.
+    if txn.get(T::Partial, &key)?.is_none() {
+        let bytes = INBOX_ROW_OVERHEAD_BYTES.saturating_add(file_bytes);
+        let cost = Cost::of(txn, &row.source, bytes)?;
+        if let Some(scope) = cost.refused(txn, quota)? {
+            return Ok(LocalOutcome::InboxFull(scope));
+        }
+        cost.charge(txn, &key)?;
+    }
+    partial_put(txn, row)
+}
+
+fn partial_put(txn: &mut Txn<'_>, row: &PartialRow) -> Result<LocalOutcome> {
+    let key = partial_key(&row.source, &row.tag);
+    txn.put_sealed(T::Partial, &key, &row.until_unix_s.to_be_bytes(), &row.state)?;
+    Ok(LocalOutcome::Done)
 }
 
 fn partial_page(
@@ -325,6 +386,7 @@ fn partial_page(
             None => {
                 page.damaged += 1;
                 txn.remove_sealed(T::Partial, &key, PARTIAL_HEADER_BYTES)?;
+                inbox_cost::release(txn, &key)?;
                 txn.quarantine(T::Partial, &key, &row)?;
             }
         }
@@ -350,7 +412,7 @@ fn reserve(txn: &mut Txn<'_>, counter: Counter, count: u32) -> Result<LocalOutco
 
 // ---- small values ------------------------------------------------------------------------------
 
-fn kv_key(namespace: Namespace, key: &[u8]) -> Vec<u8> {
+pub(super) fn kv_key(namespace: Namespace, key: &[u8]) -> Vec<u8> {
     join(&[&[namespace as u8], key])
 }
 

@@ -44,9 +44,13 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &MailOp, admission: &Admission<'_>) -
             };
             Ok(MailOutcome::Usage(MailUsage { total: total(txn, QuotaScope::Global, &GLOBAL)?, destination }))
         }
+        MailOp::CheckRoom { write } => check_room(txn, *write, admission),
         MailOp::Destinations { after, rows_max } => destinations(txn, after.as_ref(), *rows_max),
     }
 }
+
+/// Row of `meta` that [`MailOp::CheckRoom`] changes; its value means nothing.
+const ROOM_KEY: &[u8] = b"room";
 
 /// Stands for everyone in the table of totals.
 const GLOBAL: Address = Address([0; 16]);
@@ -91,6 +95,17 @@ fn hold(txn: &mut Txn<'_>, row: &HeldRow, admission: &Admission<'_>) -> Result<M
     txn.put(T::HeldPacket, row.packet_id.as_bytes(), &key)?;
     txn.put(T::HeldExpiry, &expiry_key(row.expires_unix_s, seq), row.destination.as_bytes())?;
     Ok(MailOutcome::Held { seq })
+}
+
+fn check_room(txn: &mut Txn<'_>, write: bool, admission: &Admission<'_>) -> Result<MailOutcome> {
+    if let Some(e) = admission.refused {
+        return Ok(MailOutcome::Refused(HoldRefusal::Disk(e.clone())));
+    }
+    if write {
+        let batch = txn.heads.batch.to_be_bytes();
+        txn.put(T::Meta, ROOM_KEY, &batch)?;
+    }
+    Ok(MailOutcome::Room)
 }
 
 fn page(

@@ -15,6 +15,7 @@
 
 mod backend;
 mod format;
+mod inbox_cost;
 mod local;
 mod mail;
 mod tables;
@@ -46,7 +47,7 @@ use super::{
     engine::{Engine, SyncTotals, Work, WorkDone, WorkResult},
     error::StoreError,
     ops::{LocalOp, MailOp},
-    quota::MailboxQuota,
+    quota::{InboxQuota, MailboxQuota},
     row_seal::{KeyHour, RowKeys, hour_at},
     space::{self, SpaceProbe, system_space},
 };
@@ -66,6 +67,8 @@ pub type OpenFile = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + S
 pub struct EmbeddedOptions {
     /// Quotas of what is held for others.
     pub quota: MailboxQuota,
+    /// Quotas of the inbox.
+    pub inbox_quota: InboxQuota,
     /// Cache of the engine in bytes.
     pub cache_bytes: usize,
     /// Wall-clock seconds since 1970; names the row key of the hour, nothing else.
@@ -80,6 +83,7 @@ impl Default for EmbeddedOptions {
     fn default() -> Self {
         Self {
             quota: MailboxQuota::default(),
+            inbox_quota: InboxQuota::default(),
             cache_bytes: CACHE_BYTES,
             clock_unix_s: Arc::new(clock::unix_s),
             space: Arc::new(system_space),
@@ -254,7 +258,7 @@ impl EmbeddedStore {
         let mut results = Vec::with_capacity(works.len());
         for work in works {
             results.push(match admit(work, refused) {
-                Ok(()) => Ok(apply(&mut rows, work, &admission)?),
+                Ok(()) => Ok(apply(&mut rows, work, &self.options.inbox_quota, &admission)?),
                 Err(e) => Err(e),
             });
         }
@@ -373,7 +377,11 @@ impl Engine for EmbeddedStore {
 fn seals(work: &Work) -> bool {
     match work {
         Work::Local(ops) => ops.iter().any(|op| match op {
-            LocalOp::OutboxPut(_) | LocalOp::InboxCommit(_) | LocalOp::PartialPut(_) => true,
+            LocalOp::OutboxPut(_)
+            | LocalOp::InboxCommit(_)
+            | LocalOp::FileCommit { .. }
+            | LocalOp::PartialOpen { .. }
+            | LocalOp::PartialPut(_) => true,
             LocalOp::KvPut { namespace, .. } => namespace.is_sealed(),
             _ => false,
         }),
@@ -396,10 +404,10 @@ fn admit(work: &Work, refused: Option<&StoreError>) -> Result<()> {
     }
 }
 
-fn apply(rows: &mut Txn<'_>, work: &Work, admission: &Admission<'_>) -> Result<WorkDone> {
+fn apply(rows: &mut Txn<'_>, work: &Work, inbox: &InboxQuota, admission: &Admission<'_>) -> Result<WorkDone> {
     Ok(match work {
         Work::Local(ops) => {
-            WorkDone::Local(ops.iter().map(|op| local::apply(rows, op)).collect::<Result<_>>()?)
+            WorkDone::Local(ops.iter().map(|op| local::apply(rows, op, inbox)).collect::<Result<_>>()?)
         }
         Work::Mail(ops) => {
             WorkDone::Mail(ops.iter().map(|op| mail::apply(rows, op, admission)).collect::<Result<_>>()?)

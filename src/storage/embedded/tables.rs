@@ -20,8 +20,10 @@
 //! held_packet   packet 16                    → destination 16, seq 8
 //! held_expiry   expires 8, seq 8             → destination 16
 //! held_total    scope 1, address 16          → rows 8, bytes 8
+//!               0, "inbox…"                  → the same of the inbox
 //! row_key_refs  hour 4                       → rows 8
 //! quarantine    table 1, key                 → the damaged row
+//! inbox_cost    seq 8, or a partial's key    → stranger 1, bytes 8
 //! ```
 
 use redb::TableDefinition;
@@ -64,6 +66,7 @@ tables! {
     HeldTotal = 14 "held_total",
     RowKeyRefs = 15 "row_key_refs",
     Quarantine = 16 "quarantine",
+    InboxCost = 17 "inbox_cost",
 }
 
 impl T {

@@ -1,8 +1,10 @@
 //! The baseline: the least a hop can do. Bare quinn between two processes, frames behind 16-bit
 //! lengths, and at the relay one strict Ed25519 verification a message with a key decoded once.
 //!
-//! A frame is public key, signature over the payload, payload. There is no routing, no dedup, no
-//! table, no bound on anything: whatever the product does beyond this is what it costs.
+//! A frame is public key, signature over the payload, payload. With Merkle proofs it is public key,
+//! signature over the root, index, levels, path, payload, and the relay hashes each path and checks
+//! each root once. There is no routing, no dedup, no table, no bound on anything: whatever the
+//! product does beyond this is what it costs.
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -10,7 +12,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quicprochat_mesh::{
     api::ApiError,
-    crypto::{MeshIdentity, random},
+    crypto::{MerkleTree, MeshIdentity, hash::sha256, random},
+    wire::Digest,
 };
 use quinn::{
     Connection, Endpoint, RecvStream, SendStream,
@@ -28,7 +31,7 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-use super::ends::{Answer, Incoming, Outgoing, answer};
+use super::ends::{Answer, Incoming, Outgoing, Proof, answer};
 
 const KEY_BYTES: usize = 32;
 const SIGNATURE_BYTES: usize = 64;
@@ -132,7 +135,7 @@ fn next_frame(buffer: &mut BytesMut) -> Option<BytesMut> {
 }
 
 /// Copies frames from the source to the sink until `over`.
-pub async fn relay(over: impl Future<Output = ()>) -> Result<(), ApiError> {
+pub async fn relay(proof: Proof, over: impl Future<Output = ()>) -> Result<(), ApiError> {
     let endpoint = listen()?;
     answer(&Answer::Ready { at: endpoint.local_addr().map_err(ApiError::failed)?.to_string() })?;
     let accept = async {
@@ -143,7 +146,7 @@ pub async fn relay(over: impl Future<Output = ()>) -> Result<(), ApiError> {
             let (sink, has_sink) = (Arc::clone(&sink), has_sink.clone());
             tokio::spawn(async move {
                 // The end of a connection is the end of its part; the driver sees it there.
-                let _ = serve(connection, &sink, has_sink).await;
+                let _ = serve(connection, &sink, has_sink, proof).await;
             });
         }
     };
@@ -158,6 +161,7 @@ async fn serve(
     connection: Connection,
     sink: &watch::Sender<Option<Connection>>,
     mut has_sink: watch::Receiver<Option<Connection>>,
+    proof: Proof,
 ) -> Result<(), ApiError> {
     let mut from = connection.accept_uni().await.map_err(ApiError::failed)?;
     let mut who = [0];
@@ -170,17 +174,17 @@ async fn serve(
     let sink = has_sink.wait_for(Option::is_some).await.map_err(ApiError::failed)?.clone();
     let Some(sink) = sink else { return Ok(()) };
     let mut to = sink.open_uni().await.map_err(ApiError::failed)?;
-    copy(&mut from, &mut to).await
+    copy(&mut from, &mut to, proof).await
 }
 
-async fn copy(from: &mut RecvStream, to: &mut SendStream) -> Result<(), ApiError> {
+async fn copy(from: &mut RecvStream, to: &mut SendStream, proof: Proof) -> Result<(), ApiError> {
     let mut buffer = BytesMut::new();
     let mut out = BytesMut::new();
-    let mut key: Option<VerifyingKey> = None;
+    let mut known = Known::default();
     while let Some(chunk) = from.read_chunk(CHUNK_BYTES, true).await.map_err(ApiError::failed)? {
         buffer.extend_from_slice(&chunk.bytes);
         while let Some(frame) = next_frame(&mut buffer) {
-            if holds(&frame, &mut key) {
+            if known.holds(&frame, proof) {
                 out.extend_from_slice(&frame);
             }
         }
@@ -189,59 +193,131 @@ async fn copy(from: &mut RecvStream, to: &mut SendStream) -> Result<(), ApiError
     Ok(())
 }
 
-/// One strict verification; the key is decoded when it changes.
-fn holds(frame: &[u8], held: &mut Option<VerifyingKey>) -> bool {
-    let Some((_, rest)) = frame.split_first_chunk::<2>() else { return false };
-    let Some((key, rest)) = rest.split_first_chunk::<KEY_BYTES>() else { return false };
-    let Some((signature, payload)) = rest.split_first_chunk::<SIGNATURE_BYTES>() else { return false };
-    if held.as_ref().is_none_or(|held| held.as_bytes() != key) {
-        *held = VerifyingKey::from_bytes(key).ok();
+/// What the relay remembers of the source.
+#[derive(Default)]
+struct Known {
+    key: Option<VerifyingKey>,
+    root: Option<(Digest, [u8; SIGNATURE_BYTES])>,
+}
+
+impl Known {
+    fn holds(&mut self, frame: &[u8], proof: Proof) -> bool {
+        self.check(frame, proof).unwrap_or(false)
     }
-    let signature = Signature::from_bytes(signature);
-    held.as_ref().is_some_and(|key| key.verify_strict(payload, &signature).is_ok())
+
+    /// One strict verification, with Merkle proofs one a root; the key is decoded when it changes.
+    fn check(&mut self, frame: &[u8], proof: Proof) -> Option<bool> {
+        let (_, rest) = frame.split_first_chunk::<2>()?;
+        let (key, rest) = rest.split_first_chunk::<KEY_BYTES>()?;
+        let (signature, rest) = rest.split_first_chunk::<SIGNATURE_BYTES>()?;
+        if self.key.as_ref().is_none_or(|held| held.as_bytes() != key) {
+            *self = Self { key: VerifyingKey::from_bytes(key).ok(), root: None };
+        }
+        let key = self.key.as_ref()?;
+        let holds = |message: &[u8]| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok();
+        if proof == Proof::Plain {
+            return Some(holds(rest));
+        }
+        let root = root_of(rest)?;
+        if self.root.as_ref() == Some(&(root, *signature)) {
+            return Some(true);
+        }
+        let held = holds(root.as_bytes());
+        if held {
+            self.root = Some((root, *signature));
+        }
+        Some(held)
+    }
+}
+
+/// The root of index, levels, path and payload.
+fn root_of(rest: &[u8]) -> Option<Digest> {
+    let ([index, levels], rest) = rest.split_first_chunk::<2>()?;
+    let (path, payload) = rest.split_at_checked(usize::from(*levels).saturating_mul(Digest::LEN))?;
+    let mut root = sha256(&[&[0], payload]);
+    let mut turns = *index;
+    for sibling in path.chunks(Digest::LEN) {
+        let node = &root.as_bytes()[..];
+        let (left, right) = if turns & 1 == 0 { (node, sibling) } else { (sibling, node) };
+        turns >>= 1;
+        root = sha256(&[&[1], left, right]);
+    }
+    Some(root)
 }
 
 /// Signs payloads and writes them.
 pub struct Source {
     key: SigningKey,
+    proof: Proof,
     stream: SendStream,
-    waiting: BytesMut,
-    count: usize,
+    waiting: Vec<Bytes>,
     _endpoint: Endpoint,
     _connection: Connection,
 }
 
 impl Source {
     /// Connects to the relay.
-    pub async fn connect(relay: &str) -> Result<Self, ApiError> {
+    pub async fn connect(relay: &str, proof: Proof) -> Result<Self, ApiError> {
         let (endpoint, connection) = connect(relay).await?;
         let mut stream = connection.open_uni().await.map_err(ApiError::failed)?;
         stream.write_all(&[SOURCE]).await.map_err(ApiError::failed)?;
         Ok(Self {
             key: SigningKey::from_bytes(&random::random_bytes(&mut random::os_rng())),
+            proof,
             stream,
-            waiting: BytesMut::new(),
-            count: 0,
+            waiting: Vec::with_capacity(BATCH),
             _endpoint: endpoint,
             _connection: connection,
         })
+    }
+
+    fn put(
+        &self,
+        out: &mut BytesMut,
+        signature: &Signature,
+        path: &[u8],
+        payload: &[u8],
+    ) -> Result<(), ApiError> {
+        let key = self.key.verifying_key();
+        let parts = [&key.as_bytes()[..], &signature.to_bytes()[..], path, payload];
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        out.put_u16(u16::try_from(length).map_err(ApiError::failed)?);
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+        Ok(())
     }
 }
 
 impl Outgoing for Source {
     async fn send(&mut self, payload: &[u8]) -> Result<(), ApiError> {
-        let length = KEY_BYTES.saturating_add(SIGNATURE_BYTES).saturating_add(payload.len());
-        self.waiting.put_u16(u16::try_from(length).map_err(ApiError::failed)?);
-        self.waiting.extend_from_slice(self.key.verifying_key().as_bytes());
-        self.waiting.extend_from_slice(&self.key.sign(payload).to_bytes());
-        self.waiting.extend_from_slice(payload);
-        self.count += 1;
-        if self.count >= BATCH { self.flush().await } else { Ok(()) }
+        self.waiting.push(Bytes::copy_from_slice(payload));
+        if self.waiting.len() >= BATCH { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), ApiError> {
-        self.count = 0;
-        self.stream.write_chunk(self.waiting.split().freeze()).await.map_err(ApiError::failed)
+        let payloads = std::mem::take(&mut self.waiting);
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let mut out = BytesMut::new();
+        match self.proof {
+            Proof::Plain => {
+                for payload in &payloads {
+                    self.put(&mut out, &self.key.sign(payload), &[], payload)?;
+                }
+            }
+            Proof::Merkle => {
+                let leaves = payloads.iter().map(|payload| sha256(&[&[0], payload])).collect();
+                let tree = MerkleTree::new(leaves).map_err(ApiError::failed)?;
+                let signature = self.key.sign(tree.root().as_bytes());
+                for (index, payload) in payloads.iter().enumerate() {
+                    let siblings = tree.path(index).unwrap_or_default();
+                    let mut path = vec![index as u8, siblings.len() as u8];
+                    siblings.iter().for_each(|sibling| path.extend_from_slice(sibling.as_bytes()));
+                    self.put(&mut out, &signature, &path, payload)?;
+                }
+            }
+        }
+        self.stream.write_chunk(out.freeze()).await.map_err(ApiError::failed)
     }
 }
 
@@ -251,17 +327,25 @@ pub struct Sink {
     /// From the relay, once it has something.
     stream: Option<RecvStream>,
     buffer: BytesMut,
+    proof: Proof,
     _endpoint: Endpoint,
     _said: SendStream,
 }
 
 impl Sink {
     /// Connects to the relay.
-    pub async fn connect(relay: &str) -> Result<Self, ApiError> {
+    pub async fn connect(relay: &str, proof: Proof) -> Result<Self, ApiError> {
         let (endpoint, connection) = connect(relay).await?;
         let mut said = connection.open_uni().await.map_err(ApiError::failed)?;
         said.write_all(&[SINK]).await.map_err(ApiError::failed)?;
-        Ok(Self { connection, stream: None, buffer: BytesMut::new(), _endpoint: endpoint, _said: said })
+        Ok(Self {
+            connection,
+            stream: None,
+            buffer: BytesMut::new(),
+            proof,
+            _endpoint: endpoint,
+            _said: said,
+        })
     }
 }
 
@@ -280,6 +364,10 @@ impl Incoming for Sink {
             self.buffer.extend_from_slice(&chunk.bytes);
             while let Some(mut frame) = next_frame(&mut self.buffer) {
                 frame.advance((2 + KEY_BYTES + SIGNATURE_BYTES).min(frame.len()));
+                if self.proof == Proof::Merkle {
+                    let levels = frame.get(1).copied().map_or(0, usize::from);
+                    frame.advance(levels.saturating_mul(Digest::LEN).saturating_add(2).min(frame.len()));
+                }
                 out.push(frame.freeze());
             }
         }

@@ -89,8 +89,12 @@ impl Sink {
 impl Incoming for Sink {
     async fn receive(&mut self, out: &mut Vec<Bytes>) -> Result<(), ApiError> {
         let node = self.node.node();
-        node.next_message(self.after, true).await.map_err(ApiError::failed)?;
-        let (messages, _) = node.inbox(self.after).await.map_err(ApiError::failed)?;
+        // A read may have to wait for the commit under way: one is asked for where one will do.
+        let (mut messages, _) = node.inbox(self.after).await.map_err(ApiError::failed)?;
+        if messages.is_empty() {
+            let first = node.next_message(self.after, true).await.map_err(ApiError::failed)?;
+            messages.extend(first);
+        }
         let mut contents = Vec::with_capacity(messages.len());
         for message in &messages {
             contents.push(node.content(message).await.map_err(ApiError::failed)?);

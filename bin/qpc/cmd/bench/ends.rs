@@ -55,6 +55,29 @@ pub struct Args {
     /// Bytes of a message
     #[arg(long)]
     payload: usize,
+    /// How messages are signed
+    #[arg(long, value_enum, default_value = "plain")]
+    proof: Proof,
+}
+
+/// How volatile ends and the baseline sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// A signature a message.
+    Plain,
+    /// A signature for all that leave together, and a Merkle path a message.
+    Merkle,
+}
+
+impl Proof {
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Merkle => "merkle",
+        }
+    }
 }
 
 /// Who a process is.
@@ -137,14 +160,14 @@ pub trait Incoming {
 
 /// Runs one part until its standard input ends.
 pub async fn run(args: Args) -> Result<(), ApiError> {
-    let Args { role, connect, dest, credit, dir, payload } = args;
+    let Args { role, connect, dest, credit, dir, payload, proof } = args;
     let credit = Credit::open(&credit)?;
     match role {
-        Role::BareRelay => bare::relay(until_eof()).await,
-        Role::BareSource => source(bare::Source::connect(&connect).await?, &credit, payload).await,
-        Role::BareSink => sink(bare::Sink::connect(&connect).await?, "", &credit).await,
+        Role::BareRelay => bare::relay(proof, until_eof()).await,
+        Role::BareSource => source(bare::Source::connect(&connect, proof).await?, &credit, payload).await,
+        Role::BareSink => sink(bare::Sink::connect(&connect, proof).await?, "", &credit).await,
         Role::VolatileSource => {
-            source(volatile::Source::connect(&connect, &dest).await?, &credit, payload).await
+            source(volatile::Source::connect(&connect, &dest, proof).await?, &credit, payload).await
         }
         Role::VolatileSink => {
             let sink_end = volatile::Sink::connect(&connect).await?;

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    ends::{HEADER_BYTES, Incoming, Outgoing, Tally, noise, stamp},
+    ends::{HEADER_BYTES, Incoming, Outgoing, Proof, Tally, noise, stamp},
     measure::{Credit, Usage, now_ns},
     relay::this_program,
     volatile,
@@ -67,7 +67,7 @@ pub struct Args {
     /// Quiet clients to open
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Choices of the driver; `transport=quic` is the only one
+    /// Choices of the driver: `transport=quic`, `proof=plain|merkle`
     #[arg(long = "opt", value_name = "NAME=VALUE")]
     options: Vec<String>,
 }
@@ -82,9 +82,7 @@ enum Role {
 
 /// Runs one role until standard input ends.
 pub async fn run(args: Args) -> Result<(), ApiError> {
-    if let Some(unknown) = args.options.iter().find(|option| *option != "transport=quic") {
-        return Err(ApiError::usage(format!("--opt {unknown}: only transport=quic is known here")));
-    }
+    let proof = chosen_proof(&args.options)?;
     let credit = || {
         let path = args.credit.as_deref().ok_or_else(|| ApiError::usage("--credit FILE is missing"))?;
         Credit::open(path)
@@ -92,9 +90,28 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
     match args.role {
         Role::Relay => relay(&args.listen).await,
         Role::Sink => sink(volatile::Sink::connect(&args.connect).await?, &credit()?).await,
-        Role::Source => source(volatile::Source::connect(&args.connect, &args.dest).await?, &credit()?).await,
+        Role::Source => {
+            source(volatile::Source::connect(&args.connect, &args.dest, proof).await?, &credit()?).await
+        }
         Role::Idle => idle(&args.connect, args.count).await,
     }
+}
+
+fn chosen_proof(options: &[String]) -> Result<Proof, ApiError> {
+    let mut proof = Proof::Plain;
+    for option in options {
+        match option.as_str() {
+            "transport=quic" => {}
+            "proof=plain" => proof = Proof::Plain,
+            "proof=merkle" => proof = Proof::Merkle,
+            unknown => {
+                return Err(ApiError::usage(format!(
+                    "--opt {unknown}: known are transport=quic, proof=plain and proof=merkle"
+                )));
+            }
+        }
+    }
+    Ok(proof)
 }
 
 async fn relay(listen: &str) -> Result<(), ApiError> {

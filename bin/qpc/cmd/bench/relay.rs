@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    ends::{Answer, HEADER_BYTES, Order, Received, Role},
+    ends::{Answer, HEADER_BYTES, Order, Proof, Received, Role},
     measure::{Usage, median},
 };
 use crate::{cx::Context, fail::Failure, human, out::note};
@@ -52,6 +52,11 @@ pub struct Args {
     /// is a whole node with outbox, inbox and receipts
     #[arg(long, value_enum, default_value = "volatile")]
     ends: Ends,
+
+    /// How volatile ends and the baseline sign: `plain` is a signature a message, `merkle` one for
+    /// all that leave together. Durable ends do as a node does, which is `merkle` under load
+    #[arg(long, value_enum, default_value = "plain")]
+    proof: Proof,
 
     /// Bytes of a message
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -108,6 +113,7 @@ struct Figures {
 struct Answered {
     payload: usize,
     ends: Ends,
+    proof: Proof,
     ours: Figures,
     baseline: Figures,
     ratio_cpu: f64,
@@ -120,6 +126,11 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     if !(HEADER_BYTES..=PAYLOAD_BYTES_MAX).contains(&args.payload) {
         let range = format!("{HEADER_BYTES} to {PAYLOAD_BYTES_MAX}");
         return Err(ApiError::usage(format!("--payload {}: give {range} bytes", args.payload)).into());
+    }
+    if args.ends == Ends::Durable && args.proof == Proof::Merkle {
+        return Err(
+            ApiError::usage("--proof merkle is for volatile ends: durable ones choose by load").into()
+        );
     }
     let frame = args.payload.saturating_add(OVERHEAD_BYTES);
     let window = u32::try_from(WINDOW_BYTES / frame).unwrap_or(u32::MAX);
@@ -140,7 +151,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             for (name, hop, figures) in [("ours", ours, &mut of_ours), ("baseline", bare, &mut of_bare)] {
                 let dir = root.join(format!("{round}-{name}"));
                 let seconds = Duration::from_secs(args.seconds);
-                let got = one_round(hop, &dir, args.payload, seconds).await?;
+                let got = one_round(hop, &dir, args.payload, args.proof, seconds).await?;
                 note(format!(
                     "round {round} {name}: {:.0} msg/s, relay {:.2} µs/msg, p50 {:.0} µs, p99 {:.0} µs",
                     got.msgs_per_s, got.relay_cpu_us, got.p50_us, got.p99_us
@@ -158,6 +169,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let answered = Answered {
         payload: args.payload,
         ends: args.ends,
+        proof: args.proof,
         ratio_cpu: round(ours.relay_cpu_us / baseline.relay_cpu_us, 3),
         ratio_p99: round(ours.p99_us / baseline.p99_us, 3),
         ours,
@@ -188,9 +200,13 @@ fn tell(answered: &Answered) -> String {
     let head = ["", "MSG/S", "RELAY CPU µs", "P50 µs", "P99 µs", "PEAK RSS MiB", "VOL. SWITCHES/MSG", "LOST"];
     let table = human::table(&head, &[row("ours", &answered.ours), row("baseline", &answered.baseline)]);
     format!(
-        "{table}\n{} bytes, {} ends; latency at {LATENCY_RATE_PER_S} msg/s, the rest at full speed\n\
+        "{table}\n{} bytes, {} ends, {} proofs; latency at {LATENCY_RATE_PER_S} msg/s, the rest at full speed\n\
          relay CPU {:.2} times the baseline's, p99 {:.2} times",
-        answered.payload, ends, answered.ratio_cpu, answered.ratio_p99
+        answered.payload,
+        ends,
+        answered.proof.name(),
+        answered.ratio_cpu,
+        answered.ratio_p99
     )
 }
 
@@ -216,10 +232,16 @@ fn round(value: f64, digits: i32) -> f64 {
 }
 
 /// One life of the three processes.
-async fn one_round(hop: Hop, dir: &Path, payload: usize, seconds: Duration) -> Result<Figures, ApiError> {
+async fn one_round(
+    hop: Hop,
+    dir: &Path,
+    payload: usize,
+    proof: Proof,
+    seconds: Duration,
+) -> Result<Figures, ApiError> {
     std::fs::create_dir_all(dir)
         .map_err(|e| ApiError::failed(format!("cannot make {}: {e}", dir.display())))?;
-    let place = Place { dir, payload };
+    let place = Place { dir, payload, proof };
     let mut relay;
     let at;
     match hop.relay {
@@ -317,6 +339,7 @@ impl Trio {
 struct Place<'a> {
     dir: &'a Path,
     payload: usize,
+    proof: Proof,
 }
 
 impl Place<'_> {
@@ -333,6 +356,7 @@ impl Place<'_> {
         command.arg("--credit").arg(self.dir.join("credit"));
         command.arg("--dir").arg(self.dir.join(role.name()));
         command.arg("--payload").arg(self.payload.to_string());
+        command.args(["--proof", self.proof.name()]);
         Part::start(role.name(), command)
     }
 }

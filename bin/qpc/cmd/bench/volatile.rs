@@ -5,16 +5,19 @@ use quicprochat_mesh::{
     api::ApiError,
     clock,
     crypto::{MeshIdentity, SignatureInput, SignedType, compute_address, network_id, random},
-    proto::link::{self, HELLO_TIMEOUT, KEEPALIVE_INTERVAL, LinkConfig},
+    proto::{
+        delivery::batch::{Draft, sign_all},
+        link::{self, HELLO_TIMEOUT, KEEPALIVE_INTERVAL, LinkConfig},
+    },
     transport::{LinkReceiver, LinkSender, MeshTransport, QuicOptions, QuicPort, TlsIdentity, TransportAddr},
     wire::{
-        Address, Announce, AnnounceContent, Capabilities, Envelope, EnvelopeHeader, EnvelopeKind, Frame,
-        FrameExt, FrameParts, Lifetime, NodeName, Priority, Proof, TrafficClass,
+        Address, Announce, AnnounceContent, Capabilities, EnvelopeHeader, EnvelopeKind, Frame, FrameExt,
+        FrameParts, Lifetime, NodeName, Priority, TrafficClass,
     },
 };
 use tokio::sync::mpsc;
 
-use super::ends::{Incoming, Outgoing};
+use super::ends::{Incoming, Outgoing, Proof};
 
 /// The default network, which the relay is in.
 const NETWORK: &str = "public";
@@ -145,13 +148,14 @@ pub struct Source {
     tx: Box<dyn LinkSender>,
     /// What the reader wants sent: pongs.
     answers: mpsc::UnboundedReceiver<FrameParts>,
-    waiting: Vec<FrameParts>,
+    proof: Proof,
+    waiting: Vec<((), Draft)>,
     _port: QuicPort,
 }
 
 impl Source {
     /// Links to the relay and waits until that knows the way to the sink.
-    pub async fn connect(relay: &str, sink: &str) -> Result<Self, ApiError> {
+    pub async fn connect(relay: &str, sink: &str, proof: Proof) -> Result<Self, ApiError> {
         let destination: Address = sink.parse().map_err(ApiError::failed)?;
         let mut end = End::connect(relay).await?;
         end.wait_for(destination).await?;
@@ -172,7 +176,7 @@ impl Source {
             }
         });
         let waiting = Vec::with_capacity(BATCH);
-        Ok(Self { identity, input, destination, sequence: 0, tx, answers, waiting, _port })
+        Ok(Self { identity, input, destination, sequence: 0, tx, answers, proof, waiting, _port })
     }
 }
 
@@ -190,10 +194,8 @@ impl Outgoing for Source {
             lifetime: Lifetime::TEN_MINUTES,
             max_hops: 8,
         };
-        let signed = header.signed(payload);
-        let signature = self.identity.sign(self.input.of(SignedType::EnvelopeV2, &signed));
-        let envelope = Envelope::assemble(header, &signed, Proof::Signature(signature), None);
-        self.waiting.push(envelope.map_err(ApiError::failed)?.to_frame(FrameExt::default()));
+        let draft = Draft::new(header, header.signed(payload)).for_thin_links(self.proof == Proof::Plain);
+        self.waiting.push(((), draft));
         if self.waiting.len() >= BATCH { self.flush().await } else { Ok(()) }
     }
 
@@ -201,9 +203,12 @@ impl Outgoing for Source {
         while let Ok(answer) = self.answers.try_recv() {
             self.tx.send(TrafficClass::Control, &[answer]).await.map_err(ApiError::failed)?;
         }
-        self.tx.send(TrafficClass::Interactive, &self.waiting).await.map_err(ApiError::failed)?;
-        self.waiting.clear();
-        Ok(())
+        let drafts = std::mem::take(&mut self.waiting);
+        let mut frames = Vec::with_capacity(drafts.len());
+        for ((), made) in sign_all(&self.identity, &mut self.input, drafts) {
+            frames.push(made.map_err(ApiError::failed)?.envelope.to_frame(FrameExt::default()));
+        }
+        self.tx.send(TrafficClass::Interactive, &frames).await.map_err(ApiError::failed)
     }
 }
 

@@ -276,3 +276,44 @@ fn custody_of_one_chunk_does_not_hold_up_the_others() {
     assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::InCustody));
     assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
 }
+
+#[test]
+fn destinations_that_wait_for_a_path_are_not_looked_at() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    for n in 0..100u8 {
+        let mut record = line(n);
+        record.destination = Address([n; 16]);
+        outbox.add(now, record, DAY, None);
+    }
+    assert_eq!(outbox.active.len(), 100);
+    for t in outbox.transmit(now, 200) {
+        outbox.hold_back(now, &t.uid, Hold::NoPath);
+    }
+    assert!(outbox.active.is_empty());
+    // One comes up: it alone is looked at, and goes at once.
+    outbox.route_up(&Address([7; 16]));
+    assert_eq!(outbox.active.len(), 1);
+    assert_eq!(outbox.transmit(now, 200).len(), 1);
+    // The others' own timers still do their part.
+    assert_eq!(outbox.transmit(outbox.next_wake().unwrap(), 200).len(), 99);
+    assert_eq!(outbox.active.len(), 0);
+}
+
+#[test]
+fn messages_to_one_destination_leave_in_the_order_they_were_taken() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    // Their uids are in another order.
+    let order: Vec<u8> = (0..50).map(|n: u8| n.wrapping_mul(83)).collect();
+    order.iter().for_each(|uid| outbox.add(now, line(*uid), DAY, None));
+    let mut left = Vec::new();
+    loop {
+        let due = outbox.transmit(now, 16);
+        if due.is_empty() {
+            break;
+        }
+        left.extend(due.iter().map(|t| t.uid.0[0]));
+    }
+    assert_eq!(left, order);
+}

@@ -1,0 +1,146 @@
+//! Two whole nodes in one process that lose parts of themselves: whatever actor panics, on both
+//! ends, the node goes on, and a message that was accepted arrives.
+
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use quicprochat_mesh::{
+    config::{HealthListen, MeshConfig},
+    crypto::MeshIdentity,
+    error::MeshError,
+    node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle},
+    proto::{delivery::outbox::End, health::HealthStatus},
+    transport::{MemNetwork, TransportAddr},
+    wire::{Address, MessageUid},
+};
+
+/// Real time, on a machine that may be busy.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {what}"))
+}
+
+async fn start(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> RunHandle {
+    let identity = MeshIdentity::from_seed([seed; 32]);
+    let port = network.listen(name, identity.public_key()).unwrap();
+    let config = MeshConfig::from_toml("[transport]\nlisten = [\"tcp://127.0.0.1:0\"]\n").unwrap();
+    let node = MeshNodeBuilder::new()
+        .config(config)
+        .data_dir(dir)
+        .identity(identity)
+        .transport(Arc::new(port))
+        .health_listen(HealthListen::Off)
+        .build()
+        .await
+        .unwrap();
+    node.run().await.unwrap()
+}
+
+/// Restarts of an actor, in all nodes of this process.
+fn restarts(handle: &RunHandle, actor: &str) -> f64 {
+    let labels = [("actor", actor)];
+    handle.metrics_snapshot().value("qpc_actor_restarts_total", &labels).unwrap_or_default()
+}
+
+/// Sends as soon as the node takes it: while delivery is being restarted nobody answers.
+async fn send(node: &MeshNode, to: Address, text: &str) -> MessageUid {
+    loop {
+        match node.send(Outbound::new(to, text.to_owned())).await {
+            Ok(uid) => return uid,
+            Err(MeshError::Stopped(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn talk(from: &MeshNode, to: &MeshNode, text: &str) {
+    let uid = within("room in the outbox", send(from, to.address(), text)).await;
+    let (message, content) = within(text, to.receive()).await.unwrap();
+    assert_eq!((message.id(), content.as_ref()), (uid, text.as_bytes()));
+    within("the receipt", async {
+        // A wait that a restart of delivery cuts short says nothing about the message.
+        while from.outbox().await.map_or(true, |rows| rows.iter().any(|row| row.uid == uid)) {
+            if let Ok(Some(finished)) = from.wait_for(uid).await {
+                assert!(matches!(finished.end, End::Delivered { .. }), "{finished:?}");
+            }
+        }
+    })
+    .await;
+}
+
+/// Has `actor` panic on both ends and asks whether the two still talk, in both directions. What is
+/// started again then is `counted_as`.
+async fn survives_without(actor: &str, counted_as: &str) {
+    let (network, dirs) = (MemNetwork::new(), (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()));
+    let alice = start(&network, "alice", 1, &dirs.0.path().join("node")).await;
+    let bob = start(&network, "bob", 2, &dirs.1.path().join("node")).await;
+    let (a, b) = (alice.node().clone(), bob.node().clone());
+    a.add_peer(TransportAddr::mem("bob").unwrap()).await.unwrap();
+    talk(&a, &b, "before").await;
+
+    let before = restarts(&alice, counted_as);
+    // On its way while it happens.
+    let uid = within("room in the outbox", send(&a, b.address(), "meanwhile")).await;
+    a.panic_actor(actor);
+    b.panic_actor(actor);
+    let (message, _) = within("what was on its way", b.receive()).await.unwrap();
+    assert_eq!(message.id(), uid, "after a panic of {actor}");
+    within("both restarts", async {
+        while restarts(&alice, counted_as) < before + 2.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    talk(&a, &b, "after").await;
+    talk(&b, &a, "and back").await;
+    within("routes", async {
+        while a.routes().await.map_or(true, |routes| routes.is_empty()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    within("health", async {
+        while a.health().status != HealthStatus::Healthy || b.health().status != HealthStatus::Healthy {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let summary = within("alice to stop", alice.shutdown()).await.unwrap();
+    assert!(summary.drained, "{summary:?}");
+    let summary = within("bob to stop", bob.shutdown()).await.unwrap();
+    assert!(summary.drained, "{summary:?}");
+}
+
+// One test an actor: the metrics are the process's, and each actor has its own series.
+
+#[tokio::test]
+async fn a_router_that_panics_hears_of_its_links_again() {
+    survives_without("router", "router").await;
+}
+
+#[tokio::test]
+async fn a_delivery_that_panics_reads_its_outbox_again() {
+    survives_without("delivery", "delivery").await;
+}
+
+#[tokio::test]
+async fn a_store_that_panics_costs_no_message() {
+    survives_without("store", "store").await;
+}
+
+#[tokio::test]
+async fn a_health_that_panics_is_followed_by_one_that_hears_the_reports() {
+    survives_without("health", "health").await;
+}
+
+#[tokio::test]
+async fn a_maintenance_that_panics_is_started_again() {
+    survives_without("maintenance", "maintenance").await;
+}
+
+#[tokio::test]
+async fn a_registry_of_links_that_panics_takes_its_branch_along_and_dials_its_peers_again() {
+    survives_without("links", "transport").await;
+}
