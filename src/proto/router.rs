@@ -451,17 +451,11 @@ impl Router {
             return;
         }
         let is_newer = self.table.order(&origin).is_none_or(|held| order > held);
-        let was_up = self.is_reachable(&origin);
         let update = self.take_announce(now, inbound, &via);
         if update == Update::Rejected(Reject::Stale) && via.neighbour == origin {
             self.answer_stale(now, link, &origin);
         }
         self.apply(now, link, (origin, order), update, is_newer);
-        // The path to a neighbour is up before its first announce says what it is.
-        let is_constrained = inbound.announce.content.capabilities.has(Capabilities::CONSTRAINED);
-        if update == Update::Newer && was_up && is_constrained {
-            self.outputs.push_back(Output::RouteUp(origin));
-        }
     }
 
     /// The way over a link to `origin`, with what was measured of it.
@@ -509,7 +503,14 @@ impl Router {
         if matches!(update, Update::Rejected(_)) {
             return;
         }
+        let was_up = self.is_reachable(&origin);
         self.rerank(now, origin);
+        // The path to a neighbour is up before its first announce says what it is.
+        let is_constrained =
+            || self.table.capabilities(&origin).is_some_and(|c| c.has(Capabilities::CONSTRAINED));
+        if update == Update::Newer && was_up && is_constrained() {
+            self.outputs.push_back(Output::RouteUp(origin));
+        }
         // A way that is back before anybody was told that it was gone is no news.
         let is_unsaid = self.withdrawals.regained(&origin);
         if !is_newer {
