@@ -260,8 +260,10 @@ impl Entry {
     }
 }
 
+/// Links are numbered from 1 up. One that does not fit, as that of an embedding program, becomes the
+/// last number, over which nothing is sent back; this node itself it must not become.
 fn short(link: Option<LinkId>) -> u32 {
-    link.map_or(NO_LINK, |link| u32::try_from(link.0).unwrap_or(NO_LINK))
+    link.map_or(NO_LINK, |link| u32::try_from(link.0).unwrap_or(u32::MAX))
 }
 
 fn long(short: u32) -> Option<LinkId> {

@@ -254,6 +254,15 @@ impl Ranking {
         }
     }
 
+    /// A way that this node knows to be wrong without a sample: it fails as if packets had been lost
+    /// on it, until it delivers or that is long ago.
+    pub fn distrust(&mut self, now: Instant, destination: &Address, neighbour: &Address) {
+        let now_ms = self.ms(now);
+        if let Some(flow) = self.flow(now, destination) {
+            flow.way_mut(neighbour, 0).refuted(now_ms);
+        }
+    }
+
     /// Judges the packets whose time is up, one a call; gives the destination whose ways are to be
     /// ordered anew. None when all are judged.
     pub fn expire(&mut self, now: Instant) -> Option<Address> {

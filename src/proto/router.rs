@@ -181,7 +181,8 @@ pub enum Output {
     Forward(LinkId, Vec<Verified<InboundEnvelope>>),
     /// These are for this node.
     Deliver(Ingress, Vec<Verified<InboundEnvelope>>),
-    /// A trace that went on, for an answer, or, where this node stores, a receipt that did.
+    /// A trace that went on, for an answer, or, where this node stores, a receipt, whether it did or
+    /// ended here.
     Seen(LinkId, Box<Verified<InboundEnvelope>>),
     /// These have no path: keep them, and say [`Input::CustodyTaken`] or [`Input::CustodyRefused`].
     Custody(LinkId, Vec<Verified<InboundEnvelope>>),
@@ -513,7 +514,10 @@ impl Router {
         }
         // A way that is back before anybody was told that it was gone is no news.
         let is_unsaid = self.withdrawals.regained(&origin);
-        if !is_newer {
+        // A copy to a neighbour that has it already costs airtime on a thin link. On others it is
+        // another way for that neighbour, which it is in want of where somebody lies.
+        let is_thin = self.links.get(link).is_some_and(|state| state.class > LinkClass::Unconstrained);
+        if !is_newer && is_thin {
             self.floods.carried(&origin, link);
         }
         let goes_on = match update {

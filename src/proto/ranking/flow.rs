@@ -204,6 +204,13 @@ impl Way {
         self.is_failing() && !was_failing
     }
 
+    /// It was shown to be wrong.
+    pub(super) fn refuted(&mut self, now_ms: u64) {
+        self.share.add(false, MEMORY);
+        self.judged_ms = now_ms;
+        self.losses_running = self.losses_running.saturating_add(LOSSES_RUNNING);
+    }
+
     fn is_failing(&self) -> bool {
         self.losses_running >= LOSSES_RUNNING
     }

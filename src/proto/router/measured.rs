@@ -116,6 +116,19 @@ impl Router {
         self.refresh(destination);
     }
 
+    /// A neighbour sends here what would go back to it: its own way leads over this node, and so one
+    /// through it that may lead back does. True where the ways were ordered anew for that.
+    pub(super) fn leads_back(&mut self, now: Instant, ingress: LinkId, destination: &Address) -> bool {
+        let over_ingress = self.table.ways(destination).find(|hop| hop.link == ingress);
+        let Some(hop) = over_ingress.filter(|hop| !self.table.is_feasible(destination, hop)) else {
+            return false;
+        };
+        let neighbour = hop.neighbour;
+        self.ranking.distrust(now, destination, &neighbour);
+        self.rerank(now, *destination);
+        true
+    }
+
     /// A packet that this node sent on came back over another link than it came: the way it was
     /// given to leads here.
     pub(super) fn on_returned(&mut self, now: Instant, ingress: LinkId, packet: &Verified<InboundEnvelope>) {

@@ -231,6 +231,31 @@ fn a_custodian_keeps_it_and_says_so_all_the_way_back() {
 }
 
 #[test]
+fn a_receipt_that_ends_at_the_custodian_is_seen_there() {
+    let mut sim = Sim::new(3);
+    sim.restart(1, |config| config.store = true);
+    for n in 1..3 {
+        sim.connect(n - 1, n);
+    }
+    sim.settle();
+    let (back, to) = (sim.address(0), sim.address(2));
+    sim.disconnect(1, 2);
+    let packet = sim.send(0, to, MESSAGE);
+    assert_eq!(sim.nodes[1].custody.len(), 1);
+
+    // By the time the destination has it, its source is gone.
+    sim.connect(1, 2);
+    sim.settle();
+    sim.disconnect(0, 1);
+    let held = sim.nodes[1].custody.clone();
+    sim.handle(1, Input::FromCustody(held));
+    sim.run();
+    let receipt = sim.receipt(2, back, &[packet]);
+    assert_eq!(sim.copies(0, receipt), 0);
+    assert_eq!(sim.nodes[1].seen.iter().map(|seen| seen.packet_id).collect::<Vec<_>>(), [receipt]);
+}
+
+#[test]
 fn custody_that_was_refused_goes_back_to_the_origin() {
     let mut sim = Sim::line(3);
     sim.settle();

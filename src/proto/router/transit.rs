@@ -93,7 +93,10 @@ impl Router {
         if packet.source == self.own {
             return bump(&mut self.counters.own_returned);
         }
-        let decision = self.fib.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
+        let mut decision = self.fib.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
+        if decision == Decision::NoRoute && self.leads_back(now, ingress, &packet.destination) {
+            decision = self.fib.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
+        }
         // Before the window: a copy that may go nowhere shall not stand in the way of one that may.
         if decision == Decision::HopLimit {
             bump(&mut self.counters.hop_limit);
@@ -153,7 +156,13 @@ impl Router {
                         self.keep(now, &packet, Some(ingress), link, decision);
                         self.forward(link, packet, next_hop_count, ext, batches);
                     }
-                    _ => self.no_route(ingress, packet, RefuseReason::NoRoute, batches),
+                    _ => {
+                        // It ends here, and still says what needs no custody any more.
+                        if header.kind == EnvelopeKind::RECEIPT && self.is_seen(header.kind) {
+                            self.outputs.push_back(Output::Seen(ingress, Box::new(packet.clone())));
+                        }
+                        self.no_route(ingress, packet, RefuseReason::NoRoute, batches);
+                    }
                 }
             }
         }
