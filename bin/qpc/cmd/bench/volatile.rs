@@ -12,7 +12,7 @@ use quicprochat_mesh::{
     transport::{LinkReceiver, LinkSender, MeshTransport, QuicOptions, QuicPort, TlsIdentity, TransportAddr},
     wire::{
         Address, Announce, AnnounceContent, Capabilities, EnvelopeHeader, EnvelopeKind, Frame, FrameExt,
-        FrameParts, Lifetime, NodeName, Priority, TrafficClass,
+        FrameParts, Lifetime, NodeName, Priority, TrafficClass, path::Digest,
     },
 };
 use tokio::sync::mpsc;
@@ -76,8 +76,11 @@ impl End {
             end.receive().await?;
         }
         let announce = end.announce();
-        let frame = FrameParts::from(&Frame::Announce(announce));
-        end.tx.send(TrafficClass::Control, &[frame]).await.map_err(ApiError::failed)?;
+        // An end holds nothing; saying so has the relay tell what it holds.
+        let holds_nothing = Digest { after: Address([0; 16]), through: Address::BROADCAST, entries: vec![] };
+        let frames = [Frame::Announce(announce), Frame::Digest(holds_nothing)];
+        let frames = frames.each_ref().map(FrameParts::from);
+        end.tx.send(TrafficClass::Control, &frames).await.map_err(ApiError::failed)?;
         Ok(end)
     }
 
