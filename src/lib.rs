@@ -68,7 +68,7 @@
 //! | `ShutdownCoordinator`, `TaskGuard`, `ConnectionDrainer` | the same names, with [`MeshNodeBuilder::shutdown`] |
 //! | `CryptoConfig` | how long receiver keys live |
 //! | `PersistentMessageStore` | not as a type of its own: [`storage::Mailboxes`] of [`storage::EmbeddedStore`], or a node's [`MeshRouter::drain_store_for`] |
-//! | `PersistentRoutingTable` | not yet: routes are learned anew after a start |
+//! | `PersistentRoutingTable` | not as a type of its own: a node keeps what it heard over a restart, see [`proto::router::SavedRow`] |
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
 

@@ -58,7 +58,7 @@ impl PressureLevel {
     }
 }
 
-/// Folds loads into a level: up at once, down by one after [`CALM_FOR`].
+/// Folds loads into a level: up at once, down by one after five seconds of calm.
 #[derive(Debug, Clone)]
 pub struct BackpressureController {
     level: PressureLevel,
