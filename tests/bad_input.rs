@@ -1,8 +1,7 @@
 //! What a node does with bad input: it says by name what is wrong and what to do, counts it, and goes
 //! on with everything else.
 
-// A test says what it expects by unwrapping it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 mod common;
 

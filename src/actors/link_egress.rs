@@ -51,8 +51,12 @@ impl SharedEgress {
     /// Queues a frame for the writer, or hands it back.
     pub fn push(&self, class: TrafficClass, rank: Option<Rank>, frame: FrameParts) -> Result<(), FrameParts> {
         let bytes = frame.len();
-        self.lock().queues.push(class, rank, frame)?;
-        self.gauge.queued(bytes);
+        {
+            // Counted under the lock: what the writer takes was counted before.
+            let mut inner = self.lock();
+            inner.queues.push(class, rank, frame)?;
+            self.gauge.queued(bytes);
+        }
         self.wake.notify_one();
         Ok(())
     }
@@ -66,9 +70,15 @@ impl SharedEgress {
     pub fn push_own(&self, frame: &Frame) -> bool {
         let frame = FrameParts::from(frame);
         let bytes = frame.len();
-        let pushed = self.lock().queues.push_own(frame).is_ok();
+        let pushed = {
+            let mut inner = self.lock();
+            let pushed = inner.queues.push_own(frame).is_ok();
+            if pushed {
+                self.gauge.queued(bytes);
+            }
+            pushed
+        };
         if pushed {
-            self.gauge.queued(bytes);
             self.wake.notify_one();
         }
         pushed

@@ -152,6 +152,8 @@ struct Reading {
     spender: Spender,
     /// Room for envelopes on their way through the router; none where credit bounds them.
     in_flight: Option<Arc<Semaphore>>,
+    /// Signatures that were checked, found once as a [`Meter`]'s are.
+    checked: metrics::Counter,
 }
 
 /// One batch on its way through the reader.
@@ -187,6 +189,7 @@ impl Reader {
             held: HeldForKey::new(),
             spender: Spender::new(self.neighbour, self.outlets.lease.again()),
             in_flight: (!self.egress.uses_credit()).then(|| Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize))),
+            checked: metrics::counter!(telemetry::VERIFIED),
         };
         let meter = Meter::new(self.transport, "rx");
         loop {
@@ -327,7 +330,7 @@ impl Reader {
         }
         let checked = self.verifier.signatures_checked().saturating_sub(checked_before);
         if checked > 0 {
-            metrics::counter!(telemetry::VERIFIED).increment(checked);
+            reading.checked.increment(checked);
         }
         if let Err(overrun) = self.egress.came(batch.came) {
             metrics::counter!(telemetry::LINK_FAULTS, "reason" => overrun.name()).increment(1);

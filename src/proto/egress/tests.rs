@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use bytes::Bytes;
 use proptest::prelude::*;
