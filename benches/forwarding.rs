@@ -1,5 +1,6 @@
 //! What a relay does with a message apart from its signature: read the frame, look it up in the
-//! dedup window, decide, and hand it on. `cargo bench --bench forwarding`.
+//! dedup window, and hand it on; and all it does with an announce. `cargo bench --bench forwarding`.
+//! The forwarding decision is in `route_memory`, beside the size of the table that it reads.
 
 use std::{
     hint::black_box,
@@ -9,17 +10,17 @@ use std::{
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use quicprochat_mesh::{
-    crypto::{MeshIdentity, SignatureInput, SignedType},
+    crypto::{MeshIdentity, SignatureInput, SignedType, key_record},
     proto::{
+        announce::{AnnounceParts, create_announce},
         dedup::{Dedup, Ingress, Sighting},
-        fib::{Fib, Hops},
         router::{Input, LinkInfo, Output, Router, RouterConfig, WallClock},
         table::LinkClass,
-        verify::{InboundEnvelope, Verified, Verifier},
+        verify::{Checked, InboundEnvelope, Verified, Verifier},
     },
     wire::{
-        Address, Envelope, EnvelopeHeader, EnvelopeKind, Frame, FrameExt, Lifetime, LinkId, NetworkId,
-        NodeName, PacketId, Priority, Proof,
+        Address, Announce, Capabilities, Envelope, EnvelopeHeader, EnvelopeKind, Frame, FrameExt, KeyRecord,
+        Lifetime, LinkId, NetworkId, NodeName, PacketId, Priority, Proof, ReceiverKey,
     },
 };
 
@@ -75,25 +76,6 @@ fn verify(c: &mut Criterion) {
     });
 }
 
-fn decision(c: &mut Criterion) {
-    let mut group = c.benchmark_group("decide");
-    group.throughput(Throughput::Elements(1));
-    for routes in [1_000u64, 100_000] {
-        let mut fib = Fib::new(Address([0xee; 16]), 42);
-        for n in 0..routes {
-            let hops = Hops { first: LinkId(n % 8 + 1), second: Some(LinkId((n + 1) % 8 + 1)) };
-            fib.set(Address(spread(n)), Some(hops));
-        }
-        let mut n = 0;
-        group.bench_function(format!("routes/{routes}"), |b| {
-            b.iter(|| {
-                n = (n + 7919) % routes;
-                fib.decide(black_box(&Address(spread(n))), Some(LinkId(1)), 3, 64)
-            });
-        });
-    }
-}
-
 fn dedup(c: &mut Criterion) {
     let mut group = c.benchmark_group("dedup");
     group.throughput(Throughput::Elements(1));
@@ -102,6 +84,7 @@ fn dedup(c: &mut Criterion) {
         packet_id: PacketId(spread(n)),
         ingress: Ingress::Link(LinkId(1)),
         hop_count: 3,
+        max_hops: 128,
         retransmit: false,
         is_destination: false,
     };
@@ -185,9 +168,89 @@ fn step(c: &mut Criterion) {
     });
 }
 
+/// An announce over one of ten links, until what follows from it is written for the others: the
+/// first copy, and one that came over another link before. Every origin is a stranger to the link.
+fn announce(c: &mut Criterion) {
+    const ORIGINS: usize = 2048;
+    let wall = WallClock { unix_s: 1_800_000_000, trusted: true };
+    let mut now = Instant::now();
+    let me = MeshIdentity::from_seed([9; 32]);
+    let mut router = Router::new(RouterConfig::new(me.public_key()), now, 42);
+    for n in 0..10u8 {
+        let peer = MeshIdentity::from_seed([100 + n; 32]).public_key();
+        let info = LinkInfo { link: LinkId(n.into()), peer, class: LinkClass::default(), trusted: false };
+        router.handle(now, wall, Input::LinkUp(info));
+    }
+    let key = ReceiverKey { rk_id: 1, suite: 1, x25519: [9; 32] };
+    let mut input = SignatureInput::new(NETWORK);
+    let mut origins: Vec<_> = (0..ORIGINS as u64)
+        .map(|n| {
+            let mut seed = [0x33; 32];
+            seed[..8].copy_from_slice(&n.to_be_bytes());
+            let identity = MeshIdentity::from_seed(seed);
+            let record = KeyRecord {
+                public_key: identity.public_key(),
+                order: 1,
+                not_after: u32::MAX,
+                keys: vec![key],
+            };
+            (key_record::sign(&identity, &mut input, &record).expect("a sound record"), identity, 0)
+        })
+        .collect();
+    let mut turn = 0;
+    let mut frame = || {
+        turn += 1;
+        let (record, identity, sequence) = &mut origins[turn % ORIGINS];
+        *sequence += 1;
+        let parts = AnnounceParts {
+            order: (1, *sequence),
+            capabilities: Capabilities(Capabilities::RELAY),
+            lifetime: Duration::from_secs(3600),
+            max_hops: 64,
+            key_record: Some(record),
+        };
+        let announce = create_announce(identity, &mut input, &parts);
+        Frame::Announce(Announce { hop_count: 1, ..announce }).encode()
+    };
+    let checked = Checked::default();
+    let mut links = [0, 1].map(|_| Verifier::sharing(me.address(), NETWORK, checked.clone()));
+    let mut take = |link: usize, frame: &Bytes| -> usize {
+        let Ok(Frame::Announce(announce)) = Frame::decode(frame) else { panic!("a sound frame") };
+        let verified = links[link].verify_announce(announce).expect("a sound announce");
+        router.handle(now, wall, Input::Announce(LinkId(link as u64), Box::new(verified)));
+        // The next one comes when the budget of what is passed on has room for it.
+        now += Duration::from_millis(25);
+        router.handle(now, wall, Input::Timeout);
+        let mut bytes = 0;
+        while let Some(output) = router.poll() {
+            if let Output::Control(_, frame) = output {
+                bytes += frame.encode().len();
+            }
+        }
+        bytes
+    };
+    // Each origin and its record was heard before.
+    for _ in 0..ORIGINS {
+        take(0, &frame());
+    }
+    let mut group = c.benchmark_group("announce");
+    group.bench_function("first copy, ten links", |b| {
+        b.iter_batched(&mut frame, |frame| take(0, &frame), BatchSize::SmallInput);
+    });
+    let copy = frame();
+    take(0, &copy);
+    group.bench_function("another copy", |b| b.iter(|| take(1, &copy)));
+    let signed = envelope(&me, Address([2; 16]), 200);
+    let mut alone = Verifier::new(Address([2; 16]), NETWORK);
+    alone.learn_key(&me.address(), &me.public_key()).expect("its own key");
+    group.bench_function("one verification of 200 bytes, key decoded", |b| {
+        b.iter(|| alone.verify(black_box(signed.clone()), FrameExt::default()));
+    });
+}
+
 criterion_group! {
     name = forwarding;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = decode, verify, decision, dedup, step
+    targets = decode, verify, dedup, step, announce
 }
 criterion_main!(forwarding);

@@ -23,6 +23,7 @@ use quicprochat_mesh::{
     proto::{
         credit::WINDOW_BYTES,
         link::{Direction, HELLO_TIMEOUT, KEEPALIVE_INTERVAL, LinkConfig},
+        verify::Checked,
     },
     testing::Probe,
     transport::{
@@ -68,11 +69,11 @@ impl Ends {
         let at: TransportAddr = format!("{scheme}://127.0.0.1:0").parse().expect("a URL");
         let (dialler, listener): (Arc<dyn MeshTransport>, Arc<dyn MeshTransport>) = if scheme == "quic" {
             let options = QuicOptions::default();
-            let listener = QuicPort::listen(&tls(&b), &at, options).await.expect("a free port");
+            let listener = QuicPort::listen(&tls(&b), &at, options.clone()).await.expect("a free port");
             (Arc::new(QuicPort::dial_only(&tls(&a), options)), Arc::new(listener))
         } else {
             let options = TcpOptions::default();
-            let listener = TcpPort::listen(&tls(&b), &at, options).await.expect("a free port");
+            let listener = TcpPort::listen(&tls(&b), &at, options.clone()).await.expect("a free port");
             (Arc::new(TcpPort::dial_only(&tls(&a), options)), Arc::new(listener))
         };
         let (exits, _) = Probe::<ChildExited>::start();
@@ -127,6 +128,7 @@ impl Ends {
         let parts = LinkParts {
             own: own.address(),
             network: NETWORK,
+            checked: Checked::default(),
             envelopes: Seat::vacant(),
             announces: Seat::vacant(),
             control: Seat::vacant(),

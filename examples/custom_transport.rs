@@ -18,8 +18,8 @@ use quicprochat_mesh::{
     config::HealthListen,
     crypto::random::os_rng,
     transport::{
-        BACKLOG_BYTES_MAX, BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Link, LinkInfo,
-        LinkPeer, LinkReceiver, LinkSender, RECV_FRAMES_MAX,
+        BACKLOG_BYTES_MAX, BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, FrameParts, Lane, Link,
+        LinkInfo, LinkPeer, LinkReceiver, LinkSender, RECV_FRAMES_MAX,
     },
     wire::{PublicKey, TrafficClass, limits::FRAME_BYTES_MAX},
 };
@@ -129,6 +129,7 @@ impl Port {
             },
             tx: Box::new(Sender { out: Some(tx), waiting: Default::default() }),
             rx: Box::new(Receiver { frames: rx, ended: None }),
+            lane: Lane::default(),
         };
         let there = link(self.key, &self.url, Direction::In, to_here, at_there);
         listener.try_send(there).map_err(|_| refused())?;

@@ -143,6 +143,7 @@ const FAULTS: &[&str] = &[
     "before_hello",
     "second_hello",
     "undecodable",
+    "odd_frames",
     "peer_silent",
     "too_many_faults",
     "credit_overrun",
@@ -171,7 +172,7 @@ metrics_table! {
     HANDSHAKES_FAILED = "qpc_link_handshake_failures_total", Counter, None, "transports", "Inbound connections that never became links.", ["transport": TRANSPORT];
     DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
     LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
-    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections refused because there are too many links.", ["reason": &["too_many", "not_lan", "not_started"]];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults"]];
     CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 
@@ -502,6 +503,8 @@ fn number(value: f64) -> Value {
 }
 
 #[cfg(feature = "cli")]
+pub(crate) use logging::parse as parse_filter;
+#[cfg(feature = "cli")]
 pub use logging::{LogFormat, LogHandle, init_logging};
 
 #[cfg(feature = "cli")]
@@ -510,7 +513,7 @@ mod logging {
 
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
-    use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+    use tracing_subscriber::{Layer, Registry, filter::Targets, reload};
 
     use super::TelemetryError;
 
@@ -525,7 +528,7 @@ mod logging {
 
     /// Changes the filter of a running program.
     #[derive(Clone)]
-    pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
+    pub struct LogHandle(reload::Handle<Targets, Registry>);
 
     impl LogHandle {
         /// From now on log what `filter` lets through.
@@ -564,9 +567,13 @@ mod logging {
         Ok(LogHandle(handle))
     }
 
-    fn parse(filter: &str) -> Result<EnvFilter, TelemetryError> {
-        EnvFilter::try_new(filter)
-            .map_err(|error| TelemetryError::Filter { filter: filter.to_owned(), reason: error.to_string() })
+    /// Reads levels by module. Spans and fields are no part of it: what reads those brings a regular
+    /// expression engine along.
+    pub(crate) fn parse(filter: &str) -> Result<Targets, TelemetryError> {
+        filter.parse().map_err(|error: tracing_subscriber::filter::ParseError| {
+            let (filter, reason) = (filter.to_owned(), error.to_string());
+            TelemetryError::Filter { filter, reason }
+        })
     }
 
     #[cfg(test)]

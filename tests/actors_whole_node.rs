@@ -1,12 +1,13 @@
 //! Two whole nodes in one process that lose parts of themselves: whatever actor panics, on both
-//! ends, the node goes on, and a message that was accepted arrives.
+//! ends, the node goes on, and a message that was accepted arrives. And one whose links have threads
+//! of their own.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
 use quicprochat_mesh::{
-    config::{HealthListen, MeshConfig},
+    config::{HealthListen, LinkThreads, MeshConfig},
     crypto::MeshIdentity,
     error::MeshError,
     node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle},
@@ -143,4 +144,68 @@ async fn a_maintenance_that_panics_is_started_again() {
 #[tokio::test]
 async fn a_registry_of_links_that_panics_takes_its_branch_along_and_dials_its_peers_again() {
     survives_without("links", "transport").await;
+}
+
+/// A node on QUIC and TCP whose links run on so many threads.
+async fn start_spread(seed: u8, link_threads: u32, peer: Option<&str>, dir: &Path) -> RunHandle {
+    let mut config = MeshConfig::default();
+    config.transport.listen =
+        ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"].map(|url| url.parse().unwrap()).into();
+    config.transport.link_threads = LinkThreads::Exactly(link_threads);
+    config.transport.peers = peer.into_iter().map(|url| url.parse().unwrap()).collect();
+    let node = MeshNodeBuilder::new()
+        .config(config)
+        .data_dir(dir)
+        .identity(MeshIdentity::from_seed([seed; 32]))
+        .health_listen(HealthListen::Off)
+        .build()
+        .await
+        .unwrap();
+    node.run().await.unwrap()
+}
+
+#[tokio::test]
+async fn links_of_both_transports_are_spread_over_threads_and_talk_across_them() {
+    let dirs = tempfile::tempdir().unwrap();
+    let hub = start_spread(1, 2, None, &dirs.path().join("hub")).await;
+    let url = |scheme: &str| {
+        let urls = &hub.listening().urls;
+        urls.iter().map(ToString::to_string).find(|url| url.starts_with(scheme)).unwrap()
+    };
+    let mut spokes = Vec::new();
+    for (seed, scheme) in (2..).zip(["quic", "quic", "tcp", "tcp"]) {
+        let dir = dirs.path().join(seed.to_string());
+        spokes.push(start_spread(seed, 0, Some(&url(scheme)), &dir).await);
+        // One after the other, so that it is known who is where.
+        within("its link", async {
+            while hub.node().peers().await.map_or(true, |peers| peers.len() < spokes.len()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+    let mut lanes: Vec<(&str, usize)> =
+        hub.node().peers().await.unwrap().iter().map(|line| (line.info.remote.scheme(), line.lane)).collect();
+    lanes.sort_unstable();
+    assert_eq!(lanes, [("quic", 1), ("quic", 2), ("tcp", 1), ("tcp", 2)]);
+    for spoke in &spokes {
+        assert!(spoke.node().peers().await.unwrap().iter().all(|line| line.lane == 0));
+    }
+    for from in &spokes {
+        for to in spokes.iter().filter(|to| to.node().address() != from.node().address()) {
+            talk(from.node(), to.node(), "from one thread to another").await;
+        }
+        talk(from.node(), hub.node(), "to the hub").await;
+    }
+    let summary = within("the hub to stop", hub.shutdown()).await.unwrap();
+    assert!(summary.drained, "{summary:?}");
+    for spoke in spokes {
+        within("its end to be seen", async {
+            while spoke.node().peers().await.map_or(true, |peers| !peers.is_empty()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        within("a spoke to stop", spoke.shutdown()).await.unwrap();
+    }
 }

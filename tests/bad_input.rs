@@ -24,6 +24,7 @@ const DECODE_ERRORS: &str = "qpc_decode_errors_total";
 const VERIFY_FAILURES: &str = "qpc_verify_failures_total";
 const LINK_FAULTS: &str = "qpc_link_faults_total";
 const LINKS_CLOSED: &str = "qpc_links_closed_total";
+const LINKS_REFUSED: &str = "qpc_links_refused_total";
 const DIALS_FAILED: &str = "qpc_link_dial_failures_total";
 
 /// Somebody who is not there.
@@ -168,6 +169,35 @@ fn envelopes_that_do_not_verify_are_dropped_counted_and_cost_the_link_in_the_end
 
     assert_eq!(node.metric("qpc_held_messages", &[]), 0.0, "something unverified was kept");
     assert_eq!(node.metric("qpc_envelopes_forwarded_total", &[]), 0.0);
+    does_its_work(&node);
+}
+
+#[test]
+fn a_neighbour_that_is_cut_again_and_again_is_kept_out_for_a_while_and_let_in_after_it() {
+    let node = Spec::patient("node").start();
+    let refused = || node.metric(LINKS_REFUSED, &[("reason", "faults")]);
+    for _ in 0..2 {
+        let mut peer = RawPeer::greet(&node.url("quic"), 30);
+        for _ in 0..20 {
+            // The node may hang up in the middle of it.
+            let _ = peer.try_send(&b"garbage"[..]);
+        }
+        assert_eq!(peer.goodbye().reason, CloseReason::ProtocolError);
+        wait_until("the link to be gone", || !is_linked(&node, &peer));
+    }
+    assert_eq!(refused(), 0.0, "somebody who was cut once was not let in again");
+    let mut again = RawPeer::dial(&node.url("tcp"), 30);
+    // The connection may be closed before the hello is on it.
+    let _ = again.try_send(Frame::Hello(RawPeer::hello()).encode());
+    node.counts(LINKS_REFUSED, &[("reason", "faults")], 0.0);
+    assert!(!is_linked(&node, &again), "the medium makes no difference");
+    wait_until("it to be let in", || {
+        let mut peer = RawPeer::dial(&node.url("quic"), 30);
+        peer.try_send(Frame::Hello(RawPeer::hello()).encode()).is_ok() && {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            is_linked(&node, &peer)
+        }
+    });
     does_its_work(&node);
 }
 

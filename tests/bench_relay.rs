@@ -2,38 +2,39 @@
 //! for people to read; none of them is checked here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
 
 use serde_json::Value;
 
-fn measured(ends: &str, proof: &str) -> Value {
+/// One after the other: at full speed two take each other's time until messages are late.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn measured(ends: &str, proof: &str, more: &[&str]) -> Value {
+    let args = ["relay", "--seconds", "1", "--rounds", "1", "--ends", ends, "--proof", proof];
+    bench(&[&args, more].concat())
+}
+
+fn bench(args: &[&str]) -> Value {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let temp = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_qpc"))
         .env("TMPDIR", temp.path())
-        .args([
-            "--json",
-            "bench",
-            "relay",
-            "--seconds",
-            "1",
-            "--rounds",
-            "1",
-            "--ends",
-            ends,
-            "--proof",
-            proof,
-        ])
+        .args(["--json", "bench"])
+        .args(args)
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{ends} {proof}: {errors}");
+    assert!(output.status.success(), "{args:?}: {errors}");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[test]
 fn volatile_and_durable_ends_get_through_with_either_proof() {
     for (ends, proof) in [("volatile", "plain"), ("volatile", "merkle"), ("durable", "plain")] {
-        let answer = measured(ends, proof);
+        let answer = measured(ends, proof, &[]);
         for side in ["ours", "baseline"] {
             assert!(answer[side]["msgs_per_s"].as_f64().unwrap() > 0.0, "{answer}");
             assert_eq!(answer[side]["duplicates"], 0, "{answer}");
@@ -43,5 +44,55 @@ fn volatile_and_durable_ends_get_through_with_either_proof() {
             (&Value::from(0), &Value::from(ends)),
             "{answer}"
         );
+    }
+}
+
+#[test]
+fn ours_with_its_links_spread_is_measured_beside_ours() {
+    let answer = measured("volatile", "plain", &["--compare-link-threads", "2"]);
+    assert_eq!((&answer["link_threads"], &answer["spread"]["link_threads"]), (&0.into(), &2.into()));
+    assert!(answer["spread"]["ratio_msgs_per_cpu_s"].as_f64().unwrap() > 0.0, "{answer}");
+    for side in ["ours", "spread"] {
+        assert!(answer[side]["msgs_per_s"].as_f64().unwrap() > 0.0, "{answer}");
+        assert_eq!((&answer[side]["lost"], &answer[side]["duplicates"]), (&0.into(), &0.into()), "{answer}");
+    }
+}
+
+#[test]
+fn honest_messages_pass_beside_a_neighbour_that_forges_and_one_that_reads_nothing() {
+    let answer = bench(&["relay", "--seconds", "1", "--rounds", "1", "--beside", "forged,full"]);
+    assert_eq!(answer["ours"]["lost"], 0, "{answer}");
+    for what in ["forged", "full"] {
+        let beside = &answer["beside"][what];
+        for life in ["undisturbed", "disturbed"] {
+            for figure in ["msgs_per_s", "offered_msgs_per_s", "p50_us", "p99_us", "relay_cpu_us"] {
+                assert!(beside[life][figure].as_f64().unwrap() > 0.0, "{what} {life} {figure}: {answer}");
+            }
+            assert_eq!(
+                (&beside[life]["lost"], &beside[life]["duplicates"]),
+                (&0.into(), &0.into()),
+                "{answer}"
+            );
+        }
+        for ratio in ["ratio_msgs", "ratio_offered", "ratio_p50", "ratio_p99"] {
+            assert!(beside[ratio].is_number(), "{ratio}: {answer}");
+        }
+        assert!(beside["neighbour"]["sent"].as_u64().unwrap() > 0, "{answer}");
+    }
+    let forged = &answer["beside"]["forged"];
+    let failures = &forged["relay_counters"]["qpc_verify_failures_total{reason=\"bad_signature\"}"];
+    assert!(failures.as_f64().unwrap() > 0.0, "{answer}");
+    assert!(forged["neighbour"]["cut"].as_u64().unwrap() > 0, "who forges is not cut: {answer}");
+}
+
+#[test]
+fn a_relay_with_many_links_carries_what_each_sends_and_passes_their_announces_on() {
+    for transport in ["quic", "tcp"] {
+        let answer = bench(&["links", "--links", "12", "--seconds", "2", "--transport", transport]);
+        assert_eq!((&answer["links"], &answer["transport"]), (&12.into(), &transport.into()), "{answer}");
+        let messages = &answer["messages"];
+        assert_eq!((&messages["sent"], &messages["lost"]), (&24.into(), &0.into()), "{answer}");
+        let announces = &answer["announces"];
+        assert_eq!((&announces["taken"], &announces["passed_on"]), (&12.0.into(), &132.into()), "{answer}");
     }
 }

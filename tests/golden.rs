@@ -254,7 +254,7 @@ fn envelope_holds(envelope: &Envelope, context: &str) -> bool {
     match envelope.proof() {
         Proof::Signature(signature) => strictly_signed(&signer.0, &input, signature),
         Proof::Merkle { root_signature, index, path } => {
-            let leaf = vectors::sha256(&[&[0], &input]);
+            let leaf = vectors::sha256(&[&[0], &vectors::sha256(&[&input])]);
             let root = path.iter().enumerate().fold(leaf, |below, (height, sibling)| {
                 if (index >> height) & 1 == 0 {
                     vectors::sha256(&[&[1], &below, &sibling.0])

@@ -472,3 +472,41 @@ fn what_cannot_be_delivered_says_why() {
     assert_eq!(node.ask(&["outbox"]).len(), 1);
     assert_eq!(node.metric("qpc_messages_ended_total", &[("outcome", "expired")]), 1.0);
 }
+
+#[test]
+fn links_on_two_threads_carry_a_file_across_and_end_with_a_goodbye() {
+    let mut hub = Spec::new("hub").env("QPC_TRANSPORT_LINK_THREADS", "2").start();
+    let spokes: Vec<Node> = [("a", "quic"), ("b", "tcp"), ("c", "quic"), ("d", "tcp")]
+        .map(|(name, transport)| Spec::new(name).peer(hub.url(transport)).start())
+        .into();
+    hub.has_links(spokes.len());
+    let [a, b, c, d] = spokes.as_slice() else { unreachable!() };
+    let files = temp_dir();
+    let path = files.path().join("random.bin");
+    let content = random_file(&path, 4 * MIB);
+    for (from, to) in [(a, b), (d, c)] {
+        from.knows(&[to]);
+        let (address, path) = (to.address(), path.to_str().unwrap());
+        was_delivered(from.qpc(&["send", "--to", &address, "--file", path, "--wait", "170s"]), 2);
+        came_whole(to, from, "random.bin", &content);
+    }
+    for node in &spokes {
+        hub.deliver(node, "to each of you");
+        node.take(1);
+    }
+
+    // Two links of either transport, and each thread has one of both or two of one.
+    let log = hub.log();
+    let ups: Vec<&str> = log.lines().filter(|line| line.contains("link up")).collect();
+    for lane in ["lane=1", "lane=2"] {
+        let here = ups.iter().filter(|line| line.contains(lane)).count();
+        assert_eq!((here, ups.len()), (2, 4), "{ups:?}");
+    }
+    let (summary, code) = hub.stop();
+    assert_eq!((code, &summary["drained"]), (0, &json!(true)), "{summary}");
+    for node in &spokes {
+        wait_until("the goodbye", || {
+            node.log().lines().any(|line| line.contains("link down") && line.contains("shutdown"))
+        });
+    }
+}

@@ -1,21 +1,24 @@
 //! What every medium promises (`transport`'s module documentation), checked with one body a
-//! promise on each medium: QUIC and TCP over IPv4 and IPv6 loopback, memory, and the shared medium
-//! for what applies to it. What strangers do to listening sockets stands in `transport_hostile.rs`.
+//! promise on each medium: QUIC and TCP over IPv4 and IPv6 loopback and with links on threads of
+//! their own, memory, and the shared medium for what applies to it. What strangers do to listening sockets stands in `transport_hostile.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{collections::BTreeSet, future::Future, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::BTreeSet, future::Future, pin::pin, sync::Arc, task::Poll, thread::ThreadId, time::Duration,
+};
 
 use bytes::Bytes;
 use quicprochat_mesh::{
     crypto::{MeshIdentity, compute_address},
     transport::{
-        CloseCode, Direction, Link, LinkPeer, LinkReceiver, LinkSender, MemNetwork, MeshTransport,
-        QuicOptions, QuicPort, RECV_FRAMES_MAX, SharedMedium, SharedMediumOptions, TcpOptions, TcpPort,
-        TlsIdentity, TransportAddr, TransportError, TransportManager,
+        CloseCode, Direction, Lanes, Link, LinkPeer, LinkReceiver, LinkSender, MemNetwork, MeshTransport,
+        QuicOptions, QuicPort, RECV_FRAMES_MAX, SharedMedium, SharedMediumOptions, Spawn, Task, TcpOptions,
+        TcpPort, TlsIdentity, TransportAddr, TransportError, TransportManager,
     },
     wire::{Address, FrameParts, PublicKey, TrafficClass, limits::FRAME_BYTES_MAX},
 };
+use tokio::sync::mpsc;
 
 /// Far beyond what any step takes, and short of a stuck test run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +36,7 @@ struct World {
     medium: Medium,
     network: MemNetwork,
     air: SharedMedium,
+    lanes: Lanes,
 }
 
 type Port = Arc<dyn MeshTransport>;
@@ -40,7 +44,13 @@ type Port = Arc<dyn MeshTransport>;
 impl World {
     fn new(medium: Medium) -> Self {
         let air = SharedMedium::new(SharedMediumOptions::default());
-        Self { medium, network: MemNetwork::new(), air }
+        Self { medium, network: MemNetwork::new(), air, lanes: Lanes::default() }
+    }
+
+    /// With the links of all ports spread over two threads.
+    fn on_two_lanes(medium: Medium) -> Self {
+        let lanes = Lanes::new(Spawn::default(), [thread().0, thread().0]);
+        Self { lanes, ..Self::new(medium) }
     }
 
     /// A port of node `seed` where the medium puts it.
@@ -60,11 +70,13 @@ impl World {
         let handshake_timeout = Duration::from_secs(3);
         Ok(match self.medium {
             Medium::Quic(_) => {
-                let options = QuicOptions { handshake_timeout, ..QuicOptions::default() };
+                let lanes = self.lanes.clone();
+                let options = QuicOptions { handshake_timeout, lanes, ..QuicOptions::default() };
                 Arc::new(QuicPort::listen(&tls()?, at, options).await?)
             }
             Medium::Tcp(_) => {
-                let options = TcpOptions { handshake_timeout, ..TcpOptions::default() };
+                let lanes = self.lanes.clone();
+                let options = TcpOptions { handshake_timeout, lanes, ..TcpOptions::default() };
                 Arc::new(TcpPort::listen(&tls()?, at, options).await?)
             }
             Medium::Mem => Arc::new(self.network.listen(at.name().unwrap(), key(seed))?),
@@ -83,6 +95,23 @@ impl World {
     fn classes_are_independent(&self) -> bool {
         !matches!(self.medium, Medium::Tcp(_))
     }
+}
+
+/// A thread that runs tasks until nobody can start more there; it tells of each that it began.
+fn thread() -> (Spawn, mpsc::UnboundedReceiver<ThreadId>) {
+    let (start, mut started) = mpsc::unbounded_channel::<Task>();
+    let (tell, begun) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            while let Some(task) = started.recv().await {
+                // Most tests do not ask.
+                let _ = tell.send(std::thread::current().id());
+                tokio::spawn(task);
+            }
+        });
+    });
+    (Spawn::with(move |task| drop(start.send(task))), begun)
 }
 
 async fn link(from: &Port, to: &Port) -> (Link, Link) {
@@ -187,19 +216,21 @@ async fn end_of_sending(tx: &mut Box<dyn LinkSender>) -> TransportError {
 
 macro_rules! on_each_medium {
     ($($body:ident),* $(,)?) => {
-        on_each_medium! { @medium quic, Medium::Quic("127.0.0.1"), $($body)* }
-        on_each_medium! { @medium quic_ipv6, Medium::Quic("[::1]"), $($body)* }
-        on_each_medium! { @medium tcp, Medium::Tcp("127.0.0.1"), $($body)* }
-        on_each_medium! { @medium tcp_ipv6, Medium::Tcp("[::1]"), $($body)* }
-        on_each_medium! { @medium memory, Medium::Mem, $($body)* }
+        on_each_medium! { @medium quic, World::new(Medium::Quic("127.0.0.1")), $($body)* }
+        on_each_medium! { @medium quic_ipv6, World::new(Medium::Quic("[::1]")), $($body)* }
+        on_each_medium! { @medium tcp, World::new(Medium::Tcp("127.0.0.1")), $($body)* }
+        on_each_medium! { @medium tcp_ipv6, World::new(Medium::Tcp("[::1]")), $($body)* }
+        on_each_medium! { @medium quic_on_lanes, World::on_two_lanes(Medium::Quic("127.0.0.1")), $($body)* }
+        on_each_medium! { @medium tcp_on_lanes, World::on_two_lanes(Medium::Tcp("127.0.0.1")), $($body)* }
+        on_each_medium! { @medium memory, World::new(Medium::Mem), $($body)* }
     };
-    (@medium $name:ident, $medium:expr, $($body:ident)*) => {
+    (@medium $name:ident, $world:expr, $($body:ident)*) => {
         mod $name {
             use super::*;
             $(
                 #[tokio::test]
                 async fn $body() {
-                    super::$body(World::new($medium)).await;
+                    super::$body($world).await;
                 }
             )*
         }
@@ -720,5 +751,50 @@ async fn address_families_mix() {
             assert!(seen.ip().is_loopback(), "an IPv4 peer is shown as one: {seen}");
             assert_eq!(here.info.remote, url, "as dialled");
         }
+    }
+}
+
+/// Where links have threads, each is on one, in turn; its handshake and what drives it run there, and
+/// its place is free when it is gone.
+#[tokio::test]
+async fn links_are_spread_over_the_threads_they_have() {
+    for (medium, tasks_of_a_link) in [(Medium::Quic("127.0.0.1"), 2), (Medium::Tcp("127.0.0.1"), 1)] {
+        let ((first, begun_on_first), (second, begun_on_second)) = (thread(), thread());
+        let mut hub = World::new(medium);
+        hub.lanes = Lanes::new(Spawn::default(), [first, second]);
+        let (port, elsewhere) = (hub.port(1).await, World::new(medium));
+        let mut held = Vec::new();
+        for seed in 2..6 {
+            let spoke = elsewhere.port(seed).await;
+            // Two that it accepts, two that it dials.
+            let (near, far) = match seed % 2 {
+                0 => link(&port, &spoke).await,
+                _ => {
+                    let (far, near) = link(&spoke, &port).await;
+                    (near, far)
+                }
+            };
+            assert_eq!(far.lane.number(), 0);
+            held.push((near, far, spoke));
+        }
+        let lanes: Vec<usize> = held.iter().map(|(near, ..)| near.lane.number()).collect();
+        assert_eq!((lanes.iter().sum::<usize>(), hub.lanes.links()), (6, vec![2, 2]), "{lanes:?}");
+        for mut begun in [begun_on_first, begun_on_second] {
+            let mut threads = BTreeSet::new();
+            let mut tasks = 0;
+            while let Ok(thread) = begun.try_recv() {
+                threads.insert(format!("{thread:?}"));
+                tasks += 1;
+            }
+            assert_eq!((threads.len(), tasks), (1, 2 * tasks_of_a_link), "{threads:?}");
+        }
+        for (near, far, _) in &mut held {
+            send(&mut near.tx, &[frame(TrafficClass::Interactive, 7, 100)]).await;
+            let mut frames = Vec::new();
+            within(far.rx.recv(&mut frames)).await.expect("a frame");
+            Checker::default().check(&frames[0]);
+        }
+        held.clear();
+        assert_eq!(hub.lanes.links(), [0, 0]);
     }
 }

@@ -23,7 +23,9 @@ use std::{
 use actix::prelude::*;
 
 use super::{
+    link_io::priority_name,
     mailbox::{Outlet, Seat},
+    rate_limiter::PressureGauge,
     wake_timer::WakeTimer,
 };
 use crate::{
@@ -69,6 +71,8 @@ pub struct CustodyParts {
     pub from_custody: Seat<FromCustody>,
     /// To health.
     pub health: Seat<ReportHealth>,
+    /// How slow the disk is.
+    pub pressure: PressureGauge,
 }
 
 /// See the module.
@@ -109,10 +113,32 @@ impl StoreActor {
     }
 
     fn hold(&mut self, message: HoldEnvelopes, ctx: &mut Context<Self>) {
+        let message = self.shed(message);
+        if message.envelopes.is_empty() {
+            return;
+        }
         let now = clock::unix_s();
         let ids: Vec<_> = message.envelopes.iter().map(|e| (e.packet_id, e.destination)).collect();
         let ops = message.envelopes.iter().map(|e| MailOp::Hold(held_row(e, message.ingress, now))).collect();
         self.ask(ops, ctx, move |actor, result, ctx| actor.held(ids, result, ctx));
+    }
+
+    /// Takes out what a disk that is too slow for more does not get: it goes back to where it came
+    /// from at once, rather than after the seconds that a commit takes.
+    fn shed(&mut self, message: HoldEnvelopes) -> HoldEnvelopes {
+        let level = self.parts.pressure.store();
+        let HoldEnvelopes { ingress, envelopes } = message;
+        let (shed, kept): (Vec<_>, Vec<_>) =
+            envelopes.into_iter().partition(|envelope| level.sheds(envelope.urgency));
+        if !shed.is_empty() {
+            for envelope in &shed {
+                let priority = priority_name(envelope.urgency);
+                metrics::counter!(telemetry::SHED, "priority" => priority).increment(1);
+            }
+            let refused = shed.iter().map(|envelope| (envelope.packet_id, RefuseReason::Congested)).collect();
+            self.answer.offer_gossip("router", CustodyAnswer { taken: Vec::new(), refused });
+        }
+        HoldEnvelopes { ingress, envelopes: kept }
     }
 
     fn held(&mut self, ids: Vec<(PacketId, Address)>, result: Answered, ctx: &mut Context<Self>) {
@@ -260,11 +286,15 @@ impl StoreActor {
         let op = MailOp::Usage { destination: None };
         self.ask(vec![op], ctx, |actor, result, _| {
             if let Ok([MailOutcome::Usage(usage)]) = result.as_deref() {
-                actor.held = usage.total;
-                metrics::gauge!(telemetry::HELD).set(usage.total.rows as f64);
-                metrics::gauge!(telemetry::HELD_BYTES).set(usage.total.bytes as f64);
+                actor.count(usage.total);
             }
         });
+    }
+
+    fn count(&mut self, held: HeldSummary) {
+        self.held = held;
+        metrics::gauge!(telemetry::HELD).set(held.rows as f64);
+        metrics::gauge!(telemetry::HELD_BYTES).set(held.bytes as f64);
     }
 
     /// Asks the disk whether there is room; in trouble, by writing. One question at a time, so that

@@ -13,6 +13,7 @@ use crate::{
     proto::{
         credit::{CreditError, CreditIn},
         egress::{Egress, Rank},
+        verify::{InboundEnvelope, Verified},
     },
     wire::{Frame, FrameParts, TrafficClass, control::Credit, handshake::CloseReason},
 };
@@ -59,6 +60,32 @@ impl SharedEgress {
         }
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Queues envelopes in their order, under one lock and with one wake-up; gives those back that
+    /// their class had no room for.
+    pub fn push_envelopes(
+        &self,
+        envelopes: Vec<Verified<InboundEnvelope>>,
+    ) -> Vec<Verified<InboundEnvelope>> {
+        let mut unsent = Vec::new();
+        {
+            let mut inner = self.lock();
+            let mut bytes = 0usize;
+            for verified in envelopes {
+                let class = verified.envelope.header().class();
+                let rank = Rank { source: verified.source, priority: verified.urgency };
+                let frame = verified.envelope.to_frame(verified.ext);
+                let len = frame.len();
+                match inner.queues.push(class, Some(rank), frame) {
+                    Ok(()) => bytes = bytes.saturating_add(len),
+                    Err(_) => unsent.push(verified),
+                }
+            }
+            self.gauge.queued(bytes);
+        }
+        self.wake.notify_one();
+        unsent
     }
 
     /// Queues a control frame. A link whose control queue is full is past saving: false.

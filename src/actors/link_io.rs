@@ -6,7 +6,10 @@
 //! while it has none; it refuses what the node is too pressed to take. The writer takes whatever the queues hold, most urgent class
 //! first, and hands it to the medium in one piece.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix::WeakRecipient;
 use bytes::Bytes;
@@ -37,11 +40,13 @@ use crate::{
         Address, Announce, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, Priority,
         TrafficClass,
         control::{Refuse, RefuseReason},
+        handshake::CloseReason,
     },
 };
 
-/// Signatures checked before other tasks of the thread get their turn: about 0.3 ms.
-const YIELD_EVERY: usize = 8;
+/// How long a reader goes on before other tasks of its thread get their turn: two signatures. A
+/// message on its way through the node waits for a busy reader at each of half a dozen steps.
+const TURN: Duration = Duration::from_micros(100);
 
 /// Envelopes of one link that may be on their way through the router.
 pub const IN_FLIGHT_MAX: u32 = 1024;
@@ -154,6 +159,55 @@ struct Reading {
     in_flight: Option<Arc<Semaphore>>,
     /// Signatures that were checked, found once as a [`Meter`]'s are.
     checked: metrics::Counter,
+    turn: Turn,
+}
+
+/// Since when a reader has had its thread for itself.
+struct Turn(Instant);
+
+impl Turn {
+    /// Lets others go on, where it is their turn.
+    async fn or_yield(&mut self) {
+        if clock::now().saturating_duration_since(self.0) >= TURN {
+            self.end().await;
+        }
+    }
+
+    async fn end(&mut self) {
+        tokio::task::yield_now().await;
+        self.0 = clock::now();
+    }
+}
+
+/// Frames that came to nothing, counted under one name for a whole batch: a neighbour that floods
+/// sends tens of thousands a second, and finding a metric costs as much as reading a frame.
+#[derive(Default)]
+struct Dropped {
+    /// By [`reason`].
+    undecodable: [u64; 4],
+    /// Beyond the budget of checks.
+    unchecked: u64,
+    /// Without a lease: gossip and questions, and envelopes.
+    control: u64,
+    data: u64,
+}
+
+impl Dropped {
+    fn count(&self) {
+        let limited = |budget: &'static str, count: u64| {
+            if count > 0 {
+                metrics::counter!(telemetry::RATE_LIMITED, "budget" => budget).increment(count);
+            }
+        };
+        limited("announce", self.unchecked);
+        limited("control", self.control);
+        limited("data", self.data);
+        for (reason, count) in REASONS.into_iter().zip(self.undecodable) {
+            if count > 0 {
+                metrics::counter!(telemetry::DECODE_ERRORS, "reason" => reason).increment(count);
+            }
+        }
+    }
 }
 
 /// One batch on its way through the reader.
@@ -169,6 +223,7 @@ struct Batch {
     undecodable: Vec<DecodeError>,
     /// No lease came in time for this batch.
     refused: Option<Refused>,
+    dropped: Dropped,
 }
 
 impl Reader {
@@ -190,14 +245,24 @@ impl Reader {
             spender: Spender::new(self.neighbour, self.outlets.lease.again()),
             in_flight: (!self.egress.uses_credit()).then(|| Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize))),
             checked: metrics::counter!(telemetry::VERIFIED),
+            turn: Turn(clock::now()),
         };
         let meter = Meter::new(self.transport, "rx");
         loop {
+            if self.egress.closing() == Some(CloseReason::ProtocolError) {
+                // Whatever the peer still sends costs nothing any more. The medium stays open until
+                // the writer has said why, and takes this task with it.
+                std::future::pending::<()>().await;
+            }
             let wait_for_keys = reading.held.next_wake();
+            let mut has_waited = false;
             tokio::select! {
-                read = self.rx.recv(&mut frames) => {
+                read = noting_waits(self.rx.recv(&mut frames), &mut has_waited) => {
                     if let Err(end) = read {
                         return end;
+                    }
+                    if has_waited {
+                        reading.turn.0 = clock::now();
                     }
                 }
                 () = sleep_until(wait_for_keys) => {
@@ -227,6 +292,8 @@ impl Reader {
             }
             if let Err(fault) = self.handle(&mut frames, &mut reading).await {
                 self.fault(fault);
+                // The actor closes the link before another frame is looked at.
+                reading.turn.end().await;
             }
         }
     }
@@ -288,14 +355,12 @@ impl Reader {
         batch.verified.reserve(frames.len());
         let mut ended = Ok(());
         let checked_before = self.verifier.signatures_checked();
-        for (n, bytes) in frames.drain(..).enumerate() {
+        for bytes in frames.drain(..) {
+            reading.turn.or_yield().await;
             let frame = Frame::decode(&bytes);
             batch.count(&frame, bytes.len());
             let handled = match frame {
                 Ok(Frame::Envelope(envelope, ext)) => {
-                    if n % YIELD_EVERY == YIELD_EVERY - 1 {
-                        tokio::task::yield_now().await;
-                    }
                     self.envelope(envelope, ext, bytes.len(), &mut batch, reading).await
                 }
                 Ok(
@@ -310,22 +375,30 @@ impl Reader {
                 }
                 // Gossip and questions: the next one takes its place.
                 Ok(_) if batch.refused.is_some() => {
-                    metrics::counter!(telemetry::RATE_LIMITED, "budget" => "control").increment(1);
+                    batch.dropped.control += 1;
                     Ok(())
                 }
                 // In a box of its own: it is rare, and each idle link would hold room for it.
                 Ok(frame) => Box::pin(self.control(frame, &mut batch, reading)).await,
                 Err(error) => {
-                    metrics::counter!(telemetry::DECODE_ERRORS, "reason" => reason(&error)).increment(1);
+                    if let Some(count) = batch.dropped.undecodable.get_mut(reason(&error)) {
+                        *count += 1;
+                    }
                     batch.undecodable.push(error);
                     Ok(())
                 }
             };
-            ended = ended.and(handled);
+            if handled.is_err() {
+                // The link is over: no other frame of the batch is worth a look.
+                ended = handled;
+                break;
+            }
         }
+        batch.dropped.count();
         let own = std::mem::take(&mut batch.own);
         let undecodable = std::mem::take(&mut batch.undecodable);
-        if !own.is_empty() || !undecodable.is_empty() {
+        let is_odd = !undecodable.is_empty();
+        if !own.is_empty() || is_odd {
             self.tell_actor(own, undecodable);
         }
         let checked = self.verifier.signatures_checked().saturating_sub(checked_before);
@@ -339,6 +412,10 @@ impl Reader {
             return Err("more data than it was granted credit for");
         }
         self.pass_on(batch, reading).await;
+        if is_odd {
+            // The actor decides whether the link goes on before more of it is read.
+            reading.turn.end().await;
+        }
         ended
     }
 
@@ -350,8 +427,8 @@ impl Reader {
         reading: &mut Reading,
     ) -> Result<(), &'static str> {
         match frame {
-            Frame::Announce(announce) => return self.announce(announce, false, reading).await,
-            Frame::PathReply(announce) => return self.announce(announce, true, reading).await,
+            Frame::Announce(announce) => return self.announce(announce, false, batch, reading).await,
+            Frame::PathReply(announce) => return self.announce(announce, true, batch, reading).await,
             Frame::KeyOffer(key) => {
                 let address = crate::crypto::compute_address(&key);
                 let Some(waiting) = reading.held.take(&address) else { return Ok(()) };
@@ -365,7 +442,7 @@ impl Reader {
             }
             // A record costs a signature as announces do.
             Frame::KeyReply(record) => {
-                if !self.may_check(reading).await {
+                if !self.may_check(batch, reading).await {
                     return Ok(());
                 }
                 match self.verifier.verify_key_record(&record) {
@@ -382,9 +459,10 @@ impl Reader {
         &mut self,
         announce: Announce,
         is_reply: bool,
+        batch: &mut Batch,
         reading: &mut Reading,
     ) -> Result<(), &'static str> {
-        if !self.may_check(reading).await {
+        if !self.may_check(batch, reading).await {
             return Ok(());
         }
         match self.verifier.verify_announce(announce) {
@@ -397,10 +475,10 @@ impl Reader {
         }
     }
 
-    async fn may_check(&self, reading: &mut Reading) -> bool {
+    async fn may_check(&self, batch: &mut Batch, reading: &mut Reading) -> bool {
         let may = reading.spender.may_check().await;
         if !may {
-            metrics::counter!(telemetry::RATE_LIMITED, "budget" => "announce").increment(1);
+            batch.dropped.unchecked += 1;
         }
         may
     }
@@ -417,11 +495,11 @@ impl Reader {
         let header = envelope.header();
         let (class, priority) = (header.class(), header.priority);
         if let Some(refused) = batch.refused {
-            metrics::counter!(telemetry::RATE_LIMITED, "budget" => "data").increment(1);
+            batch.dropped.data += 1;
             self.refuse(&envelope, RefuseReason::RateLimited, refused.retry_after_s);
             return Ok(());
         }
-        if class != TrafficClass::Control && self.pressure.level().sheds(priority) {
+        if class != TrafficClass::Control && self.sheds(&envelope, priority) {
             metrics::counter!(telemetry::SHED, "priority" => priority_name(priority)).increment(1);
             self.refuse(&envelope, RefuseReason::Congested, pressure::RETRY_AFTER_S);
             return Ok(());
@@ -436,13 +514,19 @@ impl Reader {
                 Ok(())
             }
             VerifyOutcome::KeyNeeded { source, envelope, ext } => {
-                if self.may_check(reading).await {
+                if self.may_check(batch, reading).await {
                     self.hold(source, envelope, ext, &mut reading.held);
                 }
                 Ok(())
             }
             VerifyOutcome::Failed(error) => self.failed(&error, reading).await,
         }
+    }
+
+    /// Full queues let nothing pass; a slow store what would end in it.
+    fn sheds(&self, envelope: &Envelope, priority: Priority) -> bool {
+        self.pressure.queues().sheds(priority)
+            || (self.pressure.store().sheds(priority) && self.verifier.is_for_us(envelope))
     }
 
     fn refuse(&mut self, envelope: &Envelope, reason: RefuseReason, retry_after_s: u16) {
@@ -530,7 +614,7 @@ fn add(sums: &mut [u64; 3], class: TrafficClass, bytes: u64) {
 }
 
 /// Label of the counter of shed messages.
-fn priority_name(priority: Priority) -> &'static str {
+pub(super) fn priority_name(priority: Priority) -> &'static str {
     match priority {
         Priority::Low => "low",
         Priority::Normal => "normal",
@@ -539,14 +623,27 @@ fn priority_name(priority: Priority) -> &'static str {
     }
 }
 
-/// Label of the counter of frames that do not decode.
-fn reason(error: &DecodeError) -> &'static str {
+/// Labels of the counter of frames that do not decode.
+const REASONS: [&str; 4] = ["malformed", "not_canonical", "too_large", "unknown_frame"];
+
+/// Which of [`REASONS`] it is.
+fn reason(error: &DecodeError) -> usize {
     match error {
-        DecodeError::NotCanonical { .. } => "not_canonical",
-        DecodeError::TooLarge { .. } => "too_large",
-        DecodeError::UnknownFrame(_) => "unknown_frame",
-        _ => "malformed",
+        DecodeError::NotCanonical { .. } => 1,
+        DecodeError::TooLarge { .. } => 2,
+        DecodeError::UnknownFrame(_) => 3,
+        _ => 0,
     }
+}
+
+/// The same future, and whether it had to wait.
+async fn noting_waits<F: Future + Unpin>(mut inner: F, has_waited: &mut bool) -> F::Output {
+    std::future::poll_fn(|cx| {
+        let polled = std::pin::Pin::new(&mut inner).poll(cx);
+        *has_waited |= polled.is_pending();
+        polled
+    })
+    .await
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -61,13 +61,25 @@ impl Spender {
     /// True where an announce, a key record or an unknown key may be looked into.
     pub(super) async fn may_check(&mut self) -> bool {
         let one = Cost { messages: 1, bytes: 0 };
-        if self.checks.spend(clock::now(), one) {
+        let now = clock::now();
+        if self.checks.spend(now, one) {
             return true;
         }
-        let Some(Grant::Lease(lease)) = self.answer(Budget::Checks).await else { return false };
-        let now = clock::now();
-        self.checks.add(now, lease);
-        self.checks.spend(now, one)
+        if !self.checks.may_ask(now) {
+            return false;
+        }
+        match self.answer(Budget::Checks).await {
+            Some(Grant::Lease(lease)) => {
+                let now = clock::now();
+                self.checks.add(now, lease);
+                self.checks.spend(now, one)
+            }
+            Some(Grant::Wait(wait)) => {
+                self.checks.run_dry(clock::now(), wait);
+                false
+            }
+            None => false,
+        }
     }
 
     /// Something did not verify: true where that is forgiven. While the limiter is away it is.

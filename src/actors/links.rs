@@ -9,6 +9,8 @@
 //! peer closed as a duplicate is not, while the other one stands. Why a peer is not there stands in
 //! the node's health; to add it once more dials it at once.
 
+mod dialler;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -17,7 +19,10 @@ use std::{
 };
 
 use actix::prelude::*;
+use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot, watch};
+
+use dialler::Dialler;
 
 use super::{
     child::{Child, ChildSpec},
@@ -36,14 +41,18 @@ use crate::{
         message,
     },
     proto::{
-        backoff::{Backoff, BackoffPolicy},
         credit::WINDOW_BYTES,
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
+        kept_out::KeptOut,
         link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
+        table::LinkClass,
     },
     telemetry,
-    transport::{Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportError, TransportManager},
+    transport::{
+        CloseCode, Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportCapability, TransportError,
+        TransportManager,
+    },
     wire::{
         Address, LinkId, NetworkId, PublicKey,
         handshake::{CloseReason, Hello},
@@ -52,6 +61,13 @@ use crate::{
 
 /// Peers whose trouble the health detail tells in full.
 const TROUBLES_SHOWN: usize = 3;
+
+/// How long a connection that is not let in stays open at most.
+const TURNED_AWAY_AFTER: Duration = Duration::from_secs(1);
+
+/// Connections that are closed late; further ones are closed at once.
+const TURNED_AWAY_MAX: usize = 64;
+
 /// What the registry is made of; the factory clones it for each incarnation.
 #[derive(Clone)]
 pub struct LinksParts {
@@ -65,6 +81,8 @@ pub struct LinksParts {
     pub boot_epoch: u32,
     /// The media.
     pub transports: Arc<TransportManager>,
+    /// Where links of lane 1 and up are started, by lane; those of lane 0 are beside the registry.
+    pub arbiters: Vec<ArbiterHandle>,
     /// What each link needs.
     pub link: LinkParts,
     /// To the supervisor that keeps links, listeners and diallers.
@@ -122,7 +140,8 @@ impl Peers {
 }
 
 /// What the router was told of links, shared by all incarnations of the registry: links end while
-/// there is none, and then nobody else would tell the router.
+/// there is none, and then nobody else would tell the router. And who is not let in, since nobody
+/// is to gain by a crash.
 #[derive(Debug, Clone, Default)]
 pub struct LinkBook(Arc<Mutex<Told>>);
 
@@ -130,6 +149,7 @@ pub struct LinkBook(Arc<Mutex<Told>>);
 struct Told {
     last: u64,
     up: BTreeSet<LinkId>,
+    kept_out: KeptOut,
 }
 
 impl LinkBook {
@@ -145,6 +165,15 @@ impl LinkBook {
 
     fn down(&self, link: LinkId) {
         self.lock().up.remove(&link);
+    }
+
+    fn cut(&self, neighbour: Address) {
+        self.lock().kept_out.cut(clock::now(), neighbour);
+    }
+
+    /// How long this neighbour is not let in.
+    fn kept_out(&self, neighbour: &Address) -> Option<Duration> {
+        self.lock().kept_out.wait(clock::now(), neighbour)
     }
 
     /// Links of former incarnations, once.
@@ -198,6 +227,8 @@ pub struct PeerLine {
     pub address: Address,
     /// The medium's word.
     pub info: LinkInfo,
+    /// The lane it runs on: 0 for the thread of all else.
+    pub lane: usize,
     /// Since the hello.
     pub since: Duration,
     /// Counters.
@@ -206,6 +237,7 @@ pub struct PeerLine {
 
 struct Entry {
     info: LinkInfo,
+    lane: usize,
     peer_key: PublicKey,
     peer: Address,
     up: Option<Up>,
@@ -230,6 +262,8 @@ pub struct LinksActor {
     health: Outlet<ReportHealth>,
     links: BTreeMap<LinkId, Entry>,
     diallers: BTreeMap<String, Dialled>,
+    /// Held once more by each connection that is closed late.
+    turned_away: Arc<()>,
     draining: bool,
     guard: ExitGuard,
 }
@@ -244,6 +278,7 @@ impl LinksActor {
             health: parts.health.outlet(),
             links: BTreeMap::new(),
             diallers: BTreeMap::new(),
+            turned_away: Arc::default(),
             draining: false,
             guard,
             parts,
@@ -268,6 +303,10 @@ impl LinksActor {
             tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
             return;
         }
+        if let Some(wait) = self.parts.book.kept_out(&peer) {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "faults").increment(1);
+            return self.turn_away(new.link, wait);
+        }
         let id = self.parts.book.next();
         let info = new.link.info.clone();
         let direction = match info.direction {
@@ -289,26 +328,50 @@ impl LinksActor {
             hello_timeout: HELLO_TIMEOUT,
         };
         let parts = self.parts.link.clone();
+        let lane = new.link.lane.number();
+        let arbiter = lane.checked_sub(1).and_then(|at| self.parts.arbiters.get(at)).cloned();
         let mut medium = Some(new.link);
         let spec = ChildSpec::temporary("link", move |guard| {
             let medium = medium.take().ok_or("a link is not started twice")?;
             let nonce = random::random_bytes(&mut random::os_rng());
-            let (config, parts) = (config.clone(), parts.clone());
-            let address = TransportActor::create(move |ctx| {
+            // Made here, so that it is dropped, which tells of its end, where the arbiter is gone.
+            let actor = TransportActor::new(id, medium, config.clone(), nonce, parts.clone(), guard);
+            let create = move |ctx: &mut Context<TransportActor>| {
                 ctx.set_mailbox_capacity(mailbox::TRANSPORT);
-                TransportActor::new(id, medium, config, nonce, parts, guard)
-            });
+                actor
+            };
+            let address = match &arbiter {
+                Some(arbiter) => TransportActor::start_in_arbiter(arbiter, create),
+                None => TransportActor::create(create),
+            };
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote));
-        self.links
-            .insert(id, Entry { info, peer_key, peer, up: None, ended: new.ended.into_iter().collect() });
+        self.links.insert(
+            id,
+            Entry { info, lane, peer_key, peer, up: None, ended: new.ended.into_iter().collect() },
+        );
         self.start_child(spec, ctx, move |actor, why| {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_started").increment(1);
             tracing::warn!(link = %id, why, "a link was not started");
             // Nobody else will ever say that it ended; the dialler, if there is one, hears it by
             // the drop.
             actor.links.remove(&id);
+        });
+    }
+
+    /// Closes a connection before it is a link, and tells its peer why. Nothing is read from it, and
+    /// it is closed late: a handshake costs more than anything that was refused, and whoever dials
+    /// again as soon as it is closed does so once a second at most.
+    fn turn_away(&self, mut link: Link, wait: Duration) {
+        let waits = Arc::clone(&self.turned_away);
+        let wait = if Arc::strong_count(&waits) > TURNED_AWAY_MAX { Duration::ZERO } else { wait };
+        actix_rt::spawn(async move {
+            tokio::time::sleep(wait.min(TURNED_AWAY_AFTER)).await;
+            let reason = CloseReason::RateLimited;
+            let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
+            link.tx.close(CloseCode(code), reason.name()).await;
+            drop(waits);
         });
     }
 
@@ -330,12 +393,12 @@ impl LinksActor {
         }));
     }
 
-    fn established(&mut self, message: LinkEstablished, ctx: &mut Context<Self>) {
+    fn established(&mut self, mut message: LinkEstablished, ctx: &mut Context<Self>) {
         let now = clock::now();
         let own = self.parts.identity.address();
         let Some(entry) = self.links.get(&message.link) else { return };
         let (peer, peer_key) = (entry.peer, entry.peer_key);
-        let scheme = entry.info.remote.scheme();
+        let (scheme, class) = (entry.info.remote.scheme(), class_of(entry.info.capability));
         let new_facts = facts(entry, message.hello.boot_epoch, now);
         let rivals: Vec<LinkId> = self
             .links
@@ -373,10 +436,12 @@ impl LinksActor {
             peer_key,
             hello: message.hello.clone(),
             transport: scheme,
+            class,
             outlet: message.outlet.clone(),
         };
         if let Some(entry) = self.links.get_mut(&message.link) {
-            tracing::info!(link = %message.link, peer = %peer.short(), remote = %entry.info.remote, "link up");
+            let (remote, lane) = (&entry.info.remote, entry.lane);
+            tracing::info!(link = %message.link, peer = %peer.short(), %remote, lane, "link up");
             entry.up = Some(Up {
                 hello: message.hello,
                 since: now,
@@ -387,11 +452,15 @@ impl LinksActor {
         }
         self.parts.book.up(message.link);
         self.link_up.do_send(up);
+        // What the link reads from here on comes to the router after this.
+        message.told.now();
         self.count();
     }
 
     /// Asks the old link for a sign of life; without one until then it gives way to the new one.
-    fn probe(&mut self, old: LinkId, new: LinkEstablished, until: Instant, ctx: &mut Context<Self>) {
+    fn probe(&mut self, old: LinkId, mut new: LinkEstablished, until: Instant, ctx: &mut Context<Self>) {
+        // A link that waits for its verdict is read, so that its peer finds it alive.
+        new.told.now();
         let Some(up) = self.links.get(&old).and_then(|e| e.up.as_ref()) else { return };
         let (stats, close) = (up.stats.clone(), up.close.clone());
         let asked = async move {
@@ -427,6 +496,9 @@ impl LinksActor {
             // A link of an earlier incarnation: the router may know it still.
             return self.link_down.do_send(LinkDown(message.link));
         };
+        if message.reason == CloseReason::ProtocolError && !message.by_peer {
+            self.parts.book.cut(entry.peer);
+        }
         tracing::info!(
             link = %message.link, peer = %entry.peer.short(), remote = %entry.info.remote,
             reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
@@ -528,76 +600,6 @@ struct Dialled {
     trouble: watch::Receiver<Option<String>>,
 }
 
-/// Keeps one peer dialled.
-struct Dialler {
-    to: TransportAddr,
-    transports: Arc<TransportManager>,
-    new_link: Seat<NewLink>,
-    retry: Arc<Notify>,
-    trouble: watch::Sender<Option<String>>,
-}
-
-impl Dialler {
-    async fn run(self) {
-        let mut rng = random::os_rng();
-        let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
-        let mut new_link = self.new_link.outlet();
-        loop {
-            let mut at_least = Duration::ZERO;
-            match self.transports.dial(&self.to).await {
-                Ok(link) => {
-                    let (ended, mut over) = oneshot::channel();
-                    new_link.do_send(NewLink { link, ended: Some(ended) });
-                    backoff.started(clock::now());
-                    let end = match tokio::time::timeout(HELLO_TIMEOUT, &mut over).await {
-                        Ok(end) => end,
-                        Err(_) => {
-                            // The hello was accepted: whatever was wrong is over.
-                            self.trouble.send_replace(None);
-                            over.await
-                        }
-                    };
-                    let refusal = end.ok().and_then(refusal);
-                    self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
-                    if refusal.is_some() {
-                        // Nothing changes that soon: somebody has to change a configuration.
-                        at_least = BackoffPolicy::REDIAL.cap;
-                    }
-                }
-                Err(error) => {
-                    metrics::counter!(telemetry::DIALS_FAILED).increment(1);
-                    tracing::info!(peer = %self.to, %error, "dial failed");
-                    self.trouble.send_replace(Some(error.to_string()));
-                }
-            }
-            let wait = at_least.saturating_add(backoff.next_delay(clock::now(), &mut rng));
-            self.rest(wait).await;
-        }
-    }
-
-    /// Waits so long, or until somebody wants it dialled now.
-    async fn rest(&self, wait: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = self.retry.notified() => {}
-        }
-    }
-}
-
-/// What a peer meant that does not want this link, in words that say what to do.
-fn refusal(reason: CloseReason) -> Option<&'static str> {
-    match reason {
-        CloseReason::NetworkMismatch => {
-            Some("it is on another network; compare `network` and the network secret of both")
-        }
-        CloseReason::VersionMismatch => {
-            Some("it speaks no version that this node speaks; update the older one")
-        }
-        CloseReason::NotAllowed => Some("it does not let this node in"),
-        _ => None,
-    }
-}
-
 /// Accepts links on one port until it is drained. One that ends with its branch of the tree leaves
 /// the port open for the next.
 pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: Seat<NewLink>) -> ChildSpec {
@@ -641,9 +643,20 @@ impl Handler<ResendLinks> for LinksActor {
                 peer_key: entry.peer_key,
                 hello: up.hello.clone(),
                 transport: entry.info.remote.scheme(),
+                class: class_of(entry.info.capability),
                 outlet: up.outlet.clone(),
             });
         }
+    }
+}
+
+/// A medium as the routing table weighs it.
+fn class_of(capability: TransportCapability) -> LinkClass {
+    match capability {
+        TransportCapability::Unconstrained => LinkClass::Unconstrained,
+        TransportCapability::Medium => LinkClass::Medium,
+        TransportCapability::Constrained => LinkClass::Constrained,
+        TransportCapability::SeverelyConstrained => LinkClass::SeverelyConstrained,
     }
 }
 
@@ -785,6 +798,7 @@ impl Handler<ListPeers> for LinksActor {
                 let line = PeerLine {
                     address: entry.peer,
                     info: entry.info.clone(),
+                    lane: entry.lane,
                     since: now.saturating_duration_since(up.since),
                     stats: LinkStats::default(),
                 };

@@ -45,7 +45,8 @@ struct Shared {
     queued_bytes: AtomicU64,
     /// Milliseconds, the most since the last look.
     store_latency_ms: AtomicU64,
-    level: AtomicU8,
+    queues: AtomicU8,
+    store: AtomicU8,
 }
 
 impl PressureGauge {
@@ -65,9 +66,19 @@ impl PressureGauge {
         self.0.store_latency_ms.fetch_max(ms, Relaxed);
     }
 
-    /// The level that holds.
+    /// The level that holds for what may have to be written to the store.
     pub fn level(&self) -> PressureLevel {
-        PressureLevel::new(self.0.level.load(Relaxed))
+        self.queues().max(self.store())
+    }
+
+    /// The level that holds for what only passes through.
+    pub fn queues(&self) -> PressureLevel {
+        PressureLevel::new(self.0.queues.load(Relaxed))
+    }
+
+    /// The level that a slow store makes.
+    pub fn store(&self) -> PressureLevel {
+        PressureLevel::new(self.0.store.load(Relaxed))
     }
 
     pub(super) fn look(&self) -> Load {
@@ -77,8 +88,9 @@ impl PressureGauge {
         }
     }
 
-    fn set(&self, level: PressureLevel) {
-        self.0.level.store(level.get(), Relaxed);
+    fn set(&self, controller: &BackpressureController) {
+        self.0.queues.store(controller.queues().get(), Relaxed);
+        self.0.store.store(controller.store().get(), Relaxed);
     }
 }
 
@@ -116,10 +128,10 @@ impl RateLimiterActor {
         let before = self.controller.level();
         let load = self.gauge.look();
         let level = self.controller.observe(clock::now(), &load);
+        self.gauge.set(&self.controller);
         if level != before {
             tracing::info!(level = level.get(), ?load, "the pressure level changed");
             metrics::gauge!(telemetry::PRESSURE_LEVEL).set(f64::from(level.get()));
-            self.gauge.set(level);
         }
         ctx.run_later(LOOK_EVERY, Self::look);
     }
@@ -129,7 +141,6 @@ impl Actor for RateLimiterActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.gauge.set(PressureLevel::default());
         self.look(ctx);
     }
 }

@@ -50,7 +50,7 @@ use crate::{
         clock_trust::ClockTrust,
         health::{HealthStatus, REPORT_EVERY, SubsystemReport},
         router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
-        table::{LinkClass, Order},
+        table::Order,
         verify::{InboundEnvelope, Verified},
     },
     storage::{LocalOp, LocalStore},
@@ -471,8 +471,7 @@ impl Handler<LinkUp> for RouterActor {
 
     fn handle(&mut self, up: LinkUp, ctx: &mut Context<Self>) {
         self.clock_trust.neighbour(clock::now(), up.peer, up.hello.clock_unix_s);
-        let info =
-            LinkInfo { link: up.link, peer: up.peer_key, class: LinkClass::Unconstrained, trusted: false };
+        let info = LinkInfo { link: up.link, peer: up.peer_key, class: up.class, trusted: false };
         self.links.insert(up.link, LinkState { peer: up.peer, transport: up.transport, outlet: up.outlet });
         self.step(Input::LinkUp(info), ctx);
     }

@@ -31,12 +31,12 @@ use crate::{
         message,
     },
     proto::{
-        egress::Rank,
+        credit::CreditError,
         link::{self, Link as Session, LinkConfig, Output},
-        verify::Verifier,
+        verify::{Checked, Verifier},
     },
     telemetry,
-    transport::{CloseCode, Link, LinkInfo, TransportError},
+    transport::{CloseCode, Lane, Link, LinkInfo, TransportError},
     wire::{
         Address, Frame, LinkId, NetworkId,
         handshake::{CloseReason, Hello},
@@ -53,6 +53,8 @@ pub struct LinkParts {
     pub own: Address,
     /// The network.
     pub network: NetworkId,
+    /// What some link checked already.
+    pub checked: Checked,
     /// To the router.
     pub envelopes: Seat<EnvelopesVerified>,
     /// To the router.
@@ -71,6 +73,27 @@ pub struct LinkParts {
     pub ended: Seat<LinkEnded>,
 }
 
+/// Lets a link's reader go on: what it reads is for a router that has heard of the link. Dropped, it
+/// does so too; a link that is not wanted is closed, not kept waiting.
+#[derive(Debug)]
+pub struct Told(Option<oneshot::Sender<()>>);
+
+impl Told {
+    /// The router was told, or is not to be.
+    pub fn now(&mut self) {
+        if let Some(go) = self.0.take() {
+            // The reader may be gone; the medium's end says so then.
+            let _ = go.send(());
+        }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
 /// Link to registry: the peer's hello was accepted.
 #[derive(Debug)]
 pub struct LinkEstablished {
@@ -84,6 +107,8 @@ pub struct LinkEstablished {
     pub close: Recipient<CloseLink>,
     /// Answers for `qpc peers`.
     pub stats: Recipient<GetLinkStats>,
+    /// Until then nothing is read of the link but its hello.
+    pub told: Told,
 }
 message!(LinkEstablished => ());
 
@@ -158,6 +183,8 @@ pub struct TransportActor {
     info: LinkInfo,
     session: Session,
     medium: Option<Link>,
+    /// Counted as one of its lane while this lives.
+    _lane: Lane,
     egress: Arc<SharedEgress>,
     counters: Arc<LinkCounters>,
     go: Option<oneshot::Sender<()>>,
@@ -174,7 +201,7 @@ impl TransportActor {
     /// Takes over a link whose transport handshake is done.
     pub fn new(
         id: LinkId,
-        medium: Link,
+        mut medium: Link,
         config: LinkConfig,
         nonce: [u8; 8],
         parts: LinkParts,
@@ -188,6 +215,7 @@ impl TransportActor {
             transport: medium.info.remote.scheme(),
             info: medium.info.clone(),
             session: Session::new(config, clock::now(), nonce),
+            _lane: std::mem::take(&mut medium.lane),
             medium: Some(medium),
             egress: Arc::new(SharedEgress::new(granted, parts.pressure.clone())),
             counters: Arc::default(),
@@ -222,10 +250,6 @@ impl TransportActor {
             }
             Output::Established { peer_hello, .. } => {
                 self.egress.established(peer_hello.initial_credit);
-                if let Some(go) = self.go.take() {
-                    // The reader may be gone; the medium's end says so then.
-                    let _ = go.send(());
-                }
                 let address = ctx.address();
                 self.established.do_send(LinkEstablished {
                     link: self.id,
@@ -233,6 +257,7 @@ impl TransportActor {
                     outlet: address.clone().recipient(),
                     close: address.clone().recipient(),
                     stats: address.recipient(),
+                    told: Told(self.go.take()),
                 });
             }
             Output::Rtt(rtt) => {
@@ -243,6 +268,10 @@ impl TransportActor {
                 if let Err(error) = self.egress.grant(credit) {
                     tracing::debug!(link = %self.id, %error, "odd credit");
                     metrics::counter!(telemetry::LINK_FAULTS, "reason" => error.name()).increment(1);
+                    // What says nothing is allowed; no sum that is kept goes over by mistake.
+                    if matches!(error, CreditError::Overflow { .. }) {
+                        self.step(link::Input::Odd(error.name()), ctx);
+                    }
                 }
             }
             Output::Closed { reason, text, by_peer } => self.finish(reason, text, by_peer, ctx),
@@ -295,7 +324,7 @@ impl Actor for TransportActor {
             neighbour: self.neighbour,
             transport: self.transport,
             rx: medium.rx,
-            verifier: Verifier::new(self.parts.own, self.parts.network),
+            verifier: Verifier::sharing(self.parts.own, self.parts.network, self.parts.checked.clone()),
             egress: self.egress.clone(),
             pressure: self.parts.pressure.clone(),
             counters: self.counters.clone(),
@@ -387,14 +416,7 @@ impl Handler<ForwardBatch> for TransportActor {
                 metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
             }
         }
-        let mut unsent = Vec::new();
-        for verified in batch.envelopes {
-            let class = verified.envelope.header().class();
-            let rank = Rank { source: verified.source, priority: verified.urgency };
-            if self.egress.push(class, Some(rank), verified.envelope.to_frame(verified.ext)).is_err() {
-                unsent.push(verified);
-            }
-        }
+        let unsent = self.egress.push_envelopes(batch.envelopes);
         if !unsent.is_empty() {
             // Router and link never wait for each other: a full router drops what a full link
             // hands back, and the origin tries again.

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use super::{
-    BROADCAST_LIFETIME_MAX, DEDUP_ENTRIES_MAX, HealthListen, MESSAGE_LIFETIME_MAX, MeshConfig, Scheme,
-    format_duration,
+    BROADCAST_LIFETIME_MAX, DEDUP_ENTRIES_MAX, HealthListen, LINK_THREADS_MAX, LinkThreads,
+    MESSAGE_LIFETIME_MAX, MeshConfig, Scheme, format_duration,
 };
 use crate::wire::limits::{CONTENT_BYTES_MAX, MAX_HOPS_MAX};
 
@@ -60,6 +60,9 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
     findings.range("store.inbox_strangers_percent", c.store.inbox_strangers_percent, 0, 100);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);
+    if let LinkThreads::Exactly(threads) = c.transport.link_threads {
+        findings.range("transport.link_threads", threads, 0, LINK_THREADS_MAX);
+    }
     findings.range("rate_limit.messages_per_s", c.rate_limit.messages_per_s, 1, u32::MAX);
     let bytes_per_s = c.rate_limit.bytes_per_s;
     // Between the largest frame a second and what no link carries.
@@ -72,7 +75,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
     // What reads the filter comes with the command line; a program that embeds the node logs its own way.
     #[cfg(feature = "cli")]
-    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&c.logging.filter) {
+    if let Err(error) = crate::telemetry::parse_filter(&c.logging.filter) {
         findings.say("logging.filter", error);
     }
     // What holds one message at all must be able to hold the largest one.

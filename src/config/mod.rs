@@ -24,7 +24,8 @@ pub use layers::{Entry, Layers, Loaded, Origin};
 pub use nearest::nearest;
 pub use url::{ListenUrl, ParseUrlError, PeerUrl, Scheme};
 pub use value::{
-    Accept, ByteSize, HealthListen, LogFormat, ParseValueError, Role, format_duration, parse_duration,
+    Accept, ByteSize, HealthListen, LINK_THREADS_MAX, LinkThreads, LogFormat, ParseValueError, Role,
+    format_duration, parse_duration,
 };
 
 use value::ConfigValue;
@@ -227,6 +228,10 @@ sections! {
         keepalive: Duration = secs(15);
         /// How long dialling may take, handshake included.
         dial_timeout: Duration = secs(10);
+        /// Threads that links run on: a number up to 64, or auto. 0 has them on the thread of all
+        /// else, so that a message that passes through wakes no other; auto is 0 on one or two
+        /// cores, else one thread fewer than cores, at most 8.
+        link_threads: LinkThreads = LinkThreads::Auto;
     }
 
     /// What others may cost.
@@ -284,6 +289,7 @@ impl MeshConfig {
         config.store.mailbox_max = ByteSize(16 * MIB);
         config.store.cache = ByteSize(4 * MIB);
         config.transport.links_max = 16;
+        config.transport.link_threads = LinkThreads::Exactly(0);
         config.rate_limit.messages_per_s = 500;
         config.rate_limit.bytes_per_s = ByteSize(4 * MIB);
         config.rate_limit.announces_per_s = 5;

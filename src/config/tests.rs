@@ -146,6 +146,35 @@ fn mistakes_in_environment_and_flags_name_them() {
 }
 
 #[test]
+fn threads_of_links_are_a_word_or_a_number() {
+    let read = |text: &str| MeshConfig::from_toml(&format!("[transport]\nlink_threads = {text}\n"));
+    let threads = |text: &str| read(text).unwrap().transport.link_threads;
+    assert_eq!(threads("\"auto\""), LinkThreads::Auto);
+    assert_eq!(threads("0"), LinkThreads::Exactly(0));
+    assert_eq!(threads("0x10"), LinkThreads::Exactly(16));
+    for (wrong, got) in [("\"two\"", "two"), ("-1", "-1"), ("2.0", "a number with a point")] {
+        let text = read(wrong).unwrap_err().to_string();
+        assert!(text.contains("expected \"auto\", or a whole number from 0 to 64, got "), "{text}");
+        assert!(text.contains(got), "{text}");
+    }
+    assert_eq!(
+        problems("[transport]\nlink_threads = 65\n"),
+        ["c.toml:2:1: transport.link_threads: 65 is out of range, 0 to 64"]
+    );
+    let loaded = Layers::new().env(env(&[("QPC_TRANSPORT_LINK_THREADS", " 2 ")])).load().unwrap();
+    assert_eq!(loaded.config.transport.link_threads, LinkThreads::Exactly(2));
+    let error = Layers::new().env(env(&[("QPC_TRANSPORT_LINK_THREADS", "many")])).load().unwrap_err();
+    assert!(error.to_string().contains("or a whole number from 0 to 64, got \"many\""), "{error}");
+}
+
+#[test]
+fn by_itself_a_node_leaves_two_cores_alone_and_one_of_more() {
+    let auto = |cores| LinkThreads::Auto.on(cores);
+    assert_eq!([1, 2, 3, 4, 9, 64].map(auto), [0, 0, 2, 3, 8, 8]);
+    assert_eq!(LinkThreads::Exactly(2).on(1), 2);
+}
+
+#[test]
 fn accept_follows_listen_until_it_is_set() {
     let mut config = MeshConfig::default();
     assert_eq!((config.accept(), config.listen_urls().len()), (Accept::Lan, 2));

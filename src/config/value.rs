@@ -387,6 +387,82 @@ words! {
     }
 }
 
+/// Threads of links at most: more than any machine this was tried on has cores, and few enough that
+/// a slip of the finger starts none by the thousand.
+pub const LINK_THREADS_MAX: u32 = 64;
+
+/// Threads of links where nobody says how many: the one actor that all links feed keeps up with no
+/// more of them.
+const LINK_THREADS_AUTO_MAX: usize = 8;
+
+/// Threads that links run on beside the node's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum LinkThreads {
+    /// As many as the machine has use for.
+    #[default]
+    Auto,
+    /// So many; 0 has links on the node's own thread.
+    Exactly(u32),
+}
+
+impl LinkThreads {
+    /// How many that is on a machine with so many cores. On one or two, all that a message passes
+    /// shares a thread: waking another one costs more than it gains. On more, one core is left to the
+    /// thread that all links feed.
+    pub fn on(self, cores: usize) -> usize {
+        match self {
+            Self::Auto if cores <= 2 => 0,
+            Self::Auto => cores.saturating_sub(1).min(LINK_THREADS_AUTO_MAX),
+            Self::Exactly(threads) => threads as usize,
+        }
+    }
+}
+
+impl ConfigValue for LinkThreads {
+    fn expected() -> String {
+        format!("\"auto\", or a whole number from 0 to {LINK_THREADS_MAX}")
+    }
+
+    fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Vec<ValueProblem>) -> Option<Self> {
+        let (read, got) = match value.get_ref() {
+            DeValue::Integer(number) => {
+                (Self::from_number(number.as_str(), number.radix()), number.to_string())
+            }
+            DeValue::String(text) => (Self::from_word(text), format!("{text:?}")),
+            _ => return wrong(value, problems),
+        };
+        if read.is_none() {
+            let message = format!("expected {}, got {got}", Self::expected());
+            problems.push(ValueProblem { span: value.span(), message });
+        }
+        read
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        Self::from_word(text)
+            .or_else(|| Self::from_number(text, 10))
+            .ok_or_else(|| format!("expected {}, got {text:?}", Self::expected()))
+    }
+
+    fn to_toml(&self) -> Option<String> {
+        Some(match self {
+            Self::Auto => quote("auto"),
+            Self::Exactly(threads) => threads.to_string(),
+        })
+    }
+}
+
+impl LinkThreads {
+    fn from_word(text: &str) -> Option<Self> {
+        (text == "auto").then_some(Self::Auto)
+    }
+
+    fn from_number(digits: &str, radix: u32) -> Option<Self> {
+        u32::from_str_radix(digits, radix).ok().map(Self::Exactly)
+    }
+}
+
 /// Where the health endpoint listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HealthListen {

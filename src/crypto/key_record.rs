@@ -26,6 +26,17 @@ pub struct VerifiedKeyRecord {
 }
 
 impl VerifiedKeyRecord {
+    /// One that this process verified before and kept as bytes; none where they are no record.
+    pub(crate) fn kept(signed: SignedKeyRecord) -> Option<Self> {
+        let record = signed.content().ok()?;
+        Some(Self {
+            digest: sha256(&[&signed.signed]),
+            address: compute_address(&record.public_key),
+            signed,
+            record,
+        })
+    }
+
     /// What it says.
     pub fn record(&self) -> &KeyRecord {
         &self.record

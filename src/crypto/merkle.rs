@@ -1,7 +1,8 @@
 //! One signature for many envelopes: a Merkle tree over their signature inputs.
 //!
-//! `leaf = SHA-256(0x00 ‖ signature input)`, `node = SHA-256(0x01 ‖ left ‖ right)`; the tree is
-//! filled up to a power of two with the all-zero digest in place of leaves. The prefixes keep a
+//! `leaf = SHA-256(0x00 ‖ SHA-256(signature input))`, `node = SHA-256(0x01 ‖ left ‖ right)`; the
+//! inner digest is the one whose head is the packet id, so a relay reads each envelope once. The
+//! tree is filled up to a power of two with the all-zero digest in place of leaves. The prefixes keep a
 //! node from passing for a leaf. The root is signed as [`SignedType::MerkleRoot`], 32 bytes; each
 //! envelope then carries the root's signature, its index and its path, and is checked by itself.
 //!
@@ -17,9 +18,11 @@ pub const LEAVES_MAX: usize = 1 << MERKLE_LEVELS_MAX;
 /// Stands where the tree has no leaf. No input hashes to it.
 const EMPTY: Digest = Digest([0; 32]);
 
-/// The leaf of a signature input.
-pub(super) fn leaf(input: &[u8]) -> Digest {
-    sha256(&[&[0], input])
+/// The leaf of a signature input with this digest ([`Input::digest`]).
+///
+/// [`Input::digest`]: super::sign::Input::digest
+pub fn leaf(input: &Digest) -> Digest {
+    sha256(&[&[0], input.as_bytes()])
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {
@@ -96,7 +99,7 @@ mod tests {
     };
 
     fn leaves(count: usize) -> Vec<Digest> {
-        (0..count).map(|i| leaf(&i.to_be_bytes())).collect()
+        (0..count).map(|i| leaf(&sha256(&[&i.to_be_bytes()]))).collect()
     }
 
     #[test]
@@ -114,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_tree_is_exactly_what_the_specification_says() {
-        let [a, b, c] = [b"a", b"b", b"c"].map(|input| leaf(input));
+        let [a, b, c] = [b"a", b"b", b"c"].map(|input| leaf(&sha256(&[input])));
+        assert_eq!(a, sha256(&[&[0], sha256(&[b"a"]).as_bytes()]));
         let zero = Digest([0; 32]);
         let left = sha256(&[&[1], a.as_bytes(), b.as_bytes()]);
         let right = sha256(&[&[1], c.as_bytes(), zero.as_bytes()]);
@@ -150,8 +154,8 @@ mod tests {
         let tree = MerkleTree::new(leaves(4)).unwrap();
         let [a, b, _, _] = leaves(4)[..] else { unreachable!() };
         let upper = tree.path(0).unwrap()[1];
-        // An input that spells the two children; its leaf is not their node.
-        let posing = leaf(&[&[1], a.as_bytes().as_slice(), b.as_bytes()].concat());
+        // An input whose digest is the children's node; its leaf is not.
+        let posing = leaf(&node(&a, &b));
         assert_ne!(root_from_path(posing, 0, &[upper]), Some(tree.root()));
     }
 

@@ -274,18 +274,18 @@ impl ReceiverKeys {
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         // Room from the start: a vector that grows leaves copies of its content behind.
         let mut out = Zeroizing::new(Vec::with_capacity(16 + SECRETS_MAX * 72));
-        cbor::put_array(&mut out, 4);
-        cbor::put_uint(&mut out, STATE_VERSION);
-        cbor::put_uint(&mut out, u64::from(self.order_floor));
-        cbor::put_uint(&mut out, u64::from(self.outgrown));
-        cbor::put_array(&mut out, self.older.len().saturating_add(1) as u64);
+        cbor::put_array(&mut *out, 4);
+        cbor::put_uint(&mut *out, STATE_VERSION);
+        cbor::put_uint(&mut *out, u64::from(self.order_floor));
+        cbor::put_uint(&mut *out, u64::from(self.outgrown));
+        cbor::put_array(&mut *out, self.older.len().saturating_add(1) as u64);
         for entry in std::iter::once(&self.current).chain(&self.older) {
-            cbor::put_array(&mut out, 6);
-            cbor::put_uint(&mut out, u64::from(entry.key.rk_id));
-            cbor::put_uint(&mut out, u64::from(entry.record.order));
-            cbor::put_uint(&mut out, entry.created_s);
-            cbor::put_uint(&mut out, u64::from(entry.record.not_after));
-            cbor::put_uint(&mut out, entry.destroy_at_s);
+            cbor::put_array(&mut *out, 6);
+            cbor::put_uint(&mut *out, u64::from(entry.key.rk_id));
+            cbor::put_uint(&mut *out, u64::from(entry.record.order));
+            cbor::put_uint(&mut *out, entry.created_s);
+            cbor::put_uint(&mut *out, u64::from(entry.record.not_after));
+            cbor::put_uint(&mut *out, entry.destroy_at_s);
             cbor::put_bytes(&mut out, entry.secret.as_bytes());
         }
         out

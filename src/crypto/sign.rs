@@ -121,14 +121,14 @@ impl Input<'_> {
         sha256(&[self.bytes])
     }
 
-    /// The first 16 bytes of [`Input::digest`].
+    /// The id of an envelope with this input.
     pub fn packet_id(&self) -> PacketId {
-        PacketId(prefix(&self.digest()))
+        packet_id(&self.digest())
     }
 
     /// The input's place in a Merkle tree.
     pub fn leaf(&self) -> Digest {
-        merkle::leaf(self.bytes)
+        merkle::leaf(&self.digest())
     }
 
     /// Checks `signature` with the strict predicate.
@@ -144,6 +144,11 @@ impl Input<'_> {
     pub(super) fn sign(&self, key: &SigningKey) -> Signature {
         sign(key, self.bytes)
     }
+}
+
+/// The id of an envelope whose signature input has this digest: its first 16 bytes.
+pub fn packet_id(input: &Digest) -> PacketId {
+    PacketId(prefix(input))
 }
 
 /// A public key that was decoded and found fit: canonical and not of small order. Decoding takes a
@@ -261,7 +266,7 @@ mod tests {
         assert_eq!(input.as_bytes(), expected);
         assert_eq!(input.digest(), sha256(&[&expected]));
         assert_eq!(input.packet_id().as_bytes()[..], input.digest().as_bytes()[..16]);
-        assert_eq!(input.leaf(), sha256(&[&[0], &expected]));
+        assert_eq!(input.leaf(), sha256(&[&[0], sha256(&[&expected]).as_bytes()]));
     }
 
     #[test]

@@ -7,7 +7,10 @@ use actix::Recipient;
 use super::message;
 use crate::{
     crypto::VerifiedKeyRecord,
-    proto::verify::{InboundAnnounce, InboundEnvelope, Verified},
+    proto::{
+        table::LinkClass,
+        verify::{InboundAnnounce, InboundEnvelope, Verified},
+    },
     wire::{
         Address, Frame, LinkId, PublicKey,
         handshake::{CloseReason, Hello},
@@ -87,6 +90,8 @@ pub struct LinkUp {
     pub hello: Hello,
     /// `quic`, `tcp`, …
     pub transport: &'static str,
+    /// What kind of medium it runs over.
+    pub class: LinkClass,
     /// Takes batches for the link.
     pub outlet: Recipient<ForwardBatch>,
 }

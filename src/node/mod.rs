@@ -10,6 +10,7 @@ mod builder;
 mod contacts;
 mod gc;
 mod inbox;
+mod link_arbiters;
 mod ports;
 mod router;
 mod service;

@@ -15,7 +15,7 @@ use crate::{
     config::MeshConfig,
     crypto::MeshIdentity,
     error::MeshError,
-    transport::{MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
+    transport::{Lanes, MeshTransport, TlsIdentity, TransportAddr, TransportError, TransportManager, addr},
 };
 
 /// The ports of one node.
@@ -28,19 +28,21 @@ pub(super) struct Ports {
     pub(super) urls: Vec<TransportAddr>,
 }
 
-/// Opens every port. A scheme that is not listened on gets a port that only dials.
+/// Opens every port, with the links of all of them on `lanes`. A scheme that is not listened on gets a
+/// port that only dials.
 pub(super) async fn bind(
     config: &MeshConfig,
     identity: &MeshIdentity,
     own: Vec<Arc<dyn MeshTransport>>,
+    lanes: Lanes,
 ) -> Result<Ports, MeshError> {
     let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der())?;
-    let handshake_timeout = config.transport.dial_timeout;
+    let how = How { tls, handshake_timeout: config.transport.dial_timeout, lanes };
     let mut manager = TransportManager::new();
     let mut listening: Vec<Arc<dyn MeshTransport>> = Vec::new();
     for url in config.listen_urls() {
         let at: TransportAddr = url.to_string().parse()?;
-        listening.push(open_port(&at, &tls, handshake_timeout).await?);
+        listening.push(how.open_port(&at).await?);
     }
     listening.extend(own);
     let mut urls = Vec::new();
@@ -51,39 +53,44 @@ pub(super) async fn bind(
     let listens = |scheme: &str| listening.iter().any(|port| port.info().scheme == scheme);
     #[cfg(feature = "quic")]
     if !listens(addr::QUIC) {
-        manager.add(Arc::new(QuicPort::dial_only(&tls, quic_options(handshake_timeout))));
+        manager.add(Arc::new(QuicPort::dial_only(&how.tls, how.quic())));
     }
     #[cfg(feature = "tcp")]
     if !listens(addr::TCP) {
-        manager.add(Arc::new(TcpPort::dial_only(&tls, tcp_options(handshake_timeout))));
+        manager.add(Arc::new(TcpPort::dial_only(&how.tls, how.tcp())));
     }
     Ok(Ports { manager: Arc::new(manager), listening, urls })
 }
 
-#[cfg(feature = "quic")]
-fn quic_options(handshake_timeout: Duration) -> QuicOptions {
-    QuicOptions { handshake_timeout, ..QuicOptions::default() }
-}
-
-#[cfg(feature = "tcp")]
-fn tcp_options(handshake_timeout: Duration) -> TcpOptions {
-    TcpOptions { handshake_timeout, ..TcpOptions::default() }
-}
-
-async fn open_port(
-    at: &TransportAddr,
-    tls: &TlsIdentity,
+/// How ports of a node's own media are opened.
+struct How {
+    tls: TlsIdentity,
     handshake_timeout: Duration,
-) -> Result<Arc<dyn MeshTransport>, TransportError> {
-    match at.scheme() {
-        #[cfg(feature = "quic")]
-        scheme if scheme == addr::QUIC => {
-            Ok(Arc::new(QuicPort::listen(tls, at, quic_options(handshake_timeout)).await?))
+    lanes: Lanes,
+}
+
+impl How {
+    #[cfg(feature = "quic")]
+    fn quic(&self) -> QuicOptions {
+        let (handshake_timeout, lanes) = (self.handshake_timeout, self.lanes.clone());
+        QuicOptions { handshake_timeout, lanes, ..QuicOptions::default() }
+    }
+
+    #[cfg(feature = "tcp")]
+    fn tcp(&self) -> TcpOptions {
+        let (handshake_timeout, lanes) = (self.handshake_timeout, self.lanes.clone());
+        TcpOptions { handshake_timeout, lanes, ..TcpOptions::default() }
+    }
+
+    async fn open_port(&self, at: &TransportAddr) -> Result<Arc<dyn MeshTransport>, TransportError> {
+        match at.scheme() {
+            #[cfg(feature = "quic")]
+            scheme if scheme == addr::QUIC => {
+                Ok(Arc::new(QuicPort::listen(&self.tls, at, self.quic()).await?))
+            }
+            #[cfg(feature = "tcp")]
+            scheme if scheme == addr::TCP => Ok(Arc::new(TcpPort::listen(&self.tls, at, self.tcp()).await?)),
+            _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
         }
-        #[cfg(feature = "tcp")]
-        scheme if scheme == addr::TCP => {
-            Ok(Arc::new(TcpPort::listen(tls, at, tcp_options(handshake_timeout)).await?))
-        }
-        _ => Err(TransportError::NoPort { url: at.clone(), have: Vec::new() }),
     }
 }

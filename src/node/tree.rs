@@ -13,7 +13,7 @@
 //!       ├─ transport ─┬─ links       registry, double links
 //!       │             ├─ listener…   one a port
 //!       │             ├─ dialler…    one a configured peer
-//!       │             └─ link…       one a neighbour and transport
+//!       │             └─ link…       one a neighbour and transport, on an arbiter of links
 //!       └─ program    what the embedding program wants done in a drain
 //! ```
 
@@ -22,7 +22,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use actix::{Actor, Addr, Arbiter};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Listening, MeshNode, Seats, ShutdownCoordinator, Stopper, ports, service::NodeService};
+use super::{
+    Listening, MeshNode, Seats, ShutdownCoordinator, Stopper, link_arbiters::LinkArbiters, ports,
+    service::NodeService,
+};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -51,6 +54,7 @@ use crate::{
         lease::LeaseConfig,
         link::NetworkSecret,
         router::RouterConfig,
+        verify::Checked,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
     transport::{MeshTransport, TransportAddr},
@@ -169,6 +173,8 @@ async fn run(
     // Nothing submits any more: what waits is committed, the directory's lock is free after this.
     let reason = launched.store_thread.close();
     launched.http_arbiter.stop();
+    // Every link has said goodbye, or was given up.
+    launched.link_arbiters.end().await;
     let end = match (summary, reason) {
         (None, _) => Err("the root of the actor tree crashed".to_owned()),
         (Some(summary), StopReason::Closed) => Ok(summary),
@@ -185,6 +191,7 @@ struct Launched {
     health: HealthHandle,
     store_thread: StoreThread,
     http_arbiter: Arbiter,
+    link_arbiters: LinkArbiters,
 }
 
 /// Binds, wires and starts everything, inside a running actor system.
@@ -211,7 +218,9 @@ async fn launch(
     } = prepared;
 
     // Everything that can be refused comes before anything runs.
-    let ports = ports::bind(&config, &identity, transports).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let link_arbiters = LinkArbiters::start(config.transport.link_threads.on(cores))?;
+    let ports = ports::bind(&config, &identity, transports, link_arbiters.lanes()).await?;
     let http = bind_http(&config, &health, node)?;
 
     let handle = store_thread.handle();
@@ -251,7 +260,7 @@ async fn launch(
             messages_per_s: config.rate_limit.messages_per_s.into(),
             bytes_per_s: config.rate_limit.bytes_per_s.0,
         },
-        gauge,
+        gauge: gauge.clone(),
         ..RateLimiterParts::default()
     };
     let custody = CustodyParts {
@@ -259,6 +268,7 @@ async fn launch(
         answer: ways.custody_answer.clone(),
         from_custody: ways.from_custody.clone(),
         health: ways.health.clone(),
+        pressure: gauge,
     };
     start.child(store_child(custody, ways.clone(), seats.clone())).await?;
     start.child(limiter_child(limiter.clone(), ways.lease.clone())).await?;
@@ -322,9 +332,11 @@ async fn launch(
         network_secret,
         boot_epoch,
         transports: ports.manager.clone(),
+        arbiters: link_arbiters.handles(),
         link: LinkParts {
             own: identity.address(),
             network,
+            checked: Checked::default(),
             envelopes: ways.envelopes.clone(),
             announces: ways.announces.clone(),
             control: ways.control.clone(),
@@ -355,7 +367,7 @@ async fn launch(
     let stopper = Stopper { root: tree.root.clone(), plan, begun: Arc::default() };
     // The root's first report may come before anybody looks; nothing to wait for.
     tree.ended.mark_unchanged();
-    Ok(Launched { tree, listening, stopper, health, store_thread, http_arbiter })
+    Ok(Launched { tree, listening, stopper, health, store_thread, http_arbiter, link_arbiters })
 }
 
 struct Starter {

@@ -7,7 +7,8 @@
 //! there are so many nodes that their announces would fill the budget, intervals stretch.
 //!
 //! Announces of others go on once each under a budget of the whole node. What is over the budget
-//! waits and goes on as its origin's newest; so does what a new neighbour is told of the table.
+//! waits and goes on as its origin's newest; so does what a new neighbour is told of the table. Over
+//! thin links they go a random while later, and not to neighbours that carried them meanwhile.
 
 mod create;
 mod received;
@@ -46,9 +47,18 @@ const STRETCH_ABOVE: usize = 15_000;
 /// even then.
 const STRETCH_TENTHS_MAX: u32 = 14;
 
+/// How long whoever lost a way waits for what is known here: withdrawals have to reach those whose
+/// ways led through it, lest it is told of its own lost way.
+const ANSWER_AFTER: Duration = Duration::from_secs(1);
+
 /// Origins whose announce may wait to be passed on. A table page at the next link-up, or the
 /// origin's next announce, makes up for one that found no room.
 const WAITING_MAX: usize = 4096;
+
+/// How long an announce waits at most before it goes on over thin links. Neighbours that heard it
+/// together would send it together otherwise; 160 bytes take most of a second at SF9, so that in a
+/// spread of some of those most of them hear a copy of another first.
+const THIN_SPREAD: Duration = Duration::from_secs(4);
 
 /// Links remembered that brought what waits; where more did, they get a copy each.
 const CARRIED_MAX: usize = 32;
@@ -57,7 +67,7 @@ const CARRIED_MAX: usize = 32;
 #[derive(Debug)]
 pub struct AnnounceSchedule {
     interval: Duration,
-    jitter: u64,
+    jitter: Spread,
     made: u64,
     last: Option<Instant>,
     next: Instant,
@@ -68,7 +78,7 @@ impl AnnounceSchedule {
     /// The first one is due at `now`. `jitter` is random; it takes up to a tenth off each interval,
     /// so that nodes which started together do not announce together for ever.
     pub fn new(now: Instant, interval: Duration, jitter: u64) -> Self {
-        Self { interval, jitter, made: 0, last: None, next: now, links_changed: true }
+        Self { interval, jitter: Spread(jitter), made: 0, last: None, next: now, links_changed: true }
     }
 
     /// A link came or went: neighbours should hear of it soon.
@@ -103,9 +113,7 @@ impl AnnounceSchedule {
     }
 
     fn next_interval(&mut self, destinations: usize) -> Duration {
-        // One step of a multiplicative generator: nothing here has to be hard to guess.
-        self.jitter = self.jitter.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        let thousandths = u32::try_from((self.jitter >> 33) % 100).unwrap_or(0);
+        let thousandths = self.jitter.thousandths(100);
         let tenths = destinations.saturating_mul(10) / STRETCH_ABOVE;
         let tenths = u32::try_from(tenths).unwrap_or(u32::MAX).clamp(10, STRETCH_TENTHS_MAX);
         let interval = self.interval * tenths / 10;
@@ -116,9 +124,12 @@ impl AnnounceSchedule {
 /// What is sent next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Send {
-    /// The newest announce of this origin, to every neighbour that did not bring it: not over these
-    /// links.
-    Flood(Address, Vec<LinkId>),
+    /// The newest announce of this origin, over every fast link whose neighbour did not bring it.
+    Flood(Address),
+    /// The same over every thin link, but not over these: their neighbours have it.
+    FloodThin(Address, Vec<LinkId>),
+    /// What is known of this origin, to the neighbours that lost their way to it and asked.
+    Answer(Address),
     /// The next page of the digest, or the next announce it lacks, to one neighbour.
     Page(LinkId),
 }
@@ -128,46 +139,91 @@ pub enum Send {
 pub struct FloodQueue {
     allowance: Allowance,
     waiting: VecDeque<Address>,
-    /// The origins that wait, with the links that brought the same announce meanwhile.
-    is_waiting: BTreeMap<Address, Vec<LinkId>>,
+    is_waiting: BTreeSet<Address>,
+    /// The origins that wait for their turn on thin links, with the links that brought the same
+    /// announce meanwhile, and in the order of their turns.
+    thin: BTreeMap<Address, Vec<LinkId>>,
+    thin_due: BTreeSet<(Instant, Address)>,
+    spread: Spread,
+    /// Origins whose way a neighbour withdrew, by when it is answered, and as a set.
+    answers: VecDeque<(Instant, Address)>,
+    is_answered: BTreeSet<Address>,
     /// Links that are being told the table.
     pages: BTreeSet<LinkId>,
     last_page: Option<LinkId>,
     refused: u64,
 }
 
+/// Random waits. One step of a multiplicative generator each: nothing here has to be hard to guess.
+#[derive(Debug)]
+struct Spread(u64);
+
+impl Spread {
+    /// So many thousandths, below `bound`.
+    fn thousandths(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        u32::try_from((self.0 >> 33) % u64::from(bound.max(1))).unwrap_or(0)
+    }
+}
+
 impl FloodQueue {
-    /// Nothing waits and the budget of `per_second` announces is full.
-    pub fn new(now: Instant, per_second: u32) -> Self {
+    /// Nothing waits and the budget of `per_second` announces is full. `jitter` is random.
+    pub fn new(now: Instant, per_second: u32, jitter: u64) -> Self {
         Self {
             allowance: Allowance::new(now, per_second),
             waiting: VecDeque::new(),
-            is_waiting: BTreeMap::new(),
+            is_waiting: BTreeSet::new(),
+            thin: BTreeMap::new(),
+            thin_due: BTreeSet::new(),
+            spread: Spread(jitter),
+            answers: VecDeque::new(),
+            is_answered: BTreeSet::new(),
             pages: BTreeSet::new(),
             last_page: None,
             refused: 0,
         }
     }
 
-    /// Passes `origin`'s newest announce on to everyone.
+    /// Passes `origin`'s newest announce on over all fast links.
     pub fn flood(&mut self, origin: Address) {
         if self.waiting.len() >= WAITING_MAX {
             self.refused = self.refused.saturating_add(1);
-        } else {
-            // A newer one in the place of one that waits: nobody has carried that yet.
-            if self.is_waiting.insert(origin, Vec::new()).is_none() {
-                self.waiting.push_back(origin);
-            }
+        } else if self.is_waiting.insert(origin) {
+            self.waiting.push_back(origin);
         }
     }
 
-    /// `link` brought what waits to be passed on: its neighbour needs no copy.
+    /// Passes `origin`'s newest announce on over all thin links, a random while later.
+    pub fn flood_thin(&mut self, now: Instant, origin: Address) {
+        if let Some(carried) = self.thin.get_mut(&origin) {
+            // A newer one in the place of one that waits: nobody has carried that yet.
+            carried.clear();
+        } else if self.thin.len() >= WAITING_MAX {
+            self.refused = self.refused.saturating_add(1);
+        } else {
+            let due = now + THIN_SPREAD * self.spread.thousandths(1000) / 1000;
+            self.thin_due.insert((due, origin));
+            self.thin.insert(origin, Vec::new());
+        }
+    }
+
+    /// `link` brought what waits to be passed on over thin links: its neighbour needs no copy.
     pub fn carried(&mut self, origin: &Address, link: LinkId) {
-        if let Some(links) = self.is_waiting.get_mut(origin)
-            && links.len() < CARRIED_MAX
-            && !links.contains(&link)
+        if let Some(carried) = self.thin.get_mut(origin)
+            && carried.len() < CARRIED_MAX
+            && !carried.contains(&link)
         {
-            links.push(link);
+            carried.push(link);
+        }
+    }
+
+    /// A neighbour has no way to `origin` any more: what is known here helps it once all who went
+    /// through it have heard that too.
+    pub fn answer(&mut self, now: Instant, origin: Address) {
+        if self.answers.len() >= WAITING_MAX {
+            self.refused = self.refused.saturating_add(1);
+        } else if self.is_answered.insert(origin) {
+            self.answers.push_back((now + ANSWER_AFTER, origin));
         }
     }
 
@@ -188,15 +244,27 @@ impl FloodQueue {
         }
     }
 
-    /// What to send now; none where nothing waits or the budget is spent. News come first, then
-    /// each new neighbour in turn.
+    /// What to send now; none where nothing waits or the budget is spent. News come first, then who
+    /// lost a way, then each new neighbour in turn.
     pub fn next(&mut self, now: Instant) -> Option<Send> {
-        if self.is_empty() || !self.allowance.take(now) {
+        let is_due = self.answers.front().is_some_and(|(at, _)| *at <= now);
+        let thin_due = self.thin_due.first().copied().filter(|(at, _)| *at <= now);
+        let is_idle = self.waiting.is_empty() && thin_due.is_none() && self.pages.is_empty() && !is_due;
+        if is_idle || !self.allowance.take(now) {
             return None;
         }
         if let Some(origin) = self.waiting.pop_front() {
-            let carried = self.is_waiting.remove(&origin).unwrap_or_default();
-            return Some(Send::Flood(origin, carried));
+            self.is_waiting.remove(&origin);
+            return Some(Send::Flood(origin));
+        }
+        if let Some(due) = thin_due {
+            self.thin_due.remove(&due);
+            let carried = self.thin.remove(&due.1).unwrap_or_default();
+            return Some(Send::FloodThin(due.1, carried));
+        }
+        if is_due && let Some((_, origin)) = self.answers.pop_front() {
+            self.is_answered.remove(&origin);
+            return Some(Send::Answer(origin));
         }
         let after = self.last_page.unwrap_or(LinkId(0));
         let mut rest = self.pages.range(LinkId(after.0.saturating_add(1))..);
@@ -207,12 +275,18 @@ impl FloodQueue {
 
     /// True where nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.pages.is_empty()
+        self.waiting.is_empty() && self.thin.is_empty() && self.pages.is_empty() && self.answers.is_empty()
     }
 
     /// When to call [`FloodQueue::next`] again.
     pub fn next_wake(&self) -> Option<Instant> {
-        (!self.is_empty()).then(|| self.allowance.ready_at())
+        let ready_at = self.allowance.ready_at();
+        if !self.waiting.is_empty() || !self.pages.is_empty() {
+            return Some(ready_at);
+        }
+        let answer = self.answers.front().map(|(at, _)| *at);
+        let thin = self.thin_due.first().map(|(at, _)| *at);
+        answer.into_iter().chain(thin).min().map(|at| at.max(ready_at))
     }
 
     /// Announces that found no room.

@@ -9,19 +9,24 @@
 //! - A resend over the link it came over first is let through, three times.
 //! - A copy with fewer hops is let through once if the first copy was not forwarded, so that nobody
 //!   suppresses a message by racing it with a full hop count.
+//! - So is one if the first had used up more than half of its hop limit and this one at most half of
+//!   what the first had: the first may have ended a few links further on.
 //! - Anything else is a duplicate and ends here. One that comes back over another link than it
 //!   came, after it went on, is told apart: somebody's way leads in a circle.
 
+mod generation;
+
 use std::{
-    collections::HashMap,
     hash::{BuildHasher, Hasher},
     time::{Duration, Instant},
 };
 
 use crate::wire::{LinkId, PacketId};
 
-/// Entries of a generation: seven eighths of 2^20, which a hash table of 2^20 slots holds, so that
-/// a generation never takes the memory of 2^21. At 50,000 packets/s the two last 18 to 36 s.
+use generation::Generation;
+
+/// Entries of a generation: seven eighths of 2^20, which a table of 2^20 places holds, so that none
+/// has 2^21. A full generation is 41 MiB. At 50,000 packets/s the two last 18 to 36 s.
 pub const GENERATION_ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 
 /// A generation takes no new entries after so long: twice that bounds how long a quiet node
@@ -62,6 +67,8 @@ pub struct Sighting {
     pub ingress: Ingress,
     /// Links it says to have crossed before this one.
     pub hop_count: u8,
+    /// Links it may cross, as its origin signed.
+    pub max_hops: u8,
     /// The link's resend flag.
     pub retransmit: bool,
     /// True where this node is the destination: a resend then counts from any link, since the
@@ -76,7 +83,7 @@ pub enum Verdict {
     New,
     /// A resend within its bounds: pass it on as a resend.
     Retransmit,
-    /// Seen, not forwarded, and here with fewer hops: treat it as new.
+    /// Seen, and not forwarded or not for far, and here with fewer hops: treat it as new.
     Shorter,
     /// It went on from here over one link and comes back over another than it came: a loop.
     Returned,
@@ -111,11 +118,10 @@ struct Entry {
 
 const _: () = assert!(size_of::<(PacketId, Entry)>() <= 40);
 
-type Generation = HashMap<PacketId, Entry, KeyedHasher>;
-
 /// The window. Lookups only, never iterated.
 #[derive(Debug)]
 pub struct Dedup {
+    hasher: KeyedHasher,
     current: Generation,
     previous: Generation,
     began: Instant,
@@ -132,10 +138,10 @@ impl Dedup {
 
     /// A window with another bound of entries a generation; it grows as needed up to it.
     pub fn with_capacity(now: Instant, seed: u64, entries_max: usize) -> Self {
-        let generation = || HashMap::with_hasher(KeyedHasher::new(seed));
         Self {
-            current: generation(),
-            previous: generation(),
+            hasher: KeyedHasher::new(seed),
+            current: Generation::default(),
+            previous: Generation::default(),
             began: now,
             current_began: now,
             entries_max: entries_max.clamp(1, GENERATION_ENTRIES_MAX),
@@ -145,8 +151,14 @@ impl Dedup {
     /// Judges one sighting and remembers it.
     pub fn observe(&mut self, now: Instant, seen: &Sighting) -> Verdict {
         self.rotate(now);
-        let Some(entry) = self.entry(&seen.packet_id) else {
-            self.current.insert(seen.packet_id, Entry::first(seen, self.seconds(now)));
+        let seen_s = self.seconds(now);
+        let hash = self.hash(&seen.packet_id);
+        let known = match self.current.get_mut(hash, &seen.packet_id) {
+            Some(entry) => Some(entry),
+            None => self.previous.get_mut(hash, &seen.packet_id),
+        };
+        let Some(entry) = known else {
+            self.current.insert(hash, seen.packet_id, Entry::first(seen, seen_s));
             return Verdict::New;
         };
         let ingress = short(seen.ingress.link());
@@ -158,8 +170,9 @@ impl Dedup {
             return Verdict::Retransmit;
         }
         if seen.hop_count < entry.hop_count_lowest {
+            let was_raced = entry.was_raced(seen, ingress);
             entry.hop_count_lowest = seen.hop_count;
-            if !entry.forwarded {
+            if !entry.forwarded || was_raced {
                 // Receipts shall travel the way that worked.
                 entry.ingress = ingress;
                 return Verdict::Shorter;
@@ -200,7 +213,7 @@ impl Dedup {
 
     /// The way a packet took.
     pub fn record(&self, packet_id: &PacketId) -> Option<ForwardRecord> {
-        let entry = self.current.get(packet_id).or_else(|| self.previous.get(packet_id))?;
+        let entry = self.known(packet_id)?;
         Some(ForwardRecord {
             ingress: long(entry.ingress).map_or(Ingress::Local, Ingress::Link),
             egress: long(entry.egress),
@@ -210,7 +223,7 @@ impl Dedup {
 
     /// How long ago a packet was first seen, to the second.
     pub fn age(&self, now: Instant, packet_id: &PacketId) -> Option<Duration> {
-        let entry = self.current.get(packet_id).or_else(|| self.previous.get(packet_id))?;
+        let entry = self.known(packet_id)?;
         Some(Duration::from_secs(u64::from(self.seconds(now).saturating_sub(entry.seen_s))))
     }
 
@@ -224,11 +237,22 @@ impl Dedup {
         self.len() == 0
     }
 
+    fn known(&self, packet_id: &PacketId) -> Option<&Entry> {
+        let hash = self.hash(packet_id);
+        self.current.get(hash, packet_id).or_else(|| self.previous.get(hash, packet_id))
+    }
+
     fn entry(&mut self, packet_id: &PacketId) -> Option<&mut Entry> {
-        match self.current.get_mut(packet_id) {
+        let hash = self.hash(packet_id);
+        match self.current.get_mut(hash, packet_id) {
             Some(entry) => Some(entry),
-            None => self.previous.get_mut(packet_id),
+            None => self.previous.get_mut(hash, packet_id),
         }
+    }
+
+    /// Half of it is enough to tell a million packets apart before they are compared.
+    fn hash(&self, packet_id: &PacketId) -> u32 {
+        (self.hasher.hash_one(packet_id) >> 32) as u32
     }
 
     fn rotate(&mut self, now: Instant) {
@@ -236,8 +260,8 @@ impl Dedup {
         if self.current.len() < self.entries_max && !is_old {
             return;
         }
-        let fresh = HashMap::with_hasher(*self.current.hasher());
-        self.previous = std::mem::replace(&mut self.current, fresh);
+        std::mem::swap(&mut self.current, &mut self.previous);
+        self.current.clear();
         self.current_began = now;
     }
 
@@ -257,6 +281,17 @@ impl Entry {
             forwarded: false,
             retransmits: 0,
         }
+    }
+
+    /// True where the copy that went on had so much of its hop limit behind it, compared with this
+    /// one, that it may have ended short of where this one goes. Once a packet: after it the lowest
+    /// hop count is in the lower half of the limit. Not for one that comes back from where it went.
+    fn was_raced(&self, seen: &Sighting, ingress: u32) -> bool {
+        let twice = |hops: u8| u16::from(hops).saturating_mul(2);
+        twice(self.hop_count_lowest) > u16::from(seen.max_hops)
+            && twice(seen.hop_count) <= u16::from(self.hop_count_lowest)
+            && self.egress != ingress
+            && !seen.is_destination
     }
 }
 

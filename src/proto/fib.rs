@@ -1,13 +1,7 @@
-//! The forwarding decision: the routing table, compiled for lookup.
-//!
-//! [`Fib::decide`] is a pure function of the table and four facts of a packet. It allocates
-//! nothing and looks up once. The router keeps it in step with the routing table and the links.
-
-use std::collections::HashMap;
+//! The forwarding decision: a pure function of the links in use to a destination and four facts of a
+//! packet.
 
 use crate::wire::{Address, LinkId};
-
-use super::dedup::KeyedHasher;
 
 /// Where a packet goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,79 +35,43 @@ pub struct Hops {
     pub second: Option<LinkId>,
 }
 
-/// Destination to links. Not iterated, so that the order in memory shows nowhere.
-#[derive(Debug)]
-pub struct Fib {
-    own: Address,
-    hops: HashMap<Address, Hops, KeyedHasher>,
-}
-
-impl Fib {
-    /// An empty table of the node `own`. `seed` is random, so that nobody can choose addresses that
-    /// collide in it.
-    pub fn new(own: Address, seed: u64) -> Self {
-        Self { own, hops: HashMap::with_hasher(KeyedHasher::new(seed)) }
+/// Where a packet for `destination` goes at the node `own`. It came over `ingress`, or from this
+/// node, with `hop_count` links crossed before that one. `in_use` looks up the links in use, at most
+/// once.
+pub fn decide(
+    own: &Address,
+    destination: &Address,
+    ingress: Option<LinkId>,
+    hop_count: u8,
+    max_hops: u8,
+    in_use: impl FnOnce(&Address) -> Option<Hops>,
+) -> Decision {
+    let crossed = match ingress {
+        Some(_) => u16::from(hop_count).saturating_add(1),
+        None => 0,
+    };
+    let max_hops = u16::from(max_hops);
+    if crossed > max_hops {
+        return Decision::HopLimit;
     }
-
-    /// Where a packet for `destination` goes. It came over `ingress`, or from this node, with
-    /// `hop_count` links crossed before that one.
-    pub fn decide(
-        &self,
-        destination: &Address,
-        ingress: Option<LinkId>,
-        hop_count: u8,
-        max_hops: u8,
-    ) -> Decision {
-        let crossed = match ingress {
-            Some(_) => u16::from(hop_count).saturating_add(1),
-            None => 0,
-        };
-        let max_hops = u16::from(max_hops);
-        if crossed > max_hops {
-            return Decision::HopLimit;
-        }
-        if *destination == self.own {
-            return Decision::Local;
-        }
-        if *destination == Address::BROADCAST {
-            return Decision::Broadcast { flood: crossed < max_hops };
-        }
-        if crossed == max_hops {
-            return Decision::HopLimit;
-        }
-        match self.hops.get(destination) {
-            Some(hops) if Some(hops.first) != ingress => {
-                let has_other = hops.second.is_some_and(|link| Some(link) != ingress);
-                Decision::Forward { link: hops.first, has_other }
-            }
-            Some(Hops { second: Some(link), .. }) if Some(*link) != ingress => {
-                Decision::Forward { link: *link, has_other: false }
-            }
-            _ => Decision::NoRoute,
-        }
+    if destination == own {
+        return Decision::Local;
     }
-
-    /// The links to `destination`.
-    pub fn hops(&self, destination: &Address) -> Option<Hops> {
-        self.hops.get(destination).copied()
+    if *destination == Address::BROADCAST {
+        return Decision::Broadcast { flood: crossed < max_hops };
     }
-
-    /// Sets or removes the links to `destination`; gives what was there before.
-    pub fn set(&mut self, destination: Address, hops: Option<Hops>) -> Option<Hops> {
-        match hops {
-            Some(hops) => self.hops.insert(destination, hops),
-            None => self.hops.remove(&destination),
+    if crossed == max_hops {
+        return Decision::HopLimit;
+    }
+    match in_use(destination) {
+        Some(hops) if Some(hops.first) != ingress => {
+            let has_other = hops.second.is_some_and(|link| Some(link) != ingress);
+            Decision::Forward { link: hops.first, has_other }
         }
-    }
-
-    /// Destinations with a live path.
-    pub fn len(&self) -> usize {
-        self.hops.len()
-    }
-
-    /// True where there is no path to anyone.
-    pub fn is_empty(&self) -> bool {
-        self.hops.is_empty()
+        Some(Hops { second: Some(link), .. }) if Some(link) != ingress => {
+            Decision::Forward { link, has_other: false }
+        }
+        _ => Decision::NoRoute,
     }
 }
 
@@ -129,11 +87,13 @@ mod tests {
 
     #[test]
     fn the_decision() {
-        let mut fib = Fib::new(OWN, 7);
-        fib.set(FAR, Some(Hops { first: A, second: Some(B) }));
-        fib.set(NEAR, Some(Hops { first: A, second: None }));
+        let in_use = |to: &Address| match *to {
+            FAR => Some(Hops { first: A, second: Some(B) }),
+            NEAR => Some(Hops { first: A, second: None }),
+            _ => None,
+        };
         let check = |to: Address, ingress, hop_count, max_hops, want| {
-            let got = fib.decide(&to, ingress, hop_count, max_hops);
+            let got = decide(&OWN, &to, ingress, hop_count, max_hops, in_use);
             assert_eq!(got, want, "{to} {ingress:?} {hop_count}/{max_hops}");
         };
         let via = |link| Decision::Forward { link, has_other: false };
@@ -155,15 +115,5 @@ mod tests {
         check(Address::BROADCAST, Some(A), 0, 1, Decision::Broadcast { flood: false });
         check(Address::BROADCAST, Some(A), 0, 2, Decision::Broadcast { flood: true });
         check(Address::BROADCAST, Some(A), 1, 1, Decision::HopLimit);
-    }
-
-    #[test]
-    fn a_removed_path_is_gone() {
-        let mut fib = Fib::new(OWN, 7);
-        let hops = Hops { first: A, second: None };
-        assert_eq!(fib.set(FAR, Some(hops)), None);
-        assert_eq!(fib.set(FAR, None), Some(hops));
-        assert_eq!(fib.decide(&FAR, None, 0, 8), Decision::NoRoute);
-        assert!(fib.is_empty());
     }
 }

@@ -248,6 +248,8 @@ pub struct Allowance {
     /// The size it had after the last lease, to see when it runs low.
     full: Cost,
     until: Instant,
+    /// Nothing more is to be had before.
+    dry_until: Instant,
     /// What priority critical may still use, in parts of [`CRITICAL_ONE_IN`].
     critical: Cost,
 }
@@ -255,7 +257,19 @@ pub struct Allowance {
 impl Allowance {
     /// Nothing to spend.
     pub fn new(now: Instant) -> Self {
-        Self { left: Cost::default(), full: Cost::default(), until: now, critical: Cost::default() }
+        let (left, full, critical) = (Cost::default(), Cost::default(), Cost::default());
+        Self { left, full, until: now, dry_until: now, critical }
+    }
+
+    /// There is nothing more for so long. A neighbour that sends on has each of its frames dropped
+    /// without a question, which would cost more than what it asks for.
+    pub fn run_dry(&mut self, now: Instant, wait: Duration) {
+        self.dry_until = now + wait;
+    }
+
+    /// True where it makes sense to ask for more.
+    pub fn may_ask(&self, now: Instant) -> bool {
+        now >= self.dry_until
     }
 
     /// Adds a lease. What is left of an earlier one that has not lapsed is good as long as this.

@@ -110,6 +110,8 @@ pub enum Input<'a> {
     Activity,
     /// A frame came that could not be read.
     Undecodable(&'a DecodeError),
+    /// A frame came that could be read and makes no sense, by the name of its fault.
+    Odd(&'static str),
     /// The time that [`Link::next_wake`] named is here.
     Timeout,
     /// Close the link, with a text for people.
@@ -207,6 +209,9 @@ impl Link {
                 Ok(())
             }
             Input::Undecodable(error) => self.on_undecodable(now, error),
+            // No honest peer sends one; each costs more to look at than to send.
+            Input::Odd(what) if !self.tolerance.forgive(now) => Err(LinkError::Odd { what }),
+            Input::Odd(_) => Ok(()),
             Input::Timeout => self.on_timeout(now),
             Input::Close(reason, text) => {
                 self.close(reason, text);

@@ -17,6 +17,7 @@ pub mod duplicate;
 pub mod egress;
 pub mod fib;
 pub mod health;
+pub mod kept_out;
 pub mod lease;
 pub mod limit;
 pub mod link;

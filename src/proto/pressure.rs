@@ -2,9 +2,14 @@
 //!
 //! Each link's queues are bounded, but a thousand full links are not little, and a disk that takes
 //! seconds for a commit turns every message that has no way into one that waits. The level says so
-//! before memory does: from level one on, links refuse what comes in at low priority before they
-//! spend a signature check on it, from two on normal as well, from three on all but critical.
-//! Refused is not lost: the neighbour is told, with a time, and control is never shed.
+//! before memory does: from level one on, what comes in at low priority is refused, from two on
+//! normal as well, from three on all but critical. Refused is not lost: the neighbour is told, with
+//! a time, and control is never shed.
+//!
+//! The two causes are told apart, since each sheds what feeds it. Full queues shed at the links,
+//! before a signature check is spent. A slow store sheds what would have to be written: messages for
+//! this node, and those that find no way on. What passes through needs no disk, and a neighbour
+//! whose link is full must not take the way from others by having everything for it stored.
 
 use std::time::{Duration, Instant};
 
@@ -58,52 +63,76 @@ impl PressureLevel {
     }
 }
 
-/// Folds loads into a level: up at once, down by one after five seconds of calm.
-#[derive(Debug, Clone)]
+/// Folds loads into levels: up at once, down by one after five seconds of calm.
+#[derive(Debug, Clone, Default)]
 pub struct BackpressureController {
-    level: PressureLevel,
-    calm_since: Option<Instant>,
+    queues: Cause,
+    store: Cause,
 }
 
-impl Default for BackpressureController {
-    fn default() -> Self {
-        Self::new()
-    }
+/// The level that one cause alone makes.
+#[derive(Debug, Clone, Default)]
+struct Cause {
+    level: PressureLevel,
+    calm_since: Option<Instant>,
 }
 
 impl BackpressureController {
     /// Calm.
     pub fn new() -> Self {
-        Self { level: PressureLevel::default(), calm_since: None }
+        Self::default()
     }
 
-    /// The level that holds.
+    /// The level that holds: the higher one of both causes.
     pub fn level(&self) -> PressureLevel {
-        self.level
+        self.queues.level.max(self.store.level)
+    }
+
+    /// The level that full queues make.
+    pub fn queues(&self) -> PressureLevel {
+        self.queues.level
+    }
+
+    /// The level that a slow store makes.
+    pub fn store(&self) -> PressureLevel {
+        self.store.level
     }
 
     /// Takes a look at the load; gives the level that holds from now on.
     pub fn observe(&mut self, now: Instant, load: &Load) -> PressureLevel {
-        let wanted = level_of(load);
+        self.queues.observe(now, queues_level(load));
+        self.store.observe(now, store_level(load));
+        self.level()
+    }
+}
+
+impl Cause {
+    fn observe(&mut self, now: Instant, wanted: PressureLevel) {
         if wanted >= self.level {
             self.level = wanted;
             self.calm_since = None;
-            return self.level;
+            return;
         }
         let since = *self.calm_since.get_or_insert(now);
         if now.saturating_duration_since(since) >= CALM_FOR {
             self.level = PressureLevel(self.level.0.saturating_sub(1));
             self.calm_since = Some(now);
         }
-        self.level
     }
 }
 
-fn level_of(load: &Load) -> PressureLevel {
+fn queues_level(load: &Load) -> PressureLevel {
     let percent = load.queued_bytes.saturating_mul(100) / QUEUED_BYTES_FULL;
-    let queued = QUEUED_PERCENT.iter().filter(|from| percent >= **from).count();
-    let store = STORE_LATENCY.iter().filter(|from| load.store_latency >= **from).count();
-    PressureLevel::new(u8::try_from(queued.max(store)).unwrap_or(u8::MAX))
+    reached(&QUEUED_PERCENT, percent)
+}
+
+fn store_level(load: &Load) -> PressureLevel {
+    reached(&STORE_LATENCY, load.store_latency)
+}
+
+fn reached<T: PartialOrd + Copy>(steps: &[T], value: T) -> PressureLevel {
+    let reached = steps.iter().filter(|from| value >= **from).count();
+    PressureLevel::new(u8::try_from(reached).unwrap_or(u8::MAX))
 }
 
 #[cfg(test)]
@@ -136,6 +165,19 @@ mod tests {
             let got = BackpressureController::new().observe(Instant::now(), &load);
             assert_eq!(got, PressureLevel::new(level), "{load:?}");
         }
+    }
+
+    #[test]
+    fn a_slow_store_is_not_taken_for_full_queues_nor_these_for_it() {
+        let (start, mut controller) = (Instant::now(), BackpressureController::new());
+        controller.observe(start, &slow(2_000));
+        assert_eq!((controller.queues().get(), controller.store().get()), (0, 2));
+        controller.observe(start, &queued(50));
+        assert_eq!((controller.queues().get(), controller.store().get()), (1, 2));
+        assert_eq!(controller.level().get(), 2);
+        // Each falls by itself.
+        controller.observe(start + CALM_FOR, &queued(50));
+        assert_eq!((controller.queues().get(), controller.store().get()), (1, 1));
     }
 
     #[test]

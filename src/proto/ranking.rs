@@ -76,6 +76,16 @@ impl Standing {
     /// take turns.
     pub const FAILING: Self = Self(6);
 
+    /// As a number, 0 the best.
+    pub fn level(self) -> u8 {
+        self.0
+    }
+
+    /// The standing with a number.
+    pub(super) fn of_level(level: u8) -> Self {
+        Self(level)
+    }
+
     /// True for a way behind those of which nothing is known.
     pub fn is_demoted(self) -> bool {
         self >= Self::POOR

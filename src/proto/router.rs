@@ -43,7 +43,7 @@ use crate::{
 use super::{
     announce::{ANNOUNCE_INTERVAL, ANNOUNCES_PER_SECOND, AnnounceSchedule, FloodQueue, Send},
     dedup::{Dedup, GENERATION_ENTRIES_MAX, Ingress},
-    fib::{Fib, Hops},
+    fib::{self, Decision, Hops},
     ranking::Ranking,
     table::{LinkClass, ORIGINS_MAX, Order, Reject, RouteInfo, RoutingTable, Update, Via},
     verify::{InboundAnnounce, InboundEnvelope, Verified},
@@ -56,7 +56,7 @@ pub use saved::SavedRow;
 use control::Wanted;
 use digest::Digests;
 use kept::Kept;
-use links::Links;
+use links::{LinkState, Links};
 use paths::Paths;
 use withdraw::Withdrawals;
 
@@ -237,7 +237,6 @@ pub struct Router {
     config: RouterConfig,
     links: Links,
     table: RoutingTable,
-    fib: Fib,
     dedup: Dedup,
     ranking: Ranking,
     kept: Kept,
@@ -266,13 +265,12 @@ impl Router {
         Self {
             own,
             links: Links::default(),
-            table: RoutingTable::new(config.origins_max),
-            fib: Fib::new(own, seed),
+            table: RoutingTable::new(now, seed, config.origins_max),
             dedup: Dedup::with_capacity(now, seed.rotate_left(17), config.dedup_entries_max),
             ranking: Ranking::new(now, seed.rotate_left(29)),
             kept: Kept::default(),
             schedule: AnnounceSchedule::new(now, config.announce_interval, seed.rotate_left(41)),
-            floods: FloodQueue::new(now, config.announces_per_s),
+            floods: FloodQueue::new(now, config.announces_per_s, seed.rotate_left(53)),
             own_announce: None,
             early: VecDeque::new(),
             source_keys: LruCache::new(SOURCE_KEYS_MAX),
@@ -351,6 +349,17 @@ impl Router {
         first.unwrap_or((self.schedule.next_wake(), Wake::OwnAnnounce))
     }
 
+    /// Where a packet goes.
+    fn decide(
+        &self,
+        destination: &Address,
+        ingress: Option<LinkId>,
+        hop_count: u8,
+        max_hops: u8,
+    ) -> Decision {
+        fib::decide(&self.own, destination, ingress, hop_count, max_hops, |to| self.table.in_use(to))
+    }
+
     /// This node's address.
     pub fn own(&self) -> Address {
         self.own
@@ -374,12 +383,12 @@ impl Router {
 
     /// Destinations with a live path, neighbours included.
     pub fn reachable(&self) -> usize {
-        self.fib.len()
+        self.table.reachable()
     }
 
     /// True where a packet for `destination` finds a path now.
     pub fn is_reachable(&self, destination: &Address) -> bool {
-        self.fib.hops(destination).is_some()
+        self.table.in_use(destination).is_some()
     }
 
     /// True where bytes on the way to `destination` cost more than signatures: by its announce, or,
@@ -388,7 +397,7 @@ impl Router {
         if let Some(announce) = self.table.announce_held(destination) {
             return announce.content.capabilities.has(Capabilities::CONSTRAINED);
         }
-        let first = self.fib.hops(destination).and_then(|hops| self.links.get(hops.first));
+        let first = self.table.in_use(destination).and_then(|hops| self.links.get(hops.first));
         first.is_some_and(|link| link.class >= LinkClass::Constrained)
     }
 
@@ -472,7 +481,6 @@ impl Router {
     /// Brings an announce into the table, and says where it brought a new key record.
     fn take_announce(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, via: &Via) -> Update {
         let origin = inbound.origin;
-        let before = self.table.key_record(&origin).map(|record| *record.digest());
         let order_before = self.table.order(&origin);
         let update = self.table.update(now, inbound, via, &|to| self.ranking.is_active(now, to));
         self.counters.announce(update);
@@ -483,9 +491,7 @@ impl Router {
         if self.table.order(&origin) != order_before {
             self.unsaved.insert(origin);
         }
-        let after = self.table.key_record(&origin);
-        if let Some(record) = after.filter(|record| before != Some(*record.digest())) {
-            let record = record.clone();
+        if let Some(record) = self.table.take_new_record() {
             self.unsaved.insert(origin);
             self.found_key_record(&record, true);
         }
@@ -516,20 +522,23 @@ impl Router {
         let is_unsaid = self.withdrawals.regained(&origin);
         // A copy to a neighbour that has it already costs airtime on a thin link. On others it is
         // another way for that neighbour, which it is in want of where somebody lies.
-        let is_thin = self.links.get(link).is_some_and(|state| state.class > LinkClass::Unconstrained);
-        if !is_newer && is_thin {
+        if !is_newer && self.links.get(link).is_some_and(LinkState::is_thin) {
             self.floods.carried(&origin, link);
         }
         let goes_on = match update {
             Update::Newer => is_newer || !is_unsaid,
-            // So far it came as a reply, which nobody passed on.
-            _ => self.paths.was_quiet(&origin, order),
+            // So far it came as a reply, which nobody passed on, or with a hop count that may have
+            // ended it close by: nobody silences an origin by being faster.
+            _ => self.paths.was_quiet(&origin, order) || self.table.was_raced(&origin),
         };
         if goes_on && self.config.relay {
             self.forget_askers(now, &origin);
             self.floods.flood(origin);
+            if self.links.has_thin() {
+                self.floods.flood_thin(now, origin);
+            }
         } else {
-            self.answer_askers(now, link, &origin);
+            self.answer_askers(now, Some(link), &origin);
         }
         self.end_search(&origin);
     }
@@ -577,20 +586,29 @@ impl Router {
     fn send_announces(&mut self, now: Instant) {
         while let Some(send) = self.floods.next(now) {
             match send {
-                Send::Flood(origin, carried) => {
-                    let brought_it = self.table.links_of(&origin);
-                    let Some(announce) = self.table.announce_to_send(&origin) else { continue };
-                    self.counters.announces_passed_on = self.counters.announces_passed_on.saturating_add(1);
-                    let others = self.links.ids_where(|link, state| {
-                        let has_it = brought_it.contains(&link) || carried.contains(&link);
-                        state.neighbour != origin && !has_it
-                    });
-                    for link in others {
-                        self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
-                    }
-                }
+                Send::Flood(origin) => self.pass_on(origin, false, &[]),
+                Send::FloodThin(origin, carried) => self.pass_on(origin, true, &carried),
+                Send::Answer(origin) => self.answer_askers(now, None, &origin),
                 Send::Page(link) => self.send_page(link),
             }
+        }
+    }
+
+    /// Sends the newest announce of `origin` over all thin links or all others, but to nobody that
+    /// brought it.
+    fn pass_on(&mut self, origin: Address, thin: bool, carried: &[LinkId]) {
+        let brought_it = self.table.links_of(&origin);
+        let others = self.links.ids_where(|link, state| {
+            let has_it = brought_it.contains(&link) || carried.contains(&link);
+            state.is_thin() == thin && state.neighbour != origin && !has_it
+        });
+        if others.is_empty() {
+            return;
+        }
+        let Some(announce) = self.table.announce_to_send(&origin) else { return };
+        self.counters.announces_passed_on = self.counters.announces_passed_on.saturating_add(1);
+        for link in others {
+            self.outputs.push_back(Output::Control(link, Frame::Announce(announce.clone())));
         }
     }
 
@@ -609,7 +627,7 @@ impl Router {
         let is_direct = self.links.peer_key(&destination).is_some();
         self.paths.set_suspect(destination, !is_direct && self.table.lacks_feasible(&destination));
         let is_up = hops.is_some();
-        let was_up = self.fib.set(destination, hops).is_some();
+        let was_up = self.table.set_in_use(destination, hops).is_some();
         match (was_up, is_up) {
             (false, true) => self.outputs.push_back(Output::RouteUp(destination)),
             (true, false) => self.outputs.push_back(Output::RouteDown(destination)),

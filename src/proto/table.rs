@@ -11,33 +11,45 @@
 //! The table has a fixed size, and each neighbour a share of it by the origins it brought first.
 //! Where room is needed, what was unused longest gives way, and never a destination that packets
 //! reach through this node. The order of what gave way is remembered in short.
+//!
+//! It is made for a million origins: an entry is 64 bytes beside the bytes of its announce
+//! (`entry`), in chunks that never move (`slab`), found by hash and walked in order through four
+//! bytes each (`index`); links and owners are numbers (`links`, `shares`). The links that
+//! packets take stand in the entry too, so that a forwarding decision looks up once.
 
+mod ends;
 mod entry;
 mod exchange;
+mod index;
+mod links;
 mod shares;
+mod slab;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::HashMap,
     time::{Duration, Instant},
-};
-
-use bytes::Bytes;
-
-use crate::{
-    crypto::VerifiedKeyRecord,
-    wire::{Address, Announce, Capabilities, Frame, LinkId, PublicKey},
 };
 
 use hashlink::LruCache;
 
+use crate::{
+    crypto::VerifiedKeyRecord,
+    wire::{Address, Announce, Capabilities, LinkId, PublicKey},
+};
+
 use super::{
+    dedup::KeyedHasher,
     fib::Hops,
     ranking::{Measure, Standing},
     verify::{InboundAnnounce, Verified},
 };
 
+use ends::Ends;
 use entry::{Entry, Route};
+use index::{Index, Ordered};
+use links::{Carriers, NO_LINK, Way};
 use shares::Shares;
+use slab::{Handle, Slab};
 
 pub use shares::{SHARE_PERCENT, YOUNG_SHARE_PERCENT};
 
@@ -53,7 +65,8 @@ pub const ROUTE_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long an origin's order is remembered after it was last heard in an announce of its own.
 pub const ORDER_MEMORY: Duration = Duration::from_secs(24 * 3600);
 
-/// Origins remembered by default, about 600 bytes each with a route.
+/// Origins remembered by default, under 100 bytes each beside the bytes of announce and key record
+/// (`benches/route_memory.rs`).
 pub const ORIGINS_MAX: usize = 131_072;
 
 /// Orders kept of origins that gave way, about 80 bytes each: an old announce of one of the last so
@@ -207,34 +220,51 @@ pub struct RouteInfo {
     pub expires_in: Duration,
 }
 
-/// The table. Addresses in order, so that a dump of it reads the same everywhere.
+/// The table.
 #[derive(Debug)]
 pub struct RoutingTable {
-    entries: BTreeMap<Address, Entry>,
-    by_link: BTreeMap<LinkId, BTreeSet<Address>>,
-    /// When the routes end: one element a routed origin.
-    route_ends: BTreeSet<(Instant, Address)>,
-    /// When the other origins are forgotten: one element each.
-    memory_ends: BTreeSet<(Instant, Address)>,
+    slab: Slab,
+    index: Index,
+    ordered: Ordered,
+    carriers: Carriers,
     shares: Shares,
+    /// When the routes end: one element a routed origin.
+    route_ends: Ends,
+    /// When the other origins are forgotten: one element each.
+    memory_ends: Ends,
+    /// Links that packets to a neighbour take of which no announce is held.
+    direct: HashMap<Address, Hops, KeyedHasher>,
+    /// Entries whose packets take a link.
+    used: usize,
     /// Order, lowest claim and end of memory of origins that gave way.
     floors: LruCache<Address, (Order, Option<u8>, Instant)>,
     /// Origins that gave way since the last [`RoutingTable::take_evicted`].
     evicted: Vec<Address>,
+    /// The key record that the last announce brought, where it was news.
+    new_record: Option<VerifiedKeyRecord>,
+    /// The start of the table's clock.
+    began: Instant,
     origins_max: usize,
 }
 
 impl RoutingTable {
     /// An empty table of at most `origins_max` origins, those with a remembered order included.
-    pub fn new(origins_max: usize) -> Self {
+    /// `seed` is random, so that nobody can choose addresses that collide in it.
+    pub fn new(now: Instant, seed: u64, origins_max: usize) -> Self {
         Self {
-            entries: BTreeMap::new(),
-            by_link: BTreeMap::new(),
-            route_ends: BTreeSet::new(),
-            memory_ends: BTreeSet::new(),
+            slab: Slab::default(),
+            index: Index::new(seed),
+            ordered: Ordered::default(),
+            carriers: Carriers::default(),
             shares: Shares::default(),
+            route_ends: Ends::default(),
+            memory_ends: Ends::default(),
+            direct: HashMap::with_hasher(KeyedHasher::new(seed.rotate_left(7))),
+            used: 0,
             floors: LruCache::new(FLOORS_MAX),
             evicted: Vec::new(),
+            new_record: None,
+            began: now,
             origins_max: origins_max.max(1),
         }
     }
@@ -260,15 +290,17 @@ impl RoutingTable {
         };
         let hop = via.hop(hops);
 
-        if let Some(entry) = self.entries.get(&origin) {
+        let held = self.find(&origin);
+        if let Some((handle, entry)) = held {
             if content.order() < entry.order {
                 return Update::Rejected(Reject::Stale);
             }
             if content.order() == entry.order {
-                if now >= entry.announce_ends {
+                if now >= self.instant(entry.ends_s) {
                     return Update::Rejected(Reject::Expired);
                 }
-                return self.another_way(inbound, hop);
+                self.learn(handle, inbound);
+                return self.add_way(handle, hop);
             }
         } else {
             let floor = self.floors.peek(&origin).filter(|(_, _, until)| *until > now);
@@ -279,92 +311,171 @@ impl RoutingTable {
                 return Update::Rejected(reject);
             }
         }
-        self.replace(now, inbound, hop);
-        Update::Newer
+        match self.replace(now, inbound, hop) {
+            Some(()) => Update::Newer,
+            None => Update::Rejected(Reject::TableFull),
+        }
     }
 
     /// Takes a key record on its own. True where it is the newest of an origin in the table.
     pub fn update_key_record(&mut self, record: &VerifiedKeyRecord) -> bool {
-        self.entries.get_mut(&record.address()).is_some_and(|entry| entry.take_record(record))
+        self.find_mut(&record.address()).is_some_and(|entry| entry.take_record(record))
     }
 
     /// Takes every route over `link` out; gives the destinations whose ways changed.
     pub fn link_down(&mut self, link: LinkId) -> Vec<Address> {
-        let affected = self.by_link.get(&link).cloned().unwrap_or_default();
-        for destination in &affected {
-            self.change_route(destination, |route| {
+        let handles = self.carriers.routes_over(link);
+        for handle in &handles {
+            self.change_route(*handle, |route| {
                 route.as_mut().is_some_and(|r| {
                     r.next_hops.retain(|hop| hop.link != link);
                     !r.next_hops.is_empty()
                 })
             });
         }
-        affected.into_iter().collect()
+        let addresses = handles.into_iter().filter_map(|handle| self.slab.get(handle)).map(|e| e.address);
+        let mut affected: Vec<_> = addresses.collect();
+        affected.sort_unstable();
+        affected
     }
 
     /// Ends the routes whose announce is too old and forgets origins not heard for a day; gives
     /// the destinations that lost their route.
     pub fn expire(&mut self, now: Instant) -> Vec<Address> {
         let mut lost = Vec::new();
-        while let Some((_, origin)) = self.route_ends.first().copied().filter(|(at, _)| *at <= now) {
-            self.change_route(&origin, |_| false);
-            lost.push(origin);
+        while let Some((at_s, handle)) =
+            self.route_ends.first().filter(|(at_s, _)| self.instant(*at_s) <= now)
+        {
+            self.change_route(handle, |_| false);
+            // Whatever else, this loop has an end.
+            self.route_ends.remove(at_s, handle);
+            lost.extend(self.slab.get(handle).map(|entry| entry.address));
         }
-        while let Some(end) = self.memory_ends.first().copied().filter(|(at, _)| *at <= now) {
-            self.memory_ends.remove(&end);
-            if let Some(entry) = self.entries.remove(&end.1) {
-                self.shares.remove(&entry.owner, entry.tick, end.1);
-            }
+        while let Some((at_s, handle)) =
+            self.memory_ends.first().filter(|(at_s, _)| self.instant(*at_s) <= now)
+        {
+            self.memory_ends.remove(at_s, handle);
+            self.forget(handle);
         }
         lost
     }
 
-    /// When to call [`RoutingTable::expire`].
+    /// When to call [`RoutingTable::expire`]: to the second, and never early.
     pub fn next_wake(&self) -> Option<Instant> {
         let ends = [self.route_ends.first(), self.memory_ends.first()];
-        ends.into_iter().flatten().map(|(at, _)| *at).min()
+        ends.into_iter().flatten().map(|(at_s, _)| self.instant(at_s)).min()
     }
 
-    /// The links to a destination for the forwarding table: the best way, and the best one over
+    /// The links to a destination for the forwarding decision: the best way, and the best one over
     /// another link. One that fails is no second to one that does not: what came over the first is
     /// then better refused, for its sender may know another way.
     pub fn hops(&self, destination: &Address) -> Option<Hops> {
-        let mut ways = self.entries.get(destination)?.ways();
+        let mut ways = self.ways(destination);
         let first = ways.next()?;
-        let is_second = |hop: &&NextHop| {
+        let is_second = |hop: &NextHop| {
             hop.link != first.link && (first.standing.is_demoted() || !hop.standing.is_demoted())
         };
         Some(Hops { first: first.link, second: ways.find(is_second).map(|hop| hop.link) })
     }
 
+    /// The links that packets to a destination take, as they were set last.
+    pub fn in_use(&self, destination: &Address) -> Option<Hops> {
+        match self.find(destination) {
+            Some((_, entry)) => self.uses(entry),
+            None => self.direct.get(destination).copied(),
+        }
+    }
+
+    /// The same for many destinations, in their order. In a large table each look waits for memory
+    /// three times; here those of all destinations wait together.
+    pub fn each_in_use(&self, destinations: &[Address], in_use: &mut Vec<Option<Hops>>) {
+        let likely: Vec<_> = destinations.iter().map(|to| self.index.likely(to)).collect();
+        in_use.extend(destinations.iter().zip(likely).map(|(destination, handle)| {
+            match handle.and_then(|handle| self.slab.get(handle)) {
+                Some(entry) if entry.address == *destination => self.uses(entry),
+                _ => self.in_use(destination),
+            }
+        }));
+    }
+
+    fn uses(&self, entry: &Entry) -> Option<Hops> {
+        let [first, second] = entry.uses;
+        Some(Hops { first: self.carriers.link(first)?, second: self.carriers.link(second) })
+    }
+
+    /// Sets the links that packets to a destination take, or that there are none; gives what was
+    /// set before.
+    pub fn set_in_use(&mut self, destination: Address, hops: Option<Hops>) -> Option<Hops> {
+        let Some((handle, entry)) = self.find(&destination) else {
+            return match hops {
+                Some(hops) => self.direct.insert(destination, hops),
+                None => self.direct.remove(&destination),
+            };
+        };
+        let old = entry.uses;
+        let before = self.in_use(&destination);
+        if before == hops {
+            return before;
+        }
+        let links = hops.map_or([None; 2], |hops| [Some(hops.first), hops.second]);
+        let new =
+            links.map(|link| link.and_then(|link| self.carriers.number_of_link(link)).unwrap_or(NO_LINK));
+        // The new ones first, so that no number is given up and taken again.
+        new.into_iter().for_each(|number| self.carriers.add_user(number));
+        old.into_iter().for_each(|number| self.carriers.remove_user(number));
+        if let Some(entry) = self.slab.get_mut(handle) {
+            entry.uses = new;
+        }
+        let [is_used, was_used] = [new, old].map(|[first, _]| usize::from(first != NO_LINK));
+        self.used = self.used.saturating_add(is_used).saturating_sub(was_used);
+        before
+    }
+
+    /// Destinations whose packets take a link.
+    pub fn reachable(&self) -> usize {
+        self.used.saturating_add(self.direct.len())
+    }
+
     /// The ways to a destination, the best first.
-    pub fn ways(&self, destination: &Address) -> impl Iterator<Item = &NextHop> {
-        self.entries.get(destination).into_iter().flat_map(Entry::ways)
+    pub fn ways(&self, destination: &Address) -> impl Iterator<Item = NextHop> + use<> {
+        let entry = self.find(destination).map(|(_, entry)| entry);
+        entry.map(|entry| entry.ways(&self.carriers)).into_iter().flatten()
     }
 
     /// Orders the ways to a destination by what `measure` says of each neighbour.
     pub fn measured(&mut self, destination: &Address, measure: impl Fn(&Address) -> Measure) {
-        let Some(route) = self.entries.get_mut(destination).and_then(|entry| entry.route.as_mut()) else {
+        let Some((handle, entry)) = self.find(destination).filter(|(_, entry)| entry.is_routed()) else {
             return;
         };
-        for hop in &mut route.next_hops {
+        let mut ways = entry.ways.map(|way| {
+            let mut hop = way.hop(&self.carriers)?;
             let measure = measure(&hop.neighbour);
             hop.standing = measure.standing;
             hop.latency_class = measure.latency_class;
+            Some((hop, Way::new(way.number(), &hop)))
+        });
+        // What is not there comes last; no way changes its link, so nothing else has to.
+        ways.sort_unstable_by_key(|way| (way.is_none(), way.map(|(hop, _)| hop)));
+        if let Some(entry) = self.slab.get_mut(handle) {
+            entry.ways = ways.map(|way| way.map_or_else(Way::default, |(_, way)| way));
         }
-        route.next_hops.sort_unstable();
     }
 
     /// True for a way of a destination that cannot lead back here.
     pub fn is_feasible(&self, destination: &Address, hop: &NextHop) -> bool {
-        self.entries.get(destination).is_some_and(|entry| entry.is_feasible(hop))
+        self.find(destination).is_some_and(|(_, entry)| entry.is_feasible(hop))
     }
 
     /// True where there are ways to a destination and each may lead back here, as far as claims
     /// say: its origin should be asked for a newer announce.
     pub fn lacks_feasible(&self, destination: &Address) -> bool {
-        let entry = self.entries.get(destination);
-        entry.is_some_and(|e| e.route.is_some() && !e.ways().any(|hop| e.is_feasible(hop)))
+        let routed = self.find(destination).filter(|(_, entry)| entry.is_routed());
+        routed.is_some_and(|(_, e)| !e.ways(&self.carriers).any(|hop| e.is_feasible(&hop)))
+    }
+
+    /// The key record that came with an announce since the last call and was newer than the one held.
+    pub fn take_new_record(&mut self) -> Option<VerifiedKeyRecord> {
+        self.new_record.take()
     }
 
     /// Origins that gave way to others since the last call; their routes are gone.
@@ -377,79 +488,92 @@ impl RoutingTable {
     /// cross no other link, or that way may lead back here: what is used for want of a better is not
     /// praised. From then on that hop count is what this node is known to claim.
     pub fn announce_to_send(&mut self, origin: &Address) -> Option<Announce> {
-        let entry = self.entries.get_mut(origin)?;
-        let hops = entry.ways().next().filter(|hop| entry.is_feasible(hop))?.hops;
-        let mut announce = held_announce(&entry.announce)?;
+        let (handle, entry) = self.find(origin)?;
+        let hops = entry.ways(&self.carriers).next().filter(|hop| entry.is_feasible(hop))?.hops;
+        let mut announce = entry.announce_and_record()?;
+        // At the limit too: all that can be said is said.
+        self.slab.get_mut(handle)?.claim(hops);
         if hops >= announce.content.max_hops {
             return None;
         }
-        entry.claimed_hops = Some(entry.claimed_hops.map_or(hops, |before| before.min(hops)));
         announce.hop_count = hops;
-        let named = announce.content.key_record_hash;
-        let record = entry.record.as_ref().filter(|record| named == Some(record.hash8()));
-        announce.key_record = record.map(|record| record.signed().clone());
         Some(announce)
+    }
+
+    /// True where the newest announce of `origin` was told with so much of its hop limit behind it,
+    /// compared with the best way there is by now, that it may have ended short of where it can go:
+    /// somebody raced it with a high hop count. False again once it was told anew.
+    pub fn was_raced(&self, origin: &Address) -> bool {
+        let Some((_, entry)) = self.find(origin) else { return false };
+        let best = entry.ways(&self.carriers).next().filter(|hop| entry.is_feasible(hop)).map(|hop| hop.hops);
+        let (Some(best), Some(told)) = (best, entry.claimed_hops()) else { return false };
+        let twice = |hops: u8| u16::from(hops).saturating_mul(2);
+        // The signed limit is looked up last: it has to be read out of the announce.
+        twice(best) <= u16::from(told)
+            && entry.announce().is_some_and(|announce| twice(told) > u16::from(announce.content.max_hops))
     }
 
     /// The newest announce of `origin` within the last day, routed or not: for the origin itself,
     /// which learns its own order from it.
     pub fn announce_held(&self, origin: &Address) -> Option<Announce> {
-        let entry = self.entries.get(origin)?;
-        let mut announce = held_announce(&entry.announce)?;
-        announce.hop_count = entry.ways().next().map_or(1, |hop| hop.hops);
+        let (_, entry) = self.find(origin)?;
+        let mut announce = entry.announce()?;
+        announce.hop_count = entry.ways(&self.carriers).next().map_or(1, |hop| hop.hops);
         Some(announce)
     }
 
     /// The links over which the newest announce of `origin` came.
     pub fn links_of(&self, origin: &Address) -> Vec<LinkId> {
-        let hops = self.entries.get(origin).into_iter().flat_map(Entry::ways);
-        hops.filter(|hop| !hop.is_older).map(|hop| hop.link).collect()
+        self.ways(origin).filter(|hop| !hop.is_older).map(|hop| hop.link).collect()
     }
 
     /// The order of the newest announce of `origin` within the last day.
     pub fn order(&self, origin: &Address) -> Option<Order> {
-        self.entries.get(origin).map(|entry| entry.order)
+        self.find(origin).map(|(_, entry)| entry.order)
     }
 
     /// What a destination offers, while its route holds.
     pub fn capabilities(&self, destination: &Address) -> Option<Capabilities> {
-        let entry = self.entries.get(destination).filter(|entry| entry.route.is_some())?;
-        Some(entry.capabilities)
+        let (_, entry) = self.find(destination).filter(|(_, entry)| entry.is_routed())?;
+        entry.announce().map(|announce| announce.content.capabilities)
     }
 
     /// The public key of an origin that was heard within the last day.
     pub fn public_key(&self, origin: &Address) -> Option<PublicKey> {
-        self.entries.get(origin).map(|entry| entry.public_key)
+        self.find(origin)?.1.announce().map(|announce| announce.content.public_key)
     }
 
     /// The newest key record of an origin that was heard within the last day.
-    pub fn key_record(&self, origin: &Address) -> Option<&VerifiedKeyRecord> {
-        self.entries.get(origin)?.record.as_ref()
+    pub fn key_record(&self, origin: &Address) -> Option<VerifiedKeyRecord> {
+        self.find(origin)?.1.record()
     }
 
     /// The routes, by destination.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
-        self.entries.iter().filter_map(move |(destination, entry)| {
-            entry.route.as_ref()?;
-            let next_hops: Vec<NextHop> = entry.ways().copied().collect();
-            Some(RouteInfo {
-                destination: *destination,
+        let entries = self.ordered.iter().filter_map(|handle| self.slab.get(handle));
+        entries.filter(|entry| entry.is_routed()).map(move |entry| {
+            let next_hops: Vec<NextHop> = entry.ways(&self.carriers).collect();
+            let capabilities = entry.announce().map(|announce| announce.content.capabilities);
+            RouteInfo {
+                destination: entry.address,
                 delivered_permille: vec![None; next_hops.len()],
                 chosen: chosen(entry, &next_hops),
                 next_hops,
                 order: entry.order,
-                capabilities: entry.capabilities,
-                expires_in: entry.announce_ends.saturating_duration_since(now),
-            })
+                capabilities: capabilities.unwrap_or_default(),
+                expires_in: self.instant(entry.ends_s).saturating_duration_since(now),
+            }
         })
     }
 
     /// The first routed destination after `cursor`, to walk the table in pages.
     pub fn next_destination(&self, cursor: Option<Address>) -> Option<Address> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = cursor.map_or(Unbounded, Excluded);
-        let mut rest = self.entries.range((from, Unbounded));
-        rest.find(|(_, entry)| entry.route.is_some()).map(|(destination, _)| *destination)
+        let entry = |handle| self.slab.get(handle).filter(|entry: &&Entry| entry.is_routed());
+        let found = match cursor {
+            Some(cursor) => self.ordered.after(&self.slab, &cursor).find_map(entry),
+            None => self.ordered.iter().find_map(entry),
+        };
+        found.map(|entry| entry.address)
     }
 
     /// Destinations with a route.
@@ -459,31 +583,43 @@ impl RoutingTable {
 
     /// True where there is no route.
     pub fn is_empty(&self) -> bool {
-        self.route_ends.is_empty()
+        self.len() == 0
     }
 
     /// Origins remembered, with or without a route.
     pub fn origins(&self) -> usize {
-        self.entries.len()
+        self.slab.len()
     }
 
-    /// The newest announce came again.
-    fn another_way(&mut self, inbound: &Verified<InboundAnnounce>, hop: NextHop) -> Update {
-        let origin = inbound.origin;
-        let Some(entry) = self.entries.get_mut(&origin) else { return Update::Known };
-        if let Some(record) = &inbound.key_record {
-            entry.take_record(record);
-        }
-        self.add_way(origin, hop)
+    fn find(&self, address: &Address) -> Option<(Handle, &Entry)> {
+        let handle = self.index.find(&self.slab, address)?;
+        Some((handle, self.slab.get(handle)?))
+    }
+
+    fn find_mut(&mut self, address: &Address) -> Option<&mut Entry> {
+        let handle = self.index.find(&self.slab, address)?;
+        self.slab.get_mut(handle)
+    }
+
+    /// The first second of the table's clock at which `at` is over.
+    fn second(&self, at: Instant) -> u32 {
+        let since = at.saturating_duration_since(self.began);
+        let part = u64::from(since.subsec_nanos() > 0);
+        u32::try_from(since.as_secs().saturating_add(part)).unwrap_or(u32::MAX)
+    }
+
+    /// When a second of the table's clock begins.
+    fn instant(&self, second: u32) -> Instant {
+        self.began + Duration::from_secs(u64::from(second))
     }
 
     /// Another way by the announce that is held.
-    fn add_way(&mut self, origin: Address, hop: NextHop) -> Update {
-        let Some(entry) = self.entries.get(&origin) else { return Update::Known };
+    fn add_way(&mut self, handle: Handle, hop: NextHop) -> Update {
+        let Some(entry) = self.slab.get(handle) else { return Update::Known };
         let is_feasible = entry.is_feasible(&hop);
         let hop = NextHop { is_later: true, ..hop };
         let mut update = Update::Known;
-        self.change_route(&origin, |route| {
+        self.change_route(handle, |route| {
             match route {
                 Some(route) => {
                     let before = route.next_hops.clone();
@@ -503,88 +639,129 @@ impl RoutingTable {
         update
     }
 
-    /// A newer announce takes the place of what was known of its origin.
-    fn replace(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, hop: NextHop) {
-        let origin = inbound.origin;
-        let mut old_route = None;
-        self.change_route(&origin, |route| {
-            old_route = route.take();
-            false
-        });
+    /// A newer announce takes the place of what was known of its origin; none where no number was
+    /// left for it.
+    fn replace(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, hop: NextHop) -> Option<()> {
         let content = &inbound.announce.content;
         let lifetime = Duration::from_secs(u64::from(content.lifetime_s));
         let is_constrained = content.capabilities.has(Capabilities::CONSTRAINED);
         let age_max = if is_constrained { lifetime } else { lifetime.min(ROUTE_AGE_MAX) };
-        let announce_ends = now + age_max;
-        let old = self.entries.remove(&origin);
-        if let Some(old) = &old {
-            self.memory_ends.remove(&(old.remembered_until, origin));
-        }
-        // What this node claimed by the same announce before it gave way still holds.
-        let floor = self.floors.remove(&origin).filter(|(order, ..)| *order == content.order());
-        let (owner, tick) = match &old {
-            Some(old) if old.owner != RESTORED => (old.owner, old.tick),
-            _ => {
-                if let Some(old) = &old {
-                    self.shares.remove(&old.owner, old.tick, origin);
-                }
-                (hop.neighbour, self.shares.add(hop.neighbour, origin))
-            }
-        };
-        let mut entry = Entry {
-            order: content.order(),
-            public_key: content.public_key,
-            announce_ends,
-            remembered_until: announce_ends + ORDER_MEMORY,
-            announce: bare_frame(&inbound.announce),
-            capabilities: content.capabilities,
-            claimed_hops: floor.and_then(|(_, claimed, _)| claimed),
-            route: None,
-            record: old.and_then(|old| old.record),
-            owner,
-            tick,
-        };
-        if let Some(record) = &inbound.key_record {
-            entry.take_record(record);
-        }
-        self.memory_ends.insert((entry.remembered_until, origin));
-        self.entries.insert(origin, entry);
-        self.change_route(&origin, |route| {
+        let (handle, old_route) = self.hold(now, inbound, age_max, hop.neighbour)?;
+        self.change_route(handle, |route| {
             *route = Some(Route::renewed(old_route, hop));
             true
         });
+        Some(())
+    }
+
+    /// Holds a newer announce, which ends in `ends_in`, and gives the route that there was: the
+    /// entry has none now.
+    fn hold(
+        &mut self,
+        now: Instant,
+        inbound: &Verified<InboundAnnounce>,
+        ends_in: Duration,
+        owner: Address,
+    ) -> Option<(Handle, Option<Route>)> {
+        let origin = inbound.origin;
+        let order = inbound.announce.content.order();
+        let ends_s = self.second(now + ends_in);
+        let handle = match self.find(&origin).map(|(handle, entry)| (handle, entry.owner)) {
+            Some((handle, number)) => {
+                // Who brings it first after a start has it in his share.
+                if self.shares.owner(number) == Some(RESTORED) && owner != RESTORED {
+                    let number = self.move_share(handle, number, owner)?;
+                    self.slab.get_mut(handle)?.owner = number;
+                }
+                handle
+            }
+            None => self.admit(Entry::new(origin, order, &inbound.announce), owner)?,
+        };
+        let mut old_route = None;
+        self.change_route(handle, |route| {
+            old_route = route.take();
+            false
+        });
+        // What this node claimed by the same announce before it gave way still holds.
+        let floor = self.floors.remove(&origin).filter(|(held, ..)| *held == order);
+        let entry = self.slab.get_mut(handle)?;
+        self.memory_ends.remove(memory_end(entry.ends_s), handle);
+        entry.renew(order, &inbound.announce);
+        entry.ends_s = ends_s;
+        if let Some(claimed) = floor.and_then(|(_, claimed, _)| claimed) {
+            entry.claim(claimed);
+        }
+        self.learn(handle, inbound);
+        self.memory_ends.insert(memory_end(ends_s), handle);
+        Some((handle, old_route))
+    }
+
+    /// Keeps the key record that an announce came with, where it is newer.
+    fn learn(&mut self, handle: Handle, inbound: &Verified<InboundAnnounce>) {
+        let Some(record) = &inbound.key_record else { return };
+        if self.slab.get_mut(handle).is_some_and(|entry| entry.take_record(record)) {
+            self.new_record = Some(record.clone());
+        }
+    }
+
+    /// Takes a new entry into a share and the indexes. Whatever links packets to it take already
+    /// stay in use.
+    fn admit(&mut self, entry: Entry, owner: Address) -> Option<Handle> {
+        let (address, ends_s) = (entry.address, entry.ends_s);
+        let handle = self.slab.insert(entry)?;
+        let Some(number) = self.shares.add(owner, handle) else {
+            self.slab.remove(handle);
+            return None;
+        };
+        if let Some(entry) = self.slab.get_mut(handle) {
+            entry.owner = number;
+        }
+        let in_use = self.direct.remove(&address);
+        self.index.insert(&self.slab, &address, handle);
+        self.ordered.insert(&self.slab, address, handle);
+        self.memory_ends.insert(memory_end(ends_s), handle);
+        if in_use.is_some() {
+            self.set_in_use(address, in_use);
+        }
+        Some(handle)
+    }
+
+    fn move_share(&mut self, handle: Handle, from: u16, to: Address) -> Option<u16> {
+        let number = self.shares.add(to, handle)?;
+        self.shares.remove(from, handle);
+        Some(number)
     }
 
     /// The one place where routes change: `change` says whether the route stays, and the indexes
     /// follow.
-    fn change_route(&mut self, origin: &Address, change: impl FnOnce(&mut Option<Route>) -> bool) {
-        let Some(entry) = self.entries.get_mut(origin) else { return };
-        let links = |route: &Option<Route>| -> Vec<LinkId> {
-            route.iter().flat_map(|r| &r.next_hops).map(|hop| hop.link).collect()
-        };
-        let before = links(&entry.route);
-        if !change(&mut entry.route) {
-            entry.route = None;
+    fn change_route(&mut self, handle: Handle, change: impl FnOnce(&mut Option<Route>) -> bool) {
+        let Some(entry) = self.slab.get(handle) else { return };
+        let (before, ends_s) = (entry.ways, entry.ends_s);
+        let next_hops: Vec<_> = before.iter().filter_map(|way| way.hop(&self.carriers)).collect();
+        let mut route = (!next_hops.is_empty()).then_some(Route { next_hops });
+        if !change(&mut route) {
+            route = None;
         }
-        let after = links(&entry.route);
-        for link in &before {
-            if let Some(set) = self.by_link.get_mut(link) {
-                set.remove(origin);
-                if set.is_empty() {
-                    self.by_link.remove(link);
-                }
+        let mut after = [Way::default(); NEXT_HOPS_MAX];
+        for (slot, hop) in after.iter_mut().zip(route.iter().flat_map(|route| &route.next_hops)) {
+            // Where no number is left there is no such way.
+            let number = self.carriers.number(hop).unwrap_or(NO_LINK);
+            *slot = Way::new(number, hop);
+            self.carriers.add_route(number, handle);
+        }
+        for way in before {
+            if !after.iter().any(|after| after.number() == way.number()) {
+                self.carriers.remove_route(way.number(), handle);
             }
         }
-        for link in &after {
-            self.by_link.entry(*link).or_default().insert(*origin);
-        }
-        let (route_end, memory_end) = ((entry.announce_ends, *origin), (entry.remembered_until, *origin));
-        if after.is_empty() {
-            self.route_ends.remove(&route_end);
-            self.memory_ends.insert(memory_end);
+        let Some(entry) = self.slab.get_mut(handle) else { return };
+        entry.ways = after;
+        if entry.is_routed() {
+            self.memory_ends.remove(memory_end(ends_s), handle);
+            self.route_ends.insert(ends_s, handle);
         } else {
-            self.memory_ends.remove(&memory_end);
-            self.route_ends.insert(route_end);
+            self.route_ends.remove(ends_s, handle);
+            self.memory_ends.insert(memory_end(ends_s), handle);
         }
     }
 
@@ -598,11 +775,14 @@ impl RoutingTable {
             let has_room = self.evict_of(&via.neighbour, is_active);
             return if has_room { Ok(()) } else { Err(Reject::ShareFull) };
         }
-        if self.entries.len() < self.origins_max {
+        if !self.shares.has_room_for(&via.neighbour) {
+            return Err(Reject::TableFull);
+        }
+        if self.slab.len() < self.origins_max {
             return Ok(());
         }
-        if let Some((_, origin)) = self.memory_ends.first().copied() {
-            self.evict(origin);
+        if let Some((_, handle)) = self.memory_ends.first() {
+            self.evict(handle);
             return Ok(());
         }
         match self.shares.largest() {
@@ -612,30 +792,47 @@ impl RoutingTable {
         }
     }
 
-    /// Lets the longest unused entry of a share give way; those in use move to its end.
+    /// Lets the longest unused entry of a share give way; those in use are spared for a round.
     fn evict_of(&mut self, owner: &Address, is_active: &dyn Fn(&Address) -> bool) -> bool {
-        for (tick, origin) in self.shares.first_of(owner) {
-            if !is_active(&origin) {
-                self.evict(origin);
+        for handle in self.shares.first_of(owner) {
+            self.shares.passed(owner, handle);
+            if self.slab.get(handle).is_some_and(|entry| !is_active(&entry.address)) {
+                self.evict(handle);
                 return true;
-            }
-            self.shares.remove(owner, tick, origin);
-            let tick = self.shares.add(*owner, origin);
-            if let Some(entry) = self.entries.get_mut(&origin) {
-                entry.tick = tick;
             }
         }
         false
     }
 
-    fn evict(&mut self, origin: Address) {
-        self.change_route(&origin, |_| false);
-        let Some(entry) = self.entries.remove(&origin) else { return };
-        self.memory_ends.remove(&(entry.remembered_until, origin));
-        self.shares.remove(&entry.owner, entry.tick, origin);
-        self.floors.insert(origin, (entry.order, entry.claimed_hops, entry.remembered_until));
+    fn evict(&mut self, handle: Handle) {
+        self.change_route(handle, |_| false);
+        let Some(entry) = self.slab.get(handle) else { return };
+        let (origin, order, claimed, ends_s) =
+            (entry.address, entry.order, entry.claimed_hops(), entry.ends_s);
+        self.memory_ends.remove(memory_end(ends_s), handle);
+        let remembered_until = self.instant(memory_end(ends_s));
+        self.forget(handle);
+        self.floors.insert(origin, (order, claimed, remembered_until));
         self.evicted.push(origin);
     }
+
+    /// Takes an entry without a route, and whose end is taken out already, out of the rest. The
+    /// links that packets to it take stay in use until the caller says otherwise.
+    fn forget(&mut self, handle: Handle) {
+        let Some(entry) = self.slab.get(handle) else { return };
+        let (address, owner) = (entry.address, entry.owner);
+        let in_use = self.set_in_use(address, None);
+        self.shares.remove(owner, handle);
+        self.index.remove(&self.slab, &address);
+        self.ordered.remove(&self.slab, &address);
+        self.slab.remove(handle);
+        self.direct.extend(in_use.map(|hops| (address, hops)));
+    }
+}
+
+/// When the order of an announce that ends then is forgotten.
+fn memory_end(ends_s: u32) -> u32 {
+    ends_s.saturating_add(ORDER_MEMORY.as_secs() as u32)
 }
 
 /// Why the first of the ways comes first.
@@ -653,20 +850,7 @@ fn chosen(entry: &Entry, ways: &[NextHop]) -> Chosen {
     }
 }
 
-/// An announce as a frame of its own, without its key record: bytes of this size and no larger
-/// buffer behind them.
-fn bare_frame(announce: &Announce) -> Bytes {
-    Frame::Announce(Announce { key_record: None, hop_count: 0, ..announce.clone() }).encode()
-}
-
-/// Reads an announce back from the bytes the table keeps.
-fn held_announce(frame: &Bytes) -> Option<Announce> {
-    match Frame::decode(frame) {
-        Ok(Frame::Announce(announce)) => Some(announce),
-        // What is kept was encoded here.
-        _ => None,
-    }
-}
-
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

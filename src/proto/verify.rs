@@ -5,34 +5,33 @@
 //! nothing but this module makes one, so that no path leads around the check. Cheap checks come
 //! first, the signature last, and nothing is remembered of what failed.
 
+mod checked;
 mod held;
 mod sources;
 
 use std::ops::Deref;
 
 use bytes::Bytes;
-use hashlink::LruCache;
 
 use crate::{
     crypto::{
         CryptoError, SignatureInput, SignedType, VerifiedKeyRecord, VerifyKey, compute_address,
         hash::{prefix, sha256},
         key_record,
-        merkle::root_from_path,
+        merkle::{leaf, root_from_path},
+        sign::packet_id,
     },
     wire::{
-        Address, Announce, Digest, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId,
-        NodeName, PacketId, Priority, Proof, PublicKey, key_record::SignedKeyRecord,
+        Address, Announce, Envelope, EnvelopeFormat, EnvelopeKind, FrameExt, Lifetime, NetworkId, NodeName,
+        PacketId, Priority, Proof, PublicKey, key_record::SignedKeyRecord,
     },
 };
 
+pub use checked::{ANNOUNCES_MAX, Checked, RECORDS_MAX};
 pub use held::{HELD_BYTES_MAX, HELD_FOR, HeldForKey, Hold};
 pub use sources::{ROOTS_PER_SOURCE, SOURCES_MAX};
 
 use sources::Sources;
-
-/// Key records that a link remembers as verified. Announces repeat the same one for a week.
-pub const RECORDS_MAX: usize = 256;
 
 /// Something whose signature was checked against the key that its address certifies.
 #[derive(Debug, Clone)]
@@ -71,6 +70,15 @@ pub struct InboundEnvelope {
     /// How urgent it is on its way through this node: as it says itself, or less where its
     /// neighbour has spent its share of what is critical. Never written to the wire.
     pub urgency: Priority,
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Verified<InboundAnnounce> {
+    /// An announce whose signatures nobody checked, for what needs a million of them.
+    pub fn unchecked(origin: Address, announce: Announce) -> Self {
+        let key_record = announce.key_record.clone().and_then(VerifiedKeyRecord::kept);
+        Self(InboundAnnounce { origin, announce, key_record })
+    }
 }
 
 impl Verified<InboundEnvelope> {
@@ -218,18 +226,24 @@ pub struct Verifier {
     own: Address,
     input: SignatureInput,
     sources: Sources,
-    records: LruCache<Digest, VerifiedKeyRecord>,
+    checked: Checked,
     signatures_checked: u64,
 }
 
 impl Verifier {
-    /// For a link of the node `own` in `network`.
+    /// For a link of the node `own` in `network`. What other links checked is checked again.
     pub fn new(own: Address, network: NetworkId) -> Self {
+        Self::sharing(own, network, Checked::default())
+    }
+
+    /// For one of several links of the node `own` in `network`, which tell each other by `checked`
+    /// which announces and key records they found good.
+    pub fn sharing(own: Address, network: NetworkId, checked: Checked) -> Self {
         Self {
             own,
             input: SignatureInput::new(network),
             sources: Sources::new(),
-            records: LruCache::new(RECORDS_MAX),
+            checked,
             signatures_checked: 0,
         }
     }
@@ -255,10 +269,15 @@ impl Verifier {
         }
     }
 
-    /// Signatures of envelopes that were checked and held, since the start. At most one an envelope;
-    /// what batches save shows here.
+    /// Signatures that were checked and held, since the start. At most one an envelope, an announce
+    /// and a key record; what batches and other links save shows here.
     pub fn signatures_checked(&self) -> u64 {
         self.signatures_checked
+    }
+
+    /// Whether an envelope says that it is for this node.
+    pub fn is_for_us(&self, envelope: &Envelope) -> bool {
+        name_to_address(&envelope.header().destination) == self.own
     }
 
     /// The id of an envelope that is not looked into further: what a refusal names it by.
@@ -283,12 +302,19 @@ impl Verifier {
                 return Err(VerifyError::ForeignKeyRecord { origin });
             }
         }
-        let key = match self.sources.key(&origin) {
-            Some(key) if key.public_key() == content.public_key => key.clone(),
-            _ => VerifyKey::new(&content.public_key)?,
-        };
-        self.input.of(SignedType::Announce, &announce.signed).verify(&key, &announce.signature)?;
-        self.sources.held_good(origin, &key, None);
+        let digest = checked::announce_digest(&announce);
+        if !self.checked.has_announce(&digest) {
+            let key = match self.sources.key(&origin) {
+                Some(key) if key.public_key() == content.public_key => key.clone(),
+                _ => VerifyKey::new(&content.public_key)?,
+            };
+            self.input.of(SignedType::Announce, &announce.signed).verify(&key, &announce.signature)?;
+            self.count_signature();
+            self.checked.announce_held_good(digest);
+            // The link that an announce came over first is the likeliest to bring what its origin sends;
+            // an origin that names itself by its address is known there without a question.
+            self.sources.held_good(origin, &key, None);
+        }
         let key_record = match &announce.key_record {
             Some(record) => {
                 let record = self.verify_key_record(record)?;
@@ -307,16 +333,17 @@ impl Verifier {
     /// # Errors
     /// A refused key or a signature that does not hold.
     pub fn verify_key_record(&mut self, record: &SignedKeyRecord) -> Result<VerifiedKeyRecord, VerifyError> {
-        let digest = sha256(&[&record.signed]);
-        if let Some(held) = self.records.get(&digest)
-            && held.signed().signature == record.signature
-        {
-            return Ok(held.clone());
-        }
         // A copy of its own, so that a record kept for days holds on to no larger buffer.
         let own = SignedKeyRecord { signed: Bytes::copy_from_slice(&record.signed), ..record.clone() };
+        let digest = checked::record_digest(record);
+        if self.checked.has_record(&digest)
+            && let Some(held) = VerifiedKeyRecord::kept(own.clone())
+        {
+            return Ok(held);
+        }
         let verified = key_record::verify(&mut self.input, &own)?;
-        self.records.insert(digest, verified.clone());
+        self.count_signature();
+        self.checked.record_held_good(digest);
         Ok(verified)
     }
 
@@ -353,26 +380,31 @@ impl Verifier {
         };
         let source_key = key.public_key();
         let input = self.input.of(signed_type(envelope), envelope.signed());
-        let packet_id = input.packet_id();
+        let digest = input.digest();
+        let packet_id = packet_id(&digest);
         let new_root = match envelope.proof() {
             Proof::Signature(signature) => {
                 input.verify(&key, signature)?;
-                self.signatures_checked = self.signatures_checked.saturating_add(1);
+                self.count_signature();
                 None
             }
             Proof::Merkle { root_signature, index, path } => {
-                let root = root_from_path(input.leaf(), *index, path).ok_or(VerifyError::MerklePath)?;
+                let root = root_from_path(leaf(&digest), *index, path).ok_or(VerifyError::MerklePath)?;
                 if self.sources.has_root(&source, &source_key, &root, root_signature) {
                     None
                 } else {
                     self.input.of(SignedType::MerkleRoot, root.as_bytes()).verify(&key, root_signature)?;
-                    self.signatures_checked = self.signatures_checked.saturating_add(1);
+                    self.count_signature();
                     Some((root, *root_signature))
                 }
             }
         };
         self.sources.held_good(source, &key, new_root);
         Ok(Some((packet_id, source_key)))
+    }
+
+    fn count_signature(&mut self) {
+        self.signatures_checked = self.signatures_checked.saturating_add(1);
     }
 }
 

@@ -11,9 +11,9 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
 };
 
-use tokio::task::AbortHandle;
+use futures_util::future::{AbortHandle, Abortable};
 
-use super::inbox::count;
+use super::{inbox::count, lanes::Lane};
 
 /// Counts handshakes under way and ends the stalest of the greediest when there are too many.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ struct Pending {
 struct Handshake {
     id: u64,
     prefix: IpAddr,
-    task: Option<AbortHandle>,
+    task: AbortHandle,
 }
 
 /// A place in the gate; dropping it frees the place.
@@ -48,27 +48,33 @@ impl Gate {
         Arc::new(Self { pending: Mutex::default(), handshakes_max: handshakes_max.max(1) })
     }
 
-    /// Runs a handshake with `from` in a task of its own, which drops its ticket when it is done.
-    /// Counts in `evicted` if another one had to end for it.
+    /// Runs a handshake with `from` in a task of its own on `lane`, which drops its ticket when it is
+    /// done. Counts in `evicted` if another one had to end for it.
     pub(super) fn admit<F>(
         self: &Arc<Self>,
         from: IpAddr,
         evicted: &AtomicU64,
-        handshake: impl FnOnce(Ticket) -> F,
+        lane: Lane,
+        handshake: impl FnOnce(Ticket, Lane) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (ticket, full) = self.enter(from);
+        let (task, registration) = AbortHandle::new_pair();
+        let (ticket, full) = self.enter(from, task);
         if full {
             count(evicted);
         }
-        let id = ticket.id;
-        let task = tokio::spawn(handshake(ticket));
-        self.arm(id, task.abort_handle());
+        lane.start(|lane| {
+            let handshake = Abortable::new(handshake(ticket, lane), registration);
+            // One that was ended has nothing to tell; who it was for is counted as evicted.
+            async move {
+                let _ended = handshake.await;
+            }
+        });
     }
 
-    /// A place for a handshake with `from`; true if another one had to end for it.
-    fn enter(self: &Arc<Self>, from: IpAddr) -> (Ticket, bool) {
+    /// A place for a handshake with `from`, which `task` ends; true if another one had to end for it.
+    fn enter(self: &Arc<Self>, from: IpAddr, task: AbortHandle) -> (Ticket, bool) {
         let mut pending = self.lock();
         let full = pending.handshakes.len() >= self.handshakes_max;
         if full {
@@ -76,22 +82,14 @@ impl Gate {
         }
         let id = pending.next_id;
         pending.next_id = id.wrapping_add(1);
-        pending.handshakes.push_back(Handshake { id, prefix: prefix_of(from), task: None });
+        pending.handshakes.push_back(Handshake { id, prefix: prefix_of(from), task });
         (Ticket { gate: Arc::clone(self), id }, full)
-    }
-
-    /// Says which task holds place `id`, so that it can be ended. A place that is free again
-    /// already is left alone.
-    fn arm(&self, id: u64, task: AbortHandle) {
-        if let Some(handshake) = self.lock().handshakes.iter_mut().find(|handshake| handshake.id == id) {
-            handshake.task = Some(task);
-        }
     }
 
     /// Ends all handshakes.
     pub(super) fn clear(&self) {
         let ended = std::mem::take(&mut self.lock().handshakes);
-        ended.iter().filter_map(|handshake| handshake.task.as_ref()).for_each(AbortHandle::abort);
+        ended.iter().for_each(|handshake| handshake.task.abort());
     }
 
     /// Handshakes under way.
@@ -114,8 +112,8 @@ impl Pending {
         }
         let greediest = held.into_iter().max_by_key(|(_, places)| *places).map(|(prefix, _)| prefix);
         let oldest = self.handshakes.iter().position(|handshake| Some(handshake.prefix) == greediest);
-        if let Some(Handshake { task: Some(task), .. }) = oldest.and_then(|at| self.handshakes.remove(at)) {
-            task.abort();
+        if let Some(handshake) = oldest.and_then(|at| self.handshakes.remove(at)) {
+            handshake.task.abort();
         }
     }
 }
@@ -141,46 +139,57 @@ fn prefix_of(ip: IpAddr) -> IpAddr {
 mod tests {
     use std::future::pending;
 
-    use super::*;
+    use tokio::sync::oneshot::{self, error::TryRecvError};
 
-    fn enter(gate: &Arc<Gate>, from: &str) -> (tokio::task::JoinHandle<()>, bool) {
-        let (ticket, evicted) = gate.enter(from.parse().unwrap());
-        let id = ticket.id;
-        let task = tokio::spawn(async move {
-            let _held = ticket;
+    use super::*;
+    use crate::transport::{Lanes, Spawn};
+
+    /// A handshake that nobody answers; the receiver hears when it is dropped.
+    fn enter(gate: &Arc<Gate>, from: &str) -> (oneshot::Receiver<()>, bool) {
+        let (held, dropped) = oneshot::channel::<()>();
+        let evicted = AtomicU64::new(0);
+        gate.admit(from.parse().unwrap(), &evicted, Lane::default(), |ticket, lane| async move {
+            let _held = (held, ticket, lane);
             pending::<()>().await;
         });
-        gate.arm(id, task.abort_handle());
-        (task, evicted)
+        (dropped, evicted.into_inner() > 0)
     }
 
     #[tokio::test]
     async fn the_oldest_of_the_greediest_makes_room() {
         let gate = Gate::new(4);
-        let (honest, _) = enter(&gate, "192.0.2.1");
+        let (mut honest, _) = enter(&gate, "192.0.2.1");
         let (flood_1, _) = enter(&gate, "2001:db8::1");
-        let (flood_2, _) = enter(&gate, "2001:db8::2");
-        let (flood_3, evicted) = enter(&gate, "2001:db8::3");
+        let (mut flood_2, _) = enter(&gate, "2001:db8::2");
+        let (mut flood_3, evicted) = enter(&gate, "2001:db8::3");
         assert!(!evicted);
-        let (newcomer, evicted) = enter(&gate, "192.0.2.9");
+        let (mut newcomer, evicted) = enter(&gate, "192.0.2.9");
         assert!(evicted);
-        assert!(flood_1.await.expect_err("was dropped").is_cancelled());
+        flood_1.await.expect_err("was dropped");
         assert_eq!(gate.len(), 4);
-        assert!(![&honest, &flood_2, &flood_3, &newcomer].iter().any(|task| task.is_finished()));
+        for task in [&mut honest, &mut flood_2, &mut flood_3, &mut newcomer] {
+            assert_eq!(task.try_recv(), Err(TryRecvError::Empty));
+        }
         gate.clear();
         for task in [honest, flood_2, flood_3, newcomer] {
-            assert!(task.await.expect_err("was dropped").is_cancelled());
+            task.await.expect_err("was dropped");
         }
         assert_eq!(gate.len(), 0);
     }
 
     #[tokio::test]
-    async fn a_finished_handshake_frees_its_place_even_before_it_is_armed() {
+    async fn a_handshake_that_is_over_or_never_began_frees_its_place() {
         let gate = Gate::new(2);
-        let (ticket, _) = gate.enter("192.0.2.1".parse().unwrap());
-        let id = ticket.id;
-        drop(ticket);
-        gate.arm(id, tokio::spawn(async {}).abort_handle());
+        let (evicted, from) = (AtomicU64::new(0), "192.0.2.1".parse().unwrap());
+        let (done, over) = oneshot::channel();
+        gate.admit(from, &evicted, Lane::default(), |ticket, _| async move {
+            drop(ticket);
+            done.send(()).unwrap();
+        });
+        over.await.unwrap();
+        assert_eq!(gate.len(), 0);
+        let gone = Lanes::new(Spawn::default(), [Spawn::with(drop)]);
+        gate.admit(from, &evicted, gone.enter(), |ticket, _| async move { drop(ticket) });
         assert_eq!(gate.len(), 0);
     }
 }

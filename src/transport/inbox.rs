@@ -68,16 +68,14 @@ impl Inbox {
         if self.is_closed() {
             return Err(Box::new(link));
         }
-        match self.tx.try_send(link) {
-            Ok(()) => {
-                count(&self.counters.accepted);
-                Ok(())
-            }
-            Err(mpsc::error::TrySendError::Full(link) | mpsc::error::TrySendError::Closed(link)) => {
-                count(&self.counters.accept_overflows);
-                Err(Box::new(link))
-            }
-        }
+        let Ok(place) = self.tx.try_reserve() else {
+            count(&self.counters.accept_overflows);
+            return Err(Box::new(link));
+        };
+        // First: whoever takes it, maybe on another thread, finds it counted.
+        count(&self.counters.accepted);
+        place.send(link);
+        Ok(())
     }
 
     /// The next link, or [`TransportError::PortClosed`]. Loses nothing when dropped.

@@ -27,6 +27,7 @@ use super::{
     error::cut_reason,
     framing::{FrameQueue, check_frames},
     inbox::Inbox,
+    lanes::Lane,
 };
 
 /// What the ports of one process meet on. Clones are the same network.
@@ -226,6 +227,7 @@ fn pair(a: &Listener, b: &Listener, serial: u64) -> (Link, Link) {
             info,
             tx: Box::new(tx),
             rx: Box::new(MemReceiver { end }),
+            lane: Lane::default(),
         }
     };
     (link(b, Direction::Out, &to_b, &to_a), link(a, Direction::In, &to_a, &to_b))

@@ -25,6 +25,7 @@ use super::{
     TransportInfo, addr,
     framing::check_frames,
     inbox::{Inbox, count},
+    lanes::Lane,
 };
 
 /// Frames of one neighbour that wait for a reader; later ones are lost, as a radio loses them.
@@ -189,6 +190,7 @@ impl Ears {
             tx: Box::new(SharedSender { end: Arc::clone(&end), mtu_bytes: info.mtu_bytes }),
             rx: Box::new(SharedReceiver { end }),
             info,
+            lane: Lane::default(),
         };
         Ok((link, heard))
     }

@@ -51,10 +51,12 @@ mod framing;
 #[cfg(any(feature = "quic", feature = "tcp"))]
 mod gate;
 mod inbox;
+pub mod lanes;
 
 pub use addr::{AddrError, Target, TransportAddr};
 pub use capability::{CryptoMode, LinkProfile, TransportCapability};
 pub use error::{CloseCode, TransportError};
+pub use lanes::{Lane, Lanes, Spawn, Task};
 pub use manager::{LinkFacts, TransportManager};
 pub use mem::{MemNetwork, MemPort};
 pub use mem_shared::{SharedMedium, SharedMediumOptions, SharedMemPort};
@@ -171,11 +173,16 @@ pub struct Link {
     pub tx: Box<dyn LinkSender>,
     /// The receiving half.
     pub rx: Box<dyn LinkReceiver>,
+    /// The thread that its tasks run on; home, the default, on media that know no lanes. Both halves
+    /// work on any thread, and cost least on this one.
+    pub lane: Lane,
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("peer", &self.peer).field("info", &self.info).finish_non_exhaustive()
+        let (peer, info) = (&self.peer, &self.info);
+        let mut link = f.debug_struct("Link");
+        link.field("peer", peer).field("info", info).field("lane", &self.lane).finish_non_exhaustive()
     }
 }
 

@@ -13,6 +13,7 @@
 //! Keepalive is off: the link layer pings. The idle timeout of 60 s is what is left when it cannot.
 
 mod link;
+mod runtime;
 
 use std::{
     any::Any,
@@ -23,7 +24,7 @@ use std::{
 };
 
 use quinn::{
-    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, TransportConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -31,13 +32,17 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use crate::wire::limits::FRAME_BYTES_MAX;
 
-use self::link::{QuicReceiver, QuicSender, STREAMS, closed};
+use self::{
+    link::{QuicReceiver, QuicSender, STREAMS, closed},
+    runtime::LinkRuntime,
+};
 use super::{
     BoxFuture, CloseCode, Direction, Link, LinkInfo, LinkPeer, MeshTransport, PortStats, TransportAddr,
     TransportCapability, TransportError, TransportInfo, addr,
     dial::{race, resolve},
     gate::{Gate, Ticket},
     inbox::Inbox,
+    lanes::{Lane, Lanes},
     tls::{self, TlsIdentity},
 };
 
@@ -48,7 +53,7 @@ const INCOMING_MAX: usize = 1_024;
 const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Bounds of a QUIC port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct QuicOptions {
     /// Longest handshake, in and out.
     pub handshake_timeout: Duration,
@@ -60,6 +65,8 @@ pub struct QuicOptions {
     pub idle_timeout: Duration,
     /// Received bytes of one class that wait for the reader.
     pub stream_window_bytes: u32,
+    /// Where sockets (at home) and connections (each on its link's lane) are driven.
+    pub lanes: Lanes,
 }
 
 impl Default for QuicOptions {
@@ -69,6 +76,7 @@ impl Default for QuicOptions {
             handshakes_max: 256,
             idle_timeout: Duration::from_secs(60),
             stream_window_bytes: 128 * 1024,
+            lanes: Lanes::default(),
         }
     }
 }
@@ -136,8 +144,8 @@ impl QuicPort {
         let shared = Arc::new(Shared::new(identity, options));
         let bound = socket.local_addr().map_err(io)?;
         let config = Some(shared.server_config()?);
-        let endpoint = Endpoint::new(EndpointConfig::default(), config, socket, Arc::new(TokioRuntime));
-        let endpoint = endpoint.map_err(io)?;
+        let endpoint =
+            Endpoint::new(EndpointConfig::default(), config, socket, shared.runtime()).map_err(io)?;
         shared.lock().listening = Some(endpoint.clone());
         let task = tokio::spawn(accept_loop(Arc::clone(&shared), endpoint));
         let local = TransportAddr::socket(addr::QUIC, bound);
@@ -161,12 +169,16 @@ impl Shared {
     fn new(identity: &TlsIdentity, options: QuicOptions) -> Self {
         Self {
             identity: identity.clone(),
-            options,
             transport: Arc::new(transport_config(&options)),
             inbox: Inbox::new(addr::QUIC),
             gate: Gate::new(options.handshakes_max),
             endpoints: Mutex::default(),
+            options,
         }
+    }
+
+    fn runtime(&self) -> Arc<LinkRuntime> {
+        Arc::new(LinkRuntime { home: self.options.lanes.home() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Endpoints> {
@@ -183,26 +195,44 @@ impl Shared {
         Ok(config)
     }
 
-    async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
+    async fn dial(self: &Arc<Self>, to: &TransportAddr) -> Result<Link, TransportError> {
         let attempt = async { race(resolve(to).await?, |address| self.dial_address(to, address)).await };
         let limit = self.options.handshake_timeout;
         timeout(limit, attempt).await.unwrap_or_else(|_| Err(timed_out(to, limit)))
     }
 
-    async fn dial_address(&self, to: &TransportAddr, address: SocketAddr) -> Result<Link, TransportError> {
+    async fn dial_address(
+        self: &Arc<Self>,
+        to: &TransportAddr,
+        address: SocketAddr,
+    ) -> Result<Link, TransportError> {
+        // The socket is at home whatever lane the link is on.
+        let endpoint = self.endpoint_towards(to, address)?;
+        let (dialler, to) = (Arc::clone(self), to.clone());
+        let handshake = |lane| async move { dialler.shake_hands(&endpoint, &to, address, lane).await };
+        let shaken = self.options.lanes.enter().run(handshake).await;
+        shaken.unwrap_or(Err(TransportError::PortClosed))
+    }
+
+    async fn shake_hands(
+        &self,
+        endpoint: &Endpoint,
+        to: &TransportAddr,
+        address: SocketAddr,
+        lane: Lane,
+    ) -> Result<Link, TransportError> {
         let check = self.identity.check(to.pin().copied());
         let tls = self.identity.client_config(Arc::clone(&check))?;
         let tls = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&self.transport));
-        let connecting = self
-            .endpoint_towards(to, address)?
+        let connecting = endpoint
             .connect_with(config, address, tls::NO_NAME)
             .map_err(|error| TransportError::Io { url: to.clone(), detail: error.to_string() })?;
         let connection = connecting
             .await
             .map_err(|error| check.error_or(to, || handshake_error(to, &error, self.options.idle_timeout)))?;
-        self.link(to, connection, Direction::Out)
+        self.link(to, connection, Direction::Out, lane)
     }
 
     /// The listening socket where it can reach `address`, else one made for it.
@@ -224,19 +254,18 @@ impl Shared {
         if let Some(endpoint) = slot {
             return Ok(endpoint.clone());
         }
-        let endpoint = UdpSocket::bind(any).and_then(|socket| {
-            Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
-        });
+        let endpoint = UdpSocket::bind(any)
+            .and_then(|socket| Endpoint::new(EndpointConfig::default(), None, socket, self.runtime()));
         let endpoint = endpoint.map_err(|error| TransportError::from_io(to, &error))?;
         Ok(slot.insert(endpoint).clone())
     }
 
-    async fn greet(&self, incoming: Incoming, ticket: Ticket) {
+    async fn greet(&self, incoming: Incoming, ticket: Ticket, lane: Lane) {
         let url = TransportAddr::socket(addr::QUIC, canonical(incoming.remote_address()));
         let limit = self.options.handshake_timeout;
         let handshake = async { incoming.accept()?.await };
         let greeted = match timeout(limit, handshake).await {
-            Ok(Ok(connection)) => self.link(&url, connection, Direction::In),
+            Ok(Ok(connection)) => self.link(&url, connection, Direction::In, lane),
             Ok(Err(error)) => Err(handshake_error(&url, &error, self.options.idle_timeout)),
             Err(_) => Err(timed_out(&url, limit)),
         };
@@ -250,6 +279,7 @@ impl Shared {
         url: &TransportAddr,
         connection: Connection,
         direction: Direction,
+        lane: Lane,
     ) -> Result<Link, TransportError> {
         let alpn = downcast::<HandshakeData>(connection.handshake_data()).and_then(|data| data.protocol);
         let certificates = downcast::<Vec<CertificateDer<'static>>>(connection.peer_identity());
@@ -271,6 +301,7 @@ impl Shared {
             },
             tx: Box::new(QuicSender::new(connection.clone(), idle_timeout)),
             rx: Box::new(QuicReceiver::new(connection, idle_timeout)),
+            lane,
         })
     }
 }
@@ -288,7 +319,10 @@ async fn accept_loop(shared: Arc<Shared>, endpoint: Endpoint) {
         };
         let (greeter, from) = (Arc::clone(&shared), incoming.remote_address().ip());
         let evicted = &shared.inbox.counters.handshakes_evicted;
-        shared.gate.admit(from, evicted, |ticket| async move { greeter.greet(incoming, ticket).await });
+        let lane = shared.options.lanes.enter();
+        shared.gate.admit(from, evicted, lane, |ticket, lane| async move {
+            greeter.greet(incoming, ticket, lane).await;
+        });
     }
 }
 

@@ -42,6 +42,7 @@ use super::{
     framing::{FrameQueue, FrameReader, Item, check_frames, put_close, refill, take, with_scratch},
     gate::{Gate, Ticket},
     inbox::{Inbox, count},
+    lanes::{Lane, Lanes},
     tls::{self, TlsIdentity},
 };
 
@@ -49,18 +50,20 @@ use super::{
 const LISTEN_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bounds of a TCP port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct TcpOptions {
     /// Longest handshake, in and out, connecting included.
     pub handshake_timeout: Duration,
     /// Inbound handshakes under way at once; beyond it the oldest of the network prefix with the
     /// most of them is dropped.
     pub handshakes_max: usize,
+    /// Where the sockets of links are driven, each on its link's lane; the listener's is at home.
+    pub lanes: Lanes,
 }
 
 impl Default for TcpOptions {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), handshakes_max: 256 }
+        Self { handshake_timeout: Duration::from_secs(10), handshakes_max: 256, lanes: Lanes::default() }
     }
 }
 
@@ -135,13 +138,13 @@ impl Shared {
     fn new(identity: &TlsIdentity, options: TcpOptions) -> Self {
         Self {
             identity: identity.clone(),
-            options,
             inbox: Inbox::new(addr::TCP),
             gate: Gate::new(options.handshakes_max),
+            options,
         }
     }
 
-    async fn dial(&self, to: &TransportAddr) -> Result<Link, TransportError> {
+    async fn dial(self: &Arc<Self>, to: &TransportAddr) -> Result<Link, TransportError> {
         if self.inbox.is_closed() {
             return Err(TransportError::PortClosed);
         }
@@ -153,7 +156,23 @@ impl Shared {
         })
     }
 
-    async fn dial_address(&self, to: &TransportAddr, address: SocketAddr) -> Result<Link, TransportError> {
+    async fn dial_address(
+        self: &Arc<Self>,
+        to: &TransportAddr,
+        address: SocketAddr,
+    ) -> Result<Link, TransportError> {
+        let (dialler, to) = (Arc::clone(self), to.clone());
+        let connect = |lane| async move { dialler.connect(&to, address, lane).await };
+        let connected = self.options.lanes.enter().run(connect).await;
+        connected.unwrap_or(Err(TransportError::PortClosed))
+    }
+
+    async fn connect(
+        &self,
+        to: &TransportAddr,
+        address: SocketAddr,
+        lane: Lane,
+    ) -> Result<Link, TransportError> {
         let tcp = TcpStream::connect(address).await.map_err(|error| TransportError::from_io(to, &error))?;
         // Batches are coalesced here; the kernel has nothing to wait for.
         let _ = tcp.set_nodelay(true);
@@ -165,14 +184,21 @@ impl Shared {
             .connect(name, tcp)
             .await
             .map_err(|error| check.error_or(to, || handshake_error(to, &error)))?;
-        link(to, TlsStream::from(tls), Direction::Out)
+        link(to, TlsStream::from(tls), Direction::Out, lane)
     }
 
-    async fn greet(&self, acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr, ticket: Ticket) {
+    async fn greet(
+        &self,
+        acceptor: TlsAcceptor,
+        tcp: Accepted,
+        from: SocketAddr,
+        ticket: Ticket,
+        lane: Lane,
+    ) {
         let url = TransportAddr::socket(addr::TCP, canonical(from));
-        let _ = tcp.set_nodelay(true);
-        let greeted = match timeout(self.options.handshake_timeout, acceptor.accept(tcp)).await {
-            Ok(Ok(tls)) => link(&url, TlsStream::from(tls), Direction::In),
+        let handshake = async { acceptor.accept(tcp.here()?).await };
+        let greeted = match timeout(self.options.handshake_timeout, handshake).await {
+            Ok(Ok(tls)) => link(&url, TlsStream::from(tls), Direction::In, lane),
             Ok(Err(error)) => Err(handshake_error(&url, &error)),
             Err(_) => Err(TransportError::Handshake { url, detail: "no progress in time".into() }),
         };
@@ -181,14 +207,37 @@ impl Shared {
     }
 }
 
+/// A connection between the listener and its lane. A socket of tokio's reports to the runtime that it
+/// was made in for life, so one that changes threads is taken out of the one and put into the other.
+enum Accepted {
+    AtHome(TcpStream),
+    Bare(io::Result<std::net::TcpStream>),
+}
+
+impl Accepted {
+    fn on_its_way_to(lane: &Lane, tcp: TcpStream) -> Self {
+        if lane.is_home() { Self::AtHome(tcp) } else { Self::Bare(tcp.into_std()) }
+    }
+
+    fn here(self) -> io::Result<TcpStream> {
+        match self {
+            Self::AtHome(tcp) => Ok(tcp),
+            Self::Bare(tcp) => TcpStream::from_std(tcp?),
+        }
+    }
+}
+
 async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAcceptor) {
     loop {
         match listener.accept().await {
             Ok((tcp, from)) => {
+                let _ = tcp.set_nodelay(true);
                 let (greeter, acceptor) = (Arc::clone(&shared), acceptor.clone());
                 let evicted = &shared.inbox.counters.handshakes_evicted;
-                shared.gate.admit(from.ip(), evicted, |ticket| async move {
-                    greeter.greet(acceptor, tcp, from, ticket).await;
+                let lane = shared.options.lanes.enter();
+                let tcp = Accepted::on_its_way_to(&lane, tcp);
+                shared.gate.admit(from.ip(), evicted, lane, |ticket, lane| async move {
+                    greeter.greet(acceptor, tcp, from, ticket, lane).await;
                 });
             }
             Err(error) => {
@@ -256,6 +305,7 @@ fn link(
     url: &TransportAddr,
     stream: TlsStream<TcpStream>,
     direction: Direction,
+    lane: Lane,
 ) -> Result<Link, TransportError> {
     let (_, session) = stream.get_ref();
     let key = tls::proven_key(url, session.peer_certificates(), session.alpn_protocol())?;
@@ -295,6 +345,7 @@ fn link(
             over: None,
         }),
         rx: Box::new(TcpReceiver { connection, reader: FrameReader::new(true), over: None }),
+        lane,
     })
 }
 

@@ -5,6 +5,7 @@
 //! trailing bytes. So nothing reaches it that [`check`] has not walked, and a typed message must
 //! encode back to the very bytes it came from.
 
+use bytes::BufMut;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -289,28 +290,28 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// Appends a head with `value` in the shortest form.
-pub fn put_head(out: &mut Vec<u8>, kind: u8, value: u64) {
+pub fn put_head(out: &mut impl BufMut, kind: u8, value: u64) {
     let kind = kind << 5;
     match value {
-        0..=23 => out.push(kind | value as u8),
-        24..=0xff => out.extend_from_slice(&[kind | 24, value as u8]),
+        0..=23 => out.put_u8(kind | value as u8),
+        24..=0xff => out.put_slice(&[kind | 24, value as u8]),
         0x100..=0xffff => {
-            out.push(kind | 25);
-            out.extend_from_slice(&(value as u16).to_be_bytes());
+            out.put_u8(kind | 25);
+            out.put_u16(value as u16);
         }
         0x1_0000..=0xffff_ffff => {
-            out.push(kind | 26);
-            out.extend_from_slice(&(value as u32).to_be_bytes());
+            out.put_u8(kind | 26);
+            out.put_u32(value as u32);
         }
         _ => {
-            out.push(kind | 27);
-            out.extend_from_slice(&value.to_be_bytes());
+            out.put_u8(kind | 27);
+            out.put_u64(value);
         }
     }
 }
 
 /// Appends an unsigned integer.
-pub fn put_uint(out: &mut Vec<u8>, value: u64) {
+pub fn put_uint(out: &mut impl BufMut, value: u64) {
     put_head(out, major::UINT, value);
 }
 
@@ -321,7 +322,7 @@ pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Appends an array's head.
-pub fn put_array(out: &mut Vec<u8>, len: u64) {
+pub fn put_array(out: &mut impl BufMut, len: u64) {
     put_head(out, major::ARRAY, len);
 }
 

@@ -5,7 +5,7 @@
 //! payload]`. The signature and the packet id cover those bytes exactly as received; nothing is
 //! ever encoded again to be verified. Mutable is the hop count alone.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use super::{
     TrafficClass,
     cbor::{self, Reader},
     error::DecodeError,
-    frame::{FrameExt, FrameParts, FrameType, put_ext},
+    frame::{FrameExt, FrameParts, FrameType, HEAD_BYTES_MAX, put_ext},
     ids::{Address, Digest, PublicKey, Signature},
     limits::{MAX_HOPS_MAX, MERKLE_LEVELS_MAX, PAYLOAD_BYTES_MAX},
 };
@@ -23,6 +23,9 @@ const SIGNED_FIELDS: u64 = 9;
 
 /// Head bytes of `signed` in front of its payload at most: V1, largest values.
 const SIGNED_PREFIX_BYTES_MAX: usize = 96;
+
+/// Room for a frame's head and an extension with every entry.
+const EXT_ROOM_BYTES: usize = 64;
 
 /// Version of the Merkle proof form, its first element.
 const MERKLE_PROOF_FORM: u64 = 1;
@@ -330,10 +333,17 @@ impl Proof {
     }
 }
 
-/// One envelope, decoded and not verified. Cloning shares the bytes.
+/// One envelope, decoded and not verified. It is handed from task to actor to task, so it is small to
+/// move; cloning shares everything but the hop count.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     hop_count: u8,
+    body: Arc<Body>,
+}
+
+/// What no relay changes.
+#[derive(Debug, Clone)]
+struct Body {
     header: EnvelopeHeader,
     proof: Proof,
     source_key: Option<PublicKey>,
@@ -365,8 +375,7 @@ impl Envelope {
         let source_key = if elements == 4 { Some(PublicKey(r.fixed("source_key")?)) } else { None };
         let end = r.offset();
         let relative = |at: usize| at.saturating_sub(tail_at);
-        Ok(Self {
-            hop_count,
+        let body = Body {
             header,
             proof,
             source_key,
@@ -374,7 +383,8 @@ impl Envelope {
             signed: relative(signed_at)..relative(signed_end),
             payload: relative(signed_end.saturating_sub(payload_len))..relative(signed_end),
             elements,
-        })
+        };
+        Ok(Self { hop_count, body: Arc::new(body) })
     }
 
     /// Puts a fresh envelope together; `signed` must come from [`EnvelopeHeader::signed`] of the
@@ -401,7 +411,7 @@ impl Envelope {
 
     /// Which format it is spelled in.
     pub fn format(&self) -> EnvelopeFormat {
-        self.header.format()
+        self.body.header.format()
     }
 
     /// Links crossed before the one it came over. A claim of the neighbour's.
@@ -411,7 +421,7 @@ impl Envelope {
 
     /// The same envelope with another hop count.
     pub fn with_hop_count(&self, hop_count: u8) -> Self {
-        Self { hop_count, ..self.clone() }
+        Self { hop_count, body: Arc::clone(&self.body) }
     }
 
     /// Sets the hop count in place, for an envelope that goes on over its next link.
@@ -421,27 +431,27 @@ impl Envelope {
 
     /// The immutable fields.
     pub fn header(&self) -> &EnvelopeHeader {
-        &self.header
+        &self.body.header
     }
 
     /// The bytes that the signature and the packet id cover.
     pub fn signed(&self) -> &[u8] {
-        self.tail.get(self.signed.clone()).unwrap_or(&[])
+        self.body.tail.get(self.body.signed.clone()).unwrap_or(&[])
     }
 
     /// The payload.
     pub fn payload(&self) -> Bytes {
-        self.tail.slice(self.payload.clone())
+        self.body.tail.slice(self.body.payload.clone())
     }
 
     /// Bytes that it shares with the frame it came in.
     pub fn shared_len(&self) -> usize {
-        self.tail.len()
+        self.body.tail.len()
     }
 
     /// The immutable fields as spelled: associated data of a sealed payload.
     pub fn associated_data(&self) -> &[u8] {
-        let payload_len = self.payload.len();
+        let payload_len = self.body.payload.len();
         let head = match payload_len {
             0..=23 => 1,
             24..=0xff => 2,
@@ -454,32 +464,33 @@ impl Envelope {
 
     /// The proof.
     pub fn proof(&self) -> &Proof {
-        &self.proof
+        &self.body.proof
     }
 
     /// The source's key where the envelope carries it: a V1 source or an attached key.
     pub fn source_key(&self) -> Option<PublicKey> {
-        self.header.source.key().or(self.source_key)
+        self.body.header.source.key().or(self.body.source_key)
     }
 
     /// True where the source's key is attached beside the signed bytes.
     pub fn has_attached_key(&self) -> bool {
-        self.source_key.is_some()
+        self.body.source_key.is_some()
     }
 
     /// Bytes of the envelope, the frame around it not counted.
     pub fn encoded_len(&self) -> usize {
-        self.tail.len().saturating_add(if self.hop_count < 24 { 2 } else { 3 })
+        self.body.tail.len().saturating_add(if self.hop_count < 24 { 2 } else { 3 })
     }
 
     /// The envelope without an attached key, for a link whose neighbour already has it.
     pub fn without_source_key(&self) -> Self {
-        if self.source_key.is_none() {
+        if self.body.source_key.is_none() {
             return self.clone();
         }
         // The attached key is the last 34 bytes: a two-byte head and the key.
-        let end = self.tail.len().saturating_sub(34);
-        Self { source_key: None, elements: 3, tail: self.tail.slice(..end), ..self.clone() }
+        let end = self.body.tail.len().saturating_sub(34);
+        let tail = self.body.tail.slice(..end);
+        self.with_body(Body { source_key: None, elements: 3, tail, ..Body::clone(&self.body) })
     }
 
     /// The envelope with the source's key attached. Any relay may do so: the address certifies it.
@@ -487,25 +498,35 @@ impl Envelope {
         if self.source_key().is_some() {
             return self.clone();
         }
-        let mut tail = Vec::with_capacity(self.tail.len().saturating_add(34));
-        tail.extend_from_slice(&self.tail);
+        let mut tail = Vec::with_capacity(self.body.tail.len().saturating_add(34));
+        tail.extend_from_slice(&self.body.tail);
         cbor::put_bytes(&mut tail, &key.0);
-        Self { source_key: Some(key), elements: 4, tail: tail.into(), ..self.clone() }
+        let tail = tail.into();
+        self.with_body(Body { source_key: Some(key), elements: 4, tail, ..Body::clone(&self.body) })
     }
 
     /// The frame that carries it. Without an extension the received bytes are shared.
     pub fn to_frame(&self, ext: FrameExt) -> FrameParts {
-        let mut head = Vec::with_capacity(8);
-        cbor::put_array(&mut head, if ext.is_empty() { 2 } else { 3 });
-        cbor::put_uint(&mut head, self.format().frame_type() as u64);
-        cbor::put_array(&mut head, u64::from(self.elements));
-        cbor::put_uint(&mut head, u64::from(self.hop_count));
+        let mut head = [0; HEAD_BYTES_MAX];
+        let mut rest = head.as_mut_slice();
+        cbor::put_array(&mut rest, if ext.is_empty() { 2 } else { 3 });
+        cbor::put_uint(&mut rest, self.format().frame_type() as u64);
+        cbor::put_array(&mut rest, u64::from(self.body.elements));
+        cbor::put_uint(&mut rest, u64::from(self.hop_count));
+        let head_len = HEAD_BYTES_MAX.saturating_sub(rest.len());
+        let head = head.get(..head_len).unwrap_or(&[]);
         if ext.is_empty() {
-            return FrameParts::with_head(&head, self.tail.clone());
+            return FrameParts::with_head(head, self.body.tail.clone());
         }
-        head.extend_from_slice(&self.tail);
-        put_ext(&mut head, &ext);
-        FrameParts::whole(head)
+        let mut whole = Vec::with_capacity(self.body.tail.len().saturating_add(EXT_ROOM_BYTES));
+        whole.extend_from_slice(head);
+        whole.extend_from_slice(&self.body.tail);
+        put_ext(&mut whole, &ext);
+        FrameParts::whole(whole)
+    }
+
+    fn with_body(&self, body: Body) -> Self {
+        Self { hop_count: self.hop_count, body: Arc::new(body) }
     }
 }
 

@@ -354,8 +354,8 @@ impl Frame {
     }
 }
 
-/// Bytes of a frame's fresh head: two array heads, the type and a hop count.
-const HEAD_BYTES_MAX: usize = 8;
+/// Bytes of a frame's fresh head: two array heads, a type below 24 and a hop count take five.
+pub(super) const HEAD_BYTES_MAX: usize = 8;
 
 /// A frame ready to be sent: a fresh head of a few bytes and a shared tail. A forwarded envelope
 /// differs from the received one in its hop count alone, so its tail is the received bytes.

@@ -1,13 +1,14 @@
 //! StoreActor: what is held for others is answered for after the commit, and let go of on the word
 //! of its destination or of the next custodian only.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
         custody::{CustodyParts, StoreActor},
         mailbox,
+        rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
     },
     messages::{
         health::ReportHealth,
@@ -36,12 +37,16 @@ struct Bench {
 }
 
 fn start_on(store: FragileStore) -> Bench {
+    start_pressed(store, PressureGauge::default())
+}
+
+fn start_pressed(store: FragileStore, pressure: PressureGauge) -> Bench {
     let (answer, answers) = seat::<CustodyAnswer>();
     let (from_custody, handed_on) = seat::<FromCustody>();
     let (health_seat, health) = seat::<ReportHealth>();
     let (guard, parent) = guard();
     let mailboxes = Arc::new(store.clone());
-    let parts = CustodyParts { mailboxes, answer, from_custody, health: health_seat };
+    let parts = CustodyParts { mailboxes, answer, from_custody, health: health_seat, pressure };
     let actor = StoreActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::STORE);
         StoreActor::new(parts, guard)
@@ -124,6 +129,28 @@ fn what_the_disk_or_the_queue_does_not_take_is_refused_by_name() {
         bench.store.rows.set_full(false);
         bench.held().await;
         assert_eq!(bench.rows().await, 1, "what was refused is not held");
+    });
+}
+
+#[test]
+fn a_slow_disk_gets_no_more_and_the_answer_does_not_wait_for_it() {
+    with_virtual_time(|| async {
+        let parts = RateLimiterParts::default();
+        let gauge = parts.gauge.clone();
+        let (limiter_guard, _limiter_parent) = guard();
+        let _limiter = RateLimiterActor::new(parts, limiter_guard).start();
+        let mut bench = start_pressed(FragileStore::default(), gauge.clone());
+        bench.held().await;
+        gauge.store_took(secs(3));
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert_eq!((gauge.store().get(), gauge.queues().get()), (2, 0));
+        bench.store.rows.hold_completions();
+        let id = bench.hold();
+        let answer = expect_within(&mut bench.answers, PATIENCE).await;
+        assert_eq!((answer.taken, answer.refused), (vec![], vec![(id, RefuseReason::Congested)]));
+        bench.store.rows.release();
+        tokio::time::sleep(secs(15)).await;
+        bench.held().await;
     });
 }
 

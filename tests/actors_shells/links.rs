@@ -1,4 +1,4 @@
-//! LinksActor: who is dialled, which of two links stays, who is let in.
+//! LinksActor: who is dialled, which of two links stays, who is let in, on which thread a link runs.
 
 use std::sync::Arc;
 
@@ -18,11 +18,14 @@ use quicprochat_mesh::{
     error::MeshError,
     messages::{
         health::ReportHealth,
-        lifecycle::{DrainPhase, ExitReason, PanicNow},
+        lifecycle::{BeginDrain, DrainPhase, DrainPlan, ExitReason, PanicNow},
         link::{CloseLink, ForwardBatch, LinkDown, LinkUp},
     },
+    proto::verify::Checked,
     testing::{eventually, expect_silence, expect_within, with_virtual_time},
-    transport::{Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, TransportAddr, TransportManager},
+    transport::{
+        Lanes, Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, Spawn, TransportAddr, TransportManager,
+    },
     wire::{LinkId, NetworkId, handshake::CloseReason},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -61,9 +64,11 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
         network_secret: None,
         boot_epoch: 1,
         transports: Arc::new(transports),
+        arbiters: Vec::new(),
         link: LinkParts {
             own: signer.address(),
             network: NETWORK,
+            checked: Checked::default(),
             envelopes: Seat::vacant(),
             announces: Seat::vacant(),
             control: Seat::vacant(),
@@ -468,5 +473,131 @@ fn a_burst_of_links_is_taken_whole() {
         .await;
         assert_eq!(count, 40);
         let _ = (&b.port, &b.tree, CloseLink { reason: CloseReason::Removed, text: String::new() });
+    });
+}
+
+/// Runs `body` in real time, with so many arbiters for links: in virtual time there is one thread.
+fn with_arbiters<F: Future>(count: usize, body: impl FnOnce(Vec<Arbiter>, Lanes) -> F) -> F::Output {
+    actix::System::new().block_on(async move {
+        let arbiters: Vec<Arbiter> = (0..count).map(|_| Arbiter::new()).collect();
+        // Links of memory need no tasks of their medium's.
+        let lanes = Lanes::new(Spawn::default(), (0..count).map(|_| Spawn::default()));
+        body(arbiters, lanes).await
+    })
+}
+
+fn on(arbiters: &[Arbiter]) -> impl FnOnce(&mut LinksParts) {
+    let handles = arbiters.iter().map(Arbiter::handle).collect();
+    |parts| parts.arbiters = handles
+}
+
+/// A medium that tells which thread reads it.
+struct Watched(Box<dyn LinkReceiver>, tokio::sync::mpsc::UnboundedSender<std::thread::ThreadId>);
+
+impl LinkReceiver for Watched {
+    fn recv<'a>(
+        &'a mut self,
+        out: &'a mut Vec<bytes::Bytes>,
+    ) -> quicprochat_mesh::transport::BoxFuture<'a, Result<(), quicprochat_mesh::transport::TransportError>>
+    {
+        // The test has heard enough of it.
+        let _ = self.1.send(std::thread::current().id());
+        self.0.recv(out)
+    }
+}
+
+#[test]
+fn links_run_on_the_arbiters_of_their_lanes_and_end_with_a_word() {
+    with_arbiters(2, |arbiters, lanes| async move {
+        let network = MemNetwork::new();
+        let mut hub = start(&network, "hub", 1, on(&arbiters));
+        let (tell, mut read_on) = tokio::sync::mpsc::unbounded_channel();
+        let mut spokes = Vec::new();
+        for n in 0..4u8 {
+            let mut spoke = plain(&network, &format!("n{n}"), 20 + n);
+            let afar = format!("s{n}");
+            let (mut near, far) = from_afar(&network, &afar, &hub, 20 + n, "tcp://192.168.1.9:1").await;
+            near.lane = lanes.enter();
+            near.rx = Box::new(Watched(near.rx, tell.clone()));
+            hub.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            spoke.new_link.outlet().do_send(NewLink { link: far, ended: None });
+            spoke.up().await;
+            hub.up().await;
+            spokes.push(spoke);
+        }
+        let mut lanes_used: Vec<usize> = hub.links().await.iter().map(|line| line.lane).collect();
+        lanes_used.sort_unstable();
+        assert_eq!(lanes_used, [1, 1, 2, 2]);
+        let mut threads = std::collections::HashSet::new();
+        while let Ok(thread) = read_on.try_recv() {
+            threads.insert(thread);
+        }
+        assert_eq!(threads.len(), 2, "{threads:?}");
+        assert!(!threads.contains(&std::thread::current().id()), "the registry's own");
+
+        hub.tree.root.do_send(BeginDrain { reason: "test".into(), plan: DrainPlan::within(secs(30)) });
+        let summary = hub.tree.wait().await.unwrap();
+        assert!(summary.drained, "{summary:?}");
+        for spoke in &mut spokes {
+            spoke.down().await;
+            assert!(spoke.links().await.is_empty());
+        }
+        assert_eq!(lanes.links(), [0, 0]);
+        for arbiter in arbiters {
+            arbiter.stop();
+            arbiter.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_link_that_crashes_on_its_arbiter_takes_no_other_along() {
+    with_arbiters(1, |arbiters, lanes| async move {
+        let network = MemNetwork::new();
+        let mut hub = start(&network, "hub", 1, on(&arbiters));
+        let mut spokes = Vec::new();
+        for n in 0..2u8 {
+            let mut spoke = plain(&network, &format!("n{n}"), 20 + n);
+            let (mut near, far) =
+                from_afar(&network, &format!("s{n}"), &hub, 20 + n, "tcp://192.168.1.9:1").await;
+            near.lane = lanes.enter();
+            hub.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            spoke.new_link.outlet().do_send(NewLink { link: far, ended: None });
+            spoke.up().await;
+            hub.up().await;
+            spokes.push(spoke);
+            // Between the two.
+            let (mut near, _far) =
+                from_afar(&network, &format!("m{n}"), &hub, 40 + n, "tcp://192.168.1.9:1").await;
+            near.lane = lanes.enter();
+            near.rx = Box::new(Mine);
+            let (ended, told) = tokio::sync::oneshot::channel();
+            hub.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+            let reason = tokio::time::timeout(secs(60), told).await.unwrap().unwrap();
+            assert_eq!(reason, CloseReason::Unresponsive);
+        }
+        let lanes_used: Vec<usize> = hub.links().await.iter().map(|line| line.lane).collect();
+        assert_eq!(lanes_used, [1, 1]);
+        assert_eq!(lanes.links(), [2]);
+    });
+}
+
+#[test]
+fn a_link_whose_arbiter_is_gone_is_forgotten_and_its_dialler_told() {
+    with_arbiters(1, |arbiters, lanes| async move {
+        let network = MemNetwork::new();
+        let hub = start(&network, "hub", 1, on(&arbiters));
+        for arbiter in arbiters {
+            arbiter.stop();
+            arbiter.join().unwrap();
+        }
+        let (mut near, mut far) = from_afar(&network, "s", &hub, 20, "tcp://192.168.1.9:1").await;
+        near.lane = lanes.enter();
+        let (ended, told) = tokio::sync::oneshot::channel();
+        hub.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+        let reason = tokio::time::timeout(secs(60), told).await.unwrap().unwrap();
+        assert_eq!(reason, CloseReason::Unresponsive);
+        assert!(far.rx.recv(&mut Vec::new()).await.is_err());
+        assert!(hub.links().await.is_empty());
     });
 }

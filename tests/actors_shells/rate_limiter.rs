@@ -136,6 +136,7 @@ fn the_level_follows_what_waits_to_be_written_and_the_store() {
         assert_eq!(gauge.level().get(), 0);
         gauge.store_took(secs(6));
         looked().await;
-        assert_eq!(gauge.level().get(), 3);
+        assert_eq!((gauge.level().get(), gauge.store().get()), (3, 3));
+        assert_eq!(gauge.queues().get(), 0, "what only passes through waits for no disk");
     });
 }

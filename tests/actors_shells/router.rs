@@ -22,6 +22,7 @@ use quicprochat_mesh::{
     },
     proto::{
         router::{PathSearch, RouterConfig},
+        table::LinkClass,
         verify::{InboundEnvelope, Verified},
     },
     storage::{
@@ -172,6 +173,7 @@ impl Bench {
             peer_key: peer.key(),
             hello,
             transport: "mem",
+            class: LinkClass::Unconstrained,
             outlet,
         });
     }

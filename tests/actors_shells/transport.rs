@@ -30,7 +30,7 @@ use quicprochat_mesh::{
         credit::WINDOW_BYTES,
         lease::LeaseConfig,
         link::{Direction, HELLO_TIMEOUT, LinkConfig},
-        verify::{InboundEnvelope, Verified},
+        verify::{Checked, InboundEnvelope, Verified},
     },
     testing::{expect_silence, expect_within, with_virtual_time},
     transport::{BoxFuture, Link, LinkReceiver, MemNetwork, MeshTransport, TransportAddr, TransportError},
@@ -38,7 +38,7 @@ use quicprochat_mesh::{
         EnvelopeKind, Frame, FrameParts, LinkId, NetworkId, PublicKey, TrafficClass, handshake::CloseReason,
     },
 };
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use crate::support::*;
 
@@ -92,11 +92,21 @@ fn run_in(
     let (announces_seat, announces) = seat();
     let (control_seat, control) = seat();
     let (full_seat, egress_full) = seat();
-    let (established_seat, established) = seat();
+    // A registry that tells its router at once.
+    let (established_seat, mut heard) = seat::<LinkEstablished>();
+    let (told, established) = mpsc::unbounded_channel();
+    actix_rt::spawn(async move {
+        while let Some(mut up) = heard.recv().await {
+            up.told.now();
+            // A test that does not ask has no use for it.
+            let _ = told.send(up);
+        }
+    });
     let (ended_seat, ended) = seat();
     let parts = LinkParts {
         own: who.address(),
         network,
+        checked: Checked::default(),
         envelopes: envelopes_seat,
         announces: announces_seat,
         control: control_seat,

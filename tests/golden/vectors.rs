@@ -509,7 +509,7 @@ fn envelope(case: EnvelopeCase) -> Vector {
     let proof = match case.proof {
         ProofKind::Plain => Proof::Signature(sign(&alice(), context, &signed)),
         ProofKind::Merkle { index, leaves } => {
-            let own = sha256(&[&[0], &input]);
+            let own = sha256(&[&[0], &sha256(&[&input])]);
             let mut all: Vec<_> = (0..leaves).map(|i| sha256(&[b"another leaf", &[i as u8]])).collect();
             all[index] = own;
             let (root, path) = merkle(all, index);

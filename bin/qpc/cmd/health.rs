@@ -33,7 +33,7 @@ pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
     let addr = endpoint(cx)?;
-    let (status, body) = match timeout(TIMEOUT, get(addr)).await {
+    let (status, body) = match timeout(TIMEOUT, get(addr, "/healthz")).await {
         Ok(answer) => answer.map_err(|error| refusal(cx, addr, &error))?,
         Err(_) => {
             return Err(
@@ -81,13 +81,11 @@ fn refusal(cx: &Context, addr: SocketAddr, error: &std::io::Error) -> ApiError {
     }
 }
 
-/// Status code and body of `GET /healthz`.
-async fn get(addr: SocketAddr) -> std::io::Result<(u16, String)> {
+/// Status code and body of `GET` of a path of a node's health port.
+pub(super) async fn get(addr: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(addr).await?;
     // The endpoint's bodies have a length, never chunks: the body is what comes until the end.
-    let request = format!(
-        "GET /healthz HTTP/1.1\r\nHost: {addr}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
-    );
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;

@@ -42,22 +42,30 @@ impl Handler<ExpireHeld> for StoreActor {
     fn handle(&mut self, _: ExpireHeld, _: &mut Context<Self>) -> Self::Result {
         let mailboxes = self.parts.mailboxes.clone();
         let now_unix_s = clock::unix_s();
+        // What is held is counted with the last of them: whoever asks after this answer finds it so.
         let expired = async move {
             let mut gone = 0u64;
             loop {
-                let op = MailOp::Expire { now_unix_s, rows_max: EXPIRE_ROWS };
-                let outcomes = ask_mail(&*mailboxes, vec![op]).map_err(|_| StoreError::Stopped)?.await?;
-                let Some(MailOutcome::Expired { rows, more }) = outcomes.first() else { return Ok(gone) };
+                let expire = MailOp::Expire { now_unix_s, rows_max: EXPIRE_ROWS };
+                let ops = vec![expire, MailOp::Usage { destination: None }];
+                let outcomes = ask_mail(&*mailboxes, ops).map_err(|_| StoreError::Stopped)?.await?;
+                let [MailOutcome::Expired { rows, more }, MailOutcome::Usage(usage)] = outcomes.as_slice()
+                else {
+                    return Ok((gone, None));
+                };
                 metrics::counter!(telemetry::HELD_EXPIRED).increment(*rows as u64);
                 gone = gone.saturating_add(*rows as u64);
                 if !more {
-                    return Ok(gone);
+                    return Ok((gone, Some(usage.total)));
                 }
             }
         };
-        Box::pin(expired.into_actor(self).map(|gone, actor, ctx| {
-            actor.measure(ctx);
-            gone
+        Box::pin(expired.into_actor(self).map(|expired: Result<_, MeshError>, actor, _| {
+            let (gone, held) = expired?;
+            if let Some(held) = held {
+                actor.count(held);
+            }
+            Ok(gone)
         }))
     }
 }

@@ -1,5 +1,5 @@
 //! The table over a restart: what the router reads back before it takes its first message, and
-//! what it writes every minute and at a drain.
+//! what it writes every ten seconds and at a drain.
 //!
 //! A row is an origin's newest announce, signature and all, so that a disk somebody wrote to can
 //! make this node forget and nothing worse. Checking is done off the actor's thread, writing in
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Wait between two rounds of writing. After a crash so much of what was heard may be replayed.
-const SAVE_EVERY: Duration = Duration::from_secs(60);
+const SAVE_EVERY: Duration = Duration::from_secs(10);
 
 /// Wait between two submissions of one round, so that others' commits come in between.
 const SAVE_SPACING: Duration = Duration::from_secs(1);

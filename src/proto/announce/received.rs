@@ -103,9 +103,9 @@ impl AnnounceDedup {
 /// #     lifetime: Duration::from_secs(600), max_hops: 8, key_record: None };
 /// # let announce = create_announce(&anna, &mut SignatureInput::new(network), &parts);
 /// let mut verifier = Verifier::new(own.address(), network);
-/// let (mut memory, mut table) = (AnnounceDedup::new(1000), RoutingTable::new(1000));
+/// let (now, seed) = (Instant::now(), 7); // a random seed in earnest
+/// let (mut memory, mut table) = (AnnounceDedup::new(1000), RoutingTable::new(now, seed, 1000));
 /// let via = Via::unmeasured(LinkId(1), LinkClass::Unconstrained, anna.address());
-/// let now = Instant::now();
 /// let update = process_received_announce(now, &mut verifier, &mut memory, &mut table, announce, &via)?;
 /// assert_eq!((update, table.len()), (Update::Newer, 1));
 /// # Ok::<(), quicprochat_mesh::MeshError>(())
@@ -194,9 +194,9 @@ mod tests {
             create_announce(&anna, &mut input, &parts)
         };
         let mut verifier = Verifier::new(own.address(), network);
-        let (mut memory, mut table) = (AnnounceDedup::new(8), RoutingTable::new(8));
-        let via = Via::unmeasured(LinkId(1), LinkClass::Unconstrained, anna.address());
         let now = Instant::now();
+        let (mut memory, mut table) = (AnnounceDedup::new(8), RoutingTable::new(now, 7, 8));
+        let via = Via::unmeasured(LinkId(1), LinkClass::Unconstrained, anna.address());
         let mut take =
             |announce| process_received_announce(now, &mut verifier, &mut memory, &mut table, announce, &via);
         let first = make((1, 2));

@@ -55,7 +55,7 @@ fn flapping_links_do_not_make_a_node_shout() {
 #[test]
 fn announces_go_on_under_a_budget_and_none_is_forgotten() {
     let start = Instant::now();
-    let mut queue = FloodQueue::new(start, ANNOUNCES_PER_SECOND);
+    let mut queue = FloodQueue::new(start, ANNOUNCES_PER_SECOND, 1);
     for n in 0..200 {
         queue.flood(address(n));
         queue.flood(address(n));
@@ -63,7 +63,7 @@ fn announces_go_on_under_a_budget_and_none_is_forgotten() {
     let drain = |queue: &mut FloodQueue, now| std::iter::from_fn(|| queue.next(now)).collect::<Vec<_>>();
     let at_once = drain(&mut queue, start);
     assert_eq!(at_once.len(), ANNOUNCES_PER_SECOND as usize);
-    assert_eq!(at_once[0], Send::Flood(address(0), vec![]));
+    assert_eq!(at_once[0], Send::Flood(address(0)));
     let wake = queue.next_wake().unwrap();
     assert_eq!(wake, start + SECOND / ANNOUNCES_PER_SECOND);
     assert_eq!(drain(&mut queue, wake).len(), 1);
@@ -75,12 +75,12 @@ fn announces_go_on_under_a_budget_and_none_is_forgotten() {
 #[test]
 fn new_neighbours_are_told_the_table_in_turn_and_news_come_first() {
     let now = Instant::now();
-    let mut queue = FloodQueue::new(now, ANNOUNCES_PER_SECOND);
+    let mut queue = FloodQueue::new(now, ANNOUNCES_PER_SECOND, 1);
     let (a, b) = (LinkId(3), LinkId(5));
     queue.tell_table(a);
     queue.tell_table(b);
     queue.flood(address(1));
-    assert_eq!(queue.next(now), Some(Send::Flood(address(1), vec![])));
+    assert_eq!(queue.next(now), Some(Send::Flood(address(1))));
     assert_eq!(queue.next(now), Some(Send::Page(a)));
     queue.told(a, true);
     assert_eq!(queue.next(now), Some(Send::Page(b)));
@@ -95,7 +95,7 @@ fn new_neighbours_are_told_the_table_in_turn_and_news_come_first() {
 
 #[test]
 fn the_queue_is_bounded() {
-    let mut queue = FloodQueue::new(Instant::now(), ANNOUNCES_PER_SECOND);
+    let mut queue = FloodQueue::new(Instant::now(), ANNOUNCES_PER_SECOND, 1);
     for n in 0..10_000u32 {
         let mut address = [0; 16];
         address[..4].copy_from_slice(&n.to_be_bytes());
@@ -115,28 +115,52 @@ fn an_allowance_never_overspends() {
 }
 
 #[test]
-fn neighbours_that_carried_what_waits_get_no_copy() {
+fn over_thin_links_announces_go_on_a_random_while_later() {
+    let start = Instant::now();
+    let mut queue = FloodQueue::new(start, 1000, 1);
+    for n in 0..100 {
+        queue.flood_thin(start, address(n));
+    }
+    let mut now = start;
+    let mut order = Vec::new();
+    while let Some(wake) = queue.next_wake() {
+        assert!(wake >= now);
+        now = wake;
+        while let Some(send) = queue.next(now) {
+            let Send::FloodThin(origin, _) = send else { panic!("{send:?}") };
+            order.push(origin);
+        }
+    }
+    assert!(now - start <= THIN_SPREAD && now - start > THIN_SPREAD / 2, "{:?}", now - start);
+    assert_eq!(order.len(), 100);
+    assert!(!order.is_sorted(), "they would all go at once");
+}
+
+#[test]
+fn neighbours_on_thin_links_that_carried_what_waits_get_no_copy() {
     let now = Instant::now();
-    let mut queue = FloodQueue::new(now, 1);
-    queue.flood(address(1));
-    assert_eq!(queue.next(now), Some(Send::Flood(address(1), vec![])));
-    queue.flood(address(2));
+    let mut queue = FloodQueue::new(now, 1, 1);
+    let end = now + THIN_SPREAD;
+    queue.flood_thin(now, address(2));
     queue.carried(&address(2), LinkId(4));
     queue.carried(&address(2), LinkId(4));
     queue.carried(&address(2), LinkId(7));
     queue.carried(&address(3), LinkId(7));
+    assert!(!queue.is_empty());
     let carried = vec![LinkId(4), LinkId(7)];
-    assert_eq!(queue.next(now + SECOND), Some(Send::Flood(address(2), carried)));
+    assert_eq!(queue.next(end), Some(Send::FloodThin(address(2), carried)));
     // A newer one takes the place of what waits.
-    queue.flood(address(2));
+    queue.flood_thin(end, address(2));
     queue.carried(&address(2), LinkId(4));
-    queue.flood(address(2));
-    assert_eq!(queue.next(now + SECOND * 2), Some(Send::Flood(address(2), vec![])));
+    queue.flood_thin(end, address(2));
+    let end = end + THIN_SPREAD;
+    assert_eq!(queue.next(end), Some(Send::FloodThin(address(2), vec![])));
     for link in 0..1000 {
-        queue.flood(address(5));
+        queue.flood_thin(end, address(5));
         (0..link).for_each(|link| queue.carried(&address(5), LinkId(link)));
     }
-    assert_eq!(queue.is_waiting[&address(5)].len(), CARRIED_MAX);
+    assert_eq!(queue.thin[&address(5)].len(), CARRIED_MAX);
+    assert!(queue.is_waiting.is_empty(), "a newer one waits on");
 }
 
 #[test]
@@ -150,4 +174,26 @@ fn in_a_mesh_that_would_fill_the_budget_intervals_stretch() {
     assert!((540..=600).contains(&interval(STRETCH_ABOVE)));
     assert!((648..=720).contains(&interval(STRETCH_ABOVE * 12 / 10)));
     assert!((756..=840).contains(&interval(usize::MAX)), "two in a route's half hour");
+}
+
+#[test]
+fn who_lost_a_way_is_answered_after_a_second_out_of_the_same_budget() {
+    let start = Instant::now();
+    let mut floods = FloodQueue::new(start, 2, 1);
+    for n in [1, 2, 1, 3] {
+        floods.answer(start, address(n));
+    }
+    assert_eq!(floods.next(start), None, "withdrawals are still under way");
+    assert_eq!(floods.next_wake(), Some(start + SECOND));
+    floods.flood(address(9));
+    floods.tell_table(LinkId(4));
+    let at = start + SECOND;
+    // News first, and no more than the budget has.
+    assert_eq!(floods.next(at), Some(Send::Flood(address(9))));
+    assert_eq!(floods.next(at), Some(Send::Answer(address(1))));
+    assert_eq!(floods.next(at), None);
+    let later = at + SECOND;
+    assert_eq!(floods.next(later), Some(Send::Answer(address(2))));
+    assert_eq!(floods.next(later), Some(Send::Answer(address(3))), "each once");
+    assert_eq!(floods.next(later + SECOND), Some(Send::Page(LinkId(4))));
 }

@@ -14,7 +14,7 @@ fn id(n: u32) -> PacketId {
 }
 
 fn seen(n: u32, ingress: Ingress, hop_count: u8) -> Sighting {
-    Sighting { packet_id: id(n), ingress, hop_count, retransmit: false, is_destination: false }
+    Sighting { packet_id: id(n), ingress, hop_count, max_hops: 128, retransmit: false, is_destination: false }
 }
 
 fn resent(n: u32, ingress: Ingress) -> Sighting {
@@ -51,6 +51,39 @@ fn nobody_suppresses_a_packet_by_racing_it_with_a_full_hop_count() {
     assert_eq!(dedup.record(&id(1)).unwrap().ingress, B);
     dedup.forwarded(&id(1), Some(LinkId(3)));
     assert_eq!(dedup.observe(now, &seen(1, A, 2)), Verdict::Returned);
+}
+
+#[test]
+fn a_copy_that_raced_ahead_with_few_hops_left_does_not_stand_in_for_the_one_behind_it() {
+    let now = Instant::now();
+    let mut dedup = Dedup::new(now, 1);
+    let of_eight = |n, ingress, hop_count| Sighting { max_hops: 8, ..seen(n, ingress, hop_count) };
+    for (first, later, want) in [
+        (6, 2, Verdict::Shorter),
+        (6, 3, Verdict::Shorter),
+        (6, 4, Verdict::Returned),
+        (5, 2, Verdict::Shorter),
+        // Whatever it loses by that, half of its way is left.
+        (4, 1, Verdict::Returned),
+    ] {
+        let n = u32::from(first) * 10 + u32::from(later);
+        assert_eq!(dedup.observe(now, &of_eight(n, A, first)), Verdict::New);
+        dedup.forwarded(&id(n), Some(LinkId(3)));
+        assert_eq!(dedup.observe(now, &of_eight(n, B, later)), want, "{later} after {first}");
+        dedup.forwarded(&id(n), Some(LinkId(3)));
+        // Once.
+        let again = dedup.observe(now, &of_eight(n, Ingress::Link(LinkId(4)), 0));
+        assert_eq!(again, Verdict::Returned, "{later} after {first}");
+    }
+    // What comes back from where it went is a loop, however young it makes itself.
+    dedup.observe(now, &of_eight(1, A, 7));
+    dedup.forwarded(&id(1), Some(LinkId(2)));
+    assert_eq!(dedup.observe(now, &of_eight(1, B, 0)), Verdict::Returned);
+    // At the destination there is nothing beyond.
+    dedup.observe(now, &Sighting { is_destination: true, ..of_eight(2, A, 7) });
+    dedup.forwarded(&id(2), None);
+    let late = Sighting { is_destination: true, ..of_eight(2, B, 0) };
+    assert_eq!(dedup.observe(now, &late), Verdict::Duplicate);
 }
 
 #[test]
@@ -167,8 +200,10 @@ impl Model {
             return Verdict::Retransmit;
         }
         let is_shorter = s.hop_count < e.lowest;
+        let had_little_left = e.lowest * 2 > s.max_hops && s.hop_count * 2 <= e.lowest;
+        let was_raced = had_little_left && e.egress != s.ingress.link() && !s.is_destination;
         e.lowest = e.lowest.min(s.hop_count);
-        if is_shorter && !e.forwarded {
+        if is_shorter && (!e.forwarded || was_raced) {
             e.ingress = s.ingress;
             return Verdict::Shorter;
         }
@@ -192,6 +227,7 @@ fn op() -> impl Strategy<Value = Op> {
             packet_id,
             ingress,
             hop_count,
+            max_hops: 4,
             retransmit,
             is_destination,
         },

@@ -9,7 +9,7 @@
 //! bytes a level cost more than any signature.
 
 use crate::{
-    crypto::{MerkleTree, MeshIdentity, SignatureInput, SignedType},
+    crypto::{MerkleTree, MeshIdentity, SignatureInput, SignedType, merkle::leaf, sign::packet_id},
     wire::{Digest, Envelope, EnvelopeFormat, EnvelopeHeader, PacketId, Proof},
 };
 
@@ -106,7 +106,10 @@ fn prove<T>(
         .filter_map(|at| drafts.get(*at))
         .map(|(_, draft)| {
             let input = scratch.of(draft.signed_type(), &draft.signed);
-            (input.packet_id(), input.leaf())
+            {
+                let digest = input.digest();
+                (packet_id(&digest), leaf(&digest))
+            }
         })
         .unzip();
     // A batch has as many leaves as a tree may have; were it not so, each would be signed by itself.

@@ -229,3 +229,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_dry_allowance_is_not_asked_for_before_there_is_more() {
+    let start = Instant::now();
+    let mut allowance = Allowance::new(start);
+    assert!(allowance.may_ask(start));
+    allowance.run_dry(start, Duration::from_millis(5));
+    assert!(!allowance.may_ask(start + Duration::from_millis(4)));
+    assert!(allowance.may_ask(start + Duration::from_millis(5)));
+}

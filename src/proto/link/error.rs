@@ -55,6 +55,12 @@ pub enum LinkError {
         /// What was wrong with the last of them.
         error: DecodeError,
     },
+    /// More frames made no sense than a link may carry.
+    #[error("too many frames make no sense, the last one: {what}")]
+    Odd {
+        /// The fault of the last of them.
+        what: &'static str,
+    },
     /// The peer left a ping and everything else unanswered.
     #[error("nothing heard for {silent_for:?}")]
     PeerSilent {
@@ -81,7 +87,10 @@ impl LinkError {
     /// True where the peer broke the protocol. A peer of another network, of another version, or
     /// behind a bad line did not, and is not punished.
     pub fn peer_fault(&self) -> bool {
-        matches!(self, Self::BeforeHello { .. } | Self::SecondHello | Self::Undecodable { .. })
+        matches!(
+            self,
+            Self::BeforeHello { .. } | Self::SecondHello | Self::Undecodable { .. } | Self::Odd { .. }
+        )
     }
 
     /// Label of the counter.
@@ -95,6 +104,7 @@ impl LinkError {
             Self::BeforeHello { .. } => "before_hello",
             Self::SecondHello => "second_hello",
             Self::Undecodable { .. } => "undecodable",
+            Self::Odd { .. } => "odd_frames",
             Self::PeerSilent { .. } => "peer_silent",
         }
     }
@@ -105,7 +115,7 @@ impl LinkError {
             Self::OwnIdentity => CloseReason::NotAllowed,
             Self::NetworkTag { .. } | Self::NetworkSecret { .. } => CloseReason::NetworkMismatch,
             Self::Version { .. } => CloseReason::VersionMismatch,
-            Self::BeforeHello { .. } | Self::SecondHello | Self::Undecodable { .. } => {
+            Self::BeforeHello { .. } | Self::SecondHello | Self::Undecodable { .. } | Self::Odd { .. } => {
                 CloseReason::ProtocolError
             }
             Self::HelloTimeout { .. } | Self::PeerSilent { .. } => CloseReason::Unresponsive,

@@ -345,6 +345,22 @@ fn unknown_frames_are_counted_and_unreadable_ones_end_the_link() {
 }
 
 #[test]
+fn frames_that_make_no_sense_are_forgiven_as_unreadable_ones_are() {
+    let now = Instant::now();
+    let mut pair = Pair::up(now);
+    let garbage = DecodeError::Trailing { offset: 3, count: 1 };
+    for _ in 0..4 {
+        pair.input(now, 0, Input::Odd("credit_zero"));
+        pair.input(now, 0, Input::Undecodable(&garbage));
+    }
+    assert!(pair.ends[0].is_established());
+    let error = pair.ends[0].handle(now, Input::Odd("credit_overflow")).unwrap_err();
+    assert_eq!(error, LinkError::Odd { what: "credit_overflow" });
+    assert!(error.peer_fault() && error.close_reason() == CloseReason::ProtocolError);
+    assert!(pair.ends[0].is_closed());
+}
+
+#[test]
 fn before_the_hello_nothing_unreadable_is_forgiven() {
     let now = Instant::now();
     let mut link = Link::new(config(1, 2, Direction::Out), now, [1; 8]);

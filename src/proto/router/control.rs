@@ -166,7 +166,7 @@ impl Router {
         if !is_new && asker.is_some() {
             return;
         }
-        let hops = self.fib.hops(&address);
+        let hops = self.table.in_use(&address);
         let towards = hops.into_iter().flat_map(|hops| [Some(hops.first), hops.second]).flatten();
         let mut asked: Vec<LinkId> = towards.filter(|link| Some(*link) != asker).collect();
         asked.extend(self.links.ids_where(|link, _| Some(link) != asker && !asked.contains(&link)));

@@ -55,6 +55,11 @@ impl LinkState {
         true
     }
 
+    /// True where airtime is dear.
+    pub(super) fn is_thin(&self) -> bool {
+        self.class > LinkClass::Unconstrained
+    }
+
     pub(super) fn is_young(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.up_since) < YOUNG_FOR
     }
@@ -72,6 +77,8 @@ impl LinkState {
 #[derive(Debug, Default)]
 pub(super) struct Links {
     links: BTreeMap<LinkId, LinkState>,
+    /// Of them, the thin ones.
+    thin: usize,
     /// By neighbour, the best link first.
     neighbours: BTreeMap<Address, BTreeSet<(LinkClass, LinkId)>>,
 }
@@ -94,6 +101,7 @@ impl Links {
             stale_answered: None,
             up_since: now,
         };
+        self.thin = self.thin.saturating_add(usize::from(state.is_thin()));
         self.links.insert(info.link, state);
         self.neighbours.entry(neighbour).or_default().insert((info.class, info.link));
         Some(neighbour)
@@ -102,6 +110,7 @@ impl Links {
     /// Takes a link out and gives its neighbour's address.
     pub(super) fn remove(&mut self, link: LinkId) -> Option<Address> {
         let state = self.links.remove(&link)?;
+        self.thin = self.thin.saturating_sub(usize::from(state.is_thin()));
         if let Some(set) = self.neighbours.get_mut(&state.neighbour) {
             set.remove(&(state.class, link));
             if set.is_empty() {
@@ -121,6 +130,11 @@ impl Links {
 
     pub(super) fn contains(&self, link: LinkId) -> bool {
         self.links.contains_key(&link)
+    }
+
+    /// True where a thin link is up.
+    pub(super) fn has_thin(&self) -> bool {
+        self.thin > 0
     }
 
     pub(super) fn len(&self) -> usize {

@@ -83,7 +83,7 @@ impl Router {
         let others = others.filter(|hop| hop.link != link && Some(hop.link) != ingress && !hop.is_older);
         for hop in others {
             // Ways that may lead back are no ground for experiments while there are others.
-            let may_try = self.table.is_feasible(&sample.destination, hop) || hop.standing.is_proven();
+            let may_try = self.table.is_feasible(&sample.destination, &hop) || hop.standing.is_proven();
             if may_try && self.ranking.take_probe(now, &sample.destination, &hop.neighbour, hop.class) {
                 return hop.link;
             }
@@ -171,7 +171,7 @@ impl Router {
         let is_own = kept.ingress.is_none();
         let open = {
             let mut ways = self.table.ways(&kept.packet.destination);
-            ways.find(|hop| !kept.is_closed(hop.link) && (is_own || !hop.standing.is_demoted())).copied()
+            ways.find(|hop| !kept.is_closed(hop.link) && (is_own || !hop.standing.is_demoted()))
         };
         let (packet, ingress) = (kept.packet.clone(), kept.ingress);
         let Some(link) = open.map(|hop| hop.link) else { return false };

@@ -242,7 +242,8 @@ impl Paths {
         self.failures.insert(destination, Failure { until: now + wait, wait });
     }
 
-    fn remember_asker(&mut self, now: Instant, destination: Address, link: LinkId) {
+    /// Whoever is on `link` wants to hear of a way to `destination`.
+    pub(super) fn remember_asker(&mut self, now: Instant, destination: Address, link: LinkId) {
         if self.asked.len() >= ASKED_MAX && !self.asked.contains_key(&destination) {
             self.asked.retain(|_, asked| asked.until > now);
             if self.asked.len() >= ASKED_MAX {
@@ -468,18 +469,25 @@ impl Router {
         if update == Update::Newer {
             self.paths.quiet.insert(origin, inbound.announce.content.order());
         }
-        self.answer_askers(now, link, &origin);
+        self.answer_askers(now, Some(link), &origin);
         self.end_search(&origin);
     }
 
     /// Passes what is known of `origin` now to the links that asked for it.
-    pub(super) fn answer_askers(&mut self, now: Instant, from: LinkId, origin: &Address) {
+    pub(super) fn answer_askers(&mut self, now: Instant, from: Option<LinkId>, origin: &Address) {
+        // Who asked waits on while there is nothing to say.
+        let best = self.table.ways(origin).next().map(|hop| hop.link);
+        if best.is_none() || !self.config.relay || self.table.lacks_feasible(origin) {
+            return;
+        }
         let askers = self.paths.take_askers(now, origin);
-        if askers.is_empty() || !self.config.relay || self.table.lacks_feasible(origin) {
+        if askers.is_empty() {
             return;
         }
         let Some(announce) = self.table.announce_to_send(origin) else { return };
-        for link in askers.into_iter().filter(|link| *link != from && self.links.contains(*link)) {
+        let may_have =
+            |link: &LinkId| Some(*link) != from && Some(*link) != best && self.links.contains(*link);
+        for link in askers.into_iter().filter(may_have) {
             bump(&mut self.counters.path_replies_sent);
             self.outputs.push_back(Output::Control(link, Frame::PathReply(announce.clone())));
         }

@@ -749,3 +749,44 @@ fn questions_of_neighbours_for_keys_leave_room_for_this_node_s_own() {
     let outputs = one.give(Input::FindKeyRecord(stranger(9_999)));
     assert!(count(&outputs, "key_request") > 0);
 }
+
+#[test]
+fn what_a_cut_link_took_is_mended_around_it_before_anybody_asks() {
+    const COUNT: usize = 24;
+    let mut sim = Sim::ring(COUNT);
+    for n in 0..COUNT {
+        sim.connect(n, (n + 2) % COUNT);
+    }
+    for n in (0..COUNT).step_by(2) {
+        sim.connect(n, (n * 7 + 5) % COUNT);
+    }
+    sim.settle();
+    assert!(sim.is_converged());
+    let announced = sum(&sim, |c| c.announces_passed_on);
+    for peer in [1, 2] {
+        sim.disconnect(0, peer);
+        // The hold, the withdrawals, and the second until they are answered.
+        sim.advance(SECOND * 4);
+        assert!(sim.is_converged(), "without the link to {peer}");
+    }
+    assert_eq!(sum(&sim, |c| c.path_searches), 0, "nobody had to look");
+    // The two ends announced themselves once each; nobody else had to.
+    assert!(sum(&sim, |c| c.announces_passed_on) - announced <= 4 * COUNT as u64);
+}
+
+#[test]
+fn who_withdraws_without_end_is_answered_within_the_announce_budget() {
+    let mut sim = Sim::star(5);
+    sim.settle();
+    let far = sim.address(3);
+    let link = sim.link_between(0, 1).unwrap();
+    let before = sim.nodes[0].router.counters().path_replies_sent;
+    for _ in 0..200 {
+        // A way through node 1 that node 1 then takes back.
+        let withdraw = Withdraw { addresses: vec![far] };
+        sim.handle(0, Input::Control(link, Frame::Withdraw(withdraw)));
+    }
+    sim.advance(SECOND * 3);
+    let replies = sim.nodes[0].router.counters().path_replies_sent - before;
+    assert!(replies <= 1, "{replies} answers to what was no way of this node's");
+}

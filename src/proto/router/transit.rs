@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use crate::{
     proto::{
         dedup::{Ingress, Sighting, Verdict},
-        fib::Decision,
+        fib::{self, Decision, Hops},
         verify::{InboundEnvelope, Verified},
     },
     wire::{
@@ -41,9 +41,12 @@ impl Router {
         batch: Vec<Verified<InboundEnvelope>>,
     ) {
         let mut batches = Batches::default();
-        for packet in batch {
+        let destinations: Vec<Address> = batch.iter().map(|packet| packet.destination).collect();
+        let mut in_use = Vec::with_capacity(destinations.len());
+        self.table.each_in_use(&destinations, &mut in_use);
+        for (packet, in_use) in batch.into_iter().zip(in_use) {
             bump(&mut self.counters.received);
-            self.transit(now, wall, link, packet, &mut batches);
+            self.transit(now, wall, link, packet, in_use, &mut batches);
         }
         self.flush(Ingress::Link(link), batches);
     }
@@ -79,13 +82,14 @@ impl Router {
         self.flush(Ingress::Local, batches);
     }
 
-    /// A packet's way through the node.
+    /// A packet's way through the node. `in_use` was looked up for the whole batch.
     fn transit(
         &mut self,
         now: Instant,
         wall: WallClock,
         ingress: LinkId,
         packet: Verified<InboundEnvelope>,
+        in_use: Option<Hops>,
         batches: &mut Batches,
     ) {
         let header = *packet.envelope.header();
@@ -93,9 +97,12 @@ impl Router {
         if packet.source == self.own {
             return bump(&mut self.counters.own_returned);
         }
-        let mut decision = self.fib.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
+        let decide = |in_use| {
+            fib::decide(&self.own, &packet.destination, Some(ingress), hop_count, header.max_hops, |_| in_use)
+        };
+        let mut decision = decide(in_use);
         if decision == Decision::NoRoute && self.leads_back(now, ingress, &packet.destination) {
-            decision = self.fib.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
+            decision = self.decide(&packet.destination, Some(ingress), hop_count, header.max_hops);
         }
         // Before the window: a copy that may go nowhere shall not stand in the way of one that may.
         if decision == Decision::HopLimit {
@@ -110,6 +117,7 @@ impl Router {
             packet_id: packet.packet_id,
             ingress: Ingress::Link(ingress),
             hop_count,
+            max_hops: header.max_hops,
             retransmit: packet.ext.retransmit,
             is_destination: decision == Decision::Local,
         };
@@ -180,7 +188,7 @@ impl Router {
         let decision = if hop_count >= max_hops {
             Decision::HopLimit
         } else {
-            self.fib.decide(&packet.destination, None, hop_count, max_hops)
+            self.decide(&packet.destination, None, hop_count, max_hops)
         };
         // Where it came over a link before, that link stays on record for the way back.
         self.dedup.observe(
@@ -189,6 +197,7 @@ impl Router {
                 packet_id: packet.packet_id,
                 ingress: Ingress::Local,
                 hop_count,
+                max_hops,
                 retransmit: false,
                 is_destination: false,
             },

@@ -1,6 +1,7 @@
 //! Saying that a path is gone: after two seconds in which the link may come back, to every
 //! neighbour, and only where no other way is left. What neighbours say is believed of ways through
-//! themselves alone.
+//! themselves alone. A second later those who have another way tell the neighbour that lost its own,
+//! out of the announce budget: so what one link took is mended around it before anybody asks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -115,11 +116,14 @@ impl Router {
             if addresses.is_empty() {
                 continue;
             }
-            // What may lead back goes too: what comes of it later is news to those who hear this.
+            // What may lead back goes too: what comes of it later is news to those who hear this. They
+            // let go of ways through here, so nothing that was claimed stands any more, and what one
+            // of them answers may be used.
             for destination in &addresses {
                 if self.table.drop_ways(destination) {
                     self.refresh(*destination);
                 }
+                self.table.void_claim(destination);
             }
             let withdraw = Withdraw { addresses };
             for link in self.links.ids() {
@@ -141,6 +145,8 @@ impl Router {
                 self.refresh(*destination);
                 // Who said it has waited for the link to come back.
                 self.lose(now, *destination);
+                self.paths.remember_asker(now, *destination, link);
+                self.floods.answer(now, *destination);
             } else {
                 bump(&mut self.counters.withdrawals_foreign);
             }

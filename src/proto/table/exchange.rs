@@ -1,20 +1,14 @@
 //! What the table says of itself to neighbours, to the disk and to people, and what it takes from
 //! them besides announces.
 
-use std::{
-    ops::Bound::{Excluded, Unbounded},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     proto::verify::{InboundAnnounce, Verified},
     wire::{Address, Announce, Capabilities, path::DigestEntry},
 };
 
-use super::{
-    Entry, NextHop, ORDER_MEMORY, Order, RESTORED, Reject, RoutingTable, Update, Via, bare_frame,
-    held_announce,
-};
+use super::{NextHop, Order, RESTORED, Reject, RoutingTable, Update, Via, memory_end};
 
 /// Entries looked at for one page of a digest: a table of many remembered orders and few routes
 /// must not be walked at once.
@@ -53,13 +47,13 @@ impl RoutingTable {
         if hop_count == 0 && via.neighbour != *origin {
             return Update::Rejected(Reject::NotTheOrigin);
         }
-        let Some(entry) = self.entries.get(origin) else { return Update::Known };
-        if now >= entry.announce_ends {
+        let Some((handle, entry)) = self.find(origin) else { return Update::Known };
+        if now >= self.instant(entry.ends_s) {
             return Update::Rejected(Reject::Expired);
         }
-        let max_hops = held_announce(&entry.announce).map_or(0, |announce| announce.content.max_hops);
+        let max_hops = entry.max_hops();
         match hop_count.checked_add(1).filter(|hops| *hops <= max_hops) {
-            Some(hops) => self.add_way(*origin, via.hop(hops)),
+            Some(hops) => self.add_way(handle, via.hop(hops)),
             None => Update::Rejected(Reject::HopLimit),
         }
     }
@@ -75,17 +69,23 @@ impl RoutingTable {
         entries_max: usize,
     ) -> (Vec<DigestEntry>, Address) {
         let mut entries = Vec::new();
-        for (scanned, (origin, entry)) in self.entries.range_mut((Excluded(after), Unbounded)).enumerate() {
-            if entry.route.is_some() {
-                let hop_count = if offers && origin != neighbour { entry.offer_to(neighbour) } else { None };
+        let handles: Vec<_> = self.ordered.after(&self.slab, &after).take(SCANNED_MAX).collect();
+        let is_all = handles.len() < SCANNED_MAX;
+        let mut through = after;
+        for handle in handles {
+            let Some(entry) = self.slab.get_mut(handle) else { continue };
+            through = entry.address;
+            if entry.is_routed() {
+                let is_offered = offers && entry.address != *neighbour;
+                let hop_count = if is_offered { entry.offer_to(&self.carriers, neighbour) } else { None };
                 let (boot_epoch, sequence) = entry.order;
-                entries.push(DigestEntry { origin: *origin, boot_epoch, sequence, hop_count });
+                entries.push(DigestEntry { origin: entry.address, boot_epoch, sequence, hop_count });
             }
-            if entries.len() >= entries_max || scanned >= SCANNED_MAX {
-                return (entries, *origin);
+            if entries.len() >= entries_max {
+                return (entries, through);
             }
         }
-        (entries, Address::BROADCAST)
+        (entries, if is_all { Address::BROADCAST } else { through })
     }
 
     /// Takes out the ways to `destination` through `neighbour`; true where there was one.
@@ -98,70 +98,56 @@ impl RoutingTable {
         self.take_ways(destination, |_| true)
     }
 
+    /// Everyone was told that this node has no way to `destination`: what it claimed before stands no
+    /// more.
+    pub fn void_claim(&mut self, destination: &Address) {
+        if let Some(entry) = self.find_mut(destination) {
+            entry.void_claim();
+        }
+    }
+
     /// True where this node told others of its way by the newest announce.
     pub fn is_claimed(&self, destination: &Address) -> bool {
-        self.entries.get(destination).is_some_and(|entry| entry.claimed_hops.is_some())
+        self.find(destination).is_some_and(|(_, entry)| entry.claimed_hops().is_some())
     }
 
     /// Takes back what an earlier start saved: the order, the key and the announce, and no way. It
     /// may be made a route of for `ends_in`. False where as much is known, or the table is full.
     pub fn restore(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, ends_in: Duration) -> bool {
-        let content = &inbound.announce.content;
-        let origin = inbound.origin;
-        let held = self.entries.get(&origin);
-        let is_held = held.is_some_and(|entry| entry.order >= content.order());
-        if is_held || (held.is_none() && self.entries.len() >= self.origins_max) {
+        let held = self.find(&inbound.origin).map(|(_, entry)| entry.order);
+        let is_held = held.is_some_and(|order| order >= inbound.announce.content.order());
+        if is_held || (held.is_none() && self.slab.len() >= self.origins_max) {
             return false;
         }
-        let announce_ends = now + ends_in;
-        if let Some(old) = self.entries.remove(&origin) {
-            self.memory_ends.remove(&(old.remembered_until, origin));
-            self.route_ends.remove(&(old.announce_ends, origin));
-            self.shares.remove(&old.owner, old.tick, origin);
-        }
-        let entry = Entry {
-            order: content.order(),
-            public_key: content.public_key,
-            announce_ends,
-            remembered_until: announce_ends + ORDER_MEMORY,
-            announce: bare_frame(&inbound.announce),
-            capabilities: content.capabilities,
-            claimed_hops: None,
-            route: None,
-            record: inbound.key_record.clone(),
-            owner: RESTORED,
-            tick: self.shares.add(RESTORED, origin),
-        };
-        self.memory_ends.insert((entry.remembered_until, origin));
-        self.entries.insert(origin, entry);
-        true
+        let is_taken = self.hold(now, inbound, ends_in, RESTORED).is_some();
+        // What is read back is no news.
+        self.new_record = None;
+        is_taken
     }
 
     /// The newest announce of `origin`, to be kept over a restart.
     pub fn saved(&self, now: Instant, origin: &Address) -> Option<Saved> {
-        let entry = self.entries.get(origin)?;
-        let mut announce = held_announce(&entry.announce)?;
-        let named = announce.content.key_record_hash;
-        let record = entry.record.as_ref().filter(|record| named == Some(record.hash8()));
-        announce.key_record = record.map(|record| record.signed().clone());
-        Some(Saved { announce, ends_in: entry.announce_ends.saturating_duration_since(now) })
+        let (_, entry) = self.find(origin)?;
+        let ends_in = self.instant(entry.ends_s).saturating_duration_since(now);
+        Some(Saved { announce: entry.announce_and_record()?, ends_in })
     }
 
     /// Everyone that was heard within the last day, by address.
     pub fn known(&self, now: Instant) -> impl Iterator<Item = KnownInfo> + '_ {
-        self.entries.iter().map(move |(address, entry)| KnownInfo {
-            address: *address,
+        self.ordered.iter().filter_map(|handle| self.slab.get(handle)).map(move |entry| KnownInfo {
+            address: entry.address,
             order: entry.order,
-            capabilities: entry.capabilities,
-            is_routed: entry.route.is_some(),
-            has_key: entry.record.is_some(),
-            forgotten_in: entry.remembered_until.saturating_duration_since(now),
+            capabilities: entry.announce().map(|a| a.content.capabilities).unwrap_or_default(),
+            is_routed: entry.is_routed(),
+            has_key: entry.has_record(),
+            forgotten_in: self.instant(memory_end(entry.ends_s)).saturating_duration_since(now),
         })
     }
 
     fn take_ways(&mut self, destination: &Address, goes: impl Fn(&NextHop) -> bool) -> bool {
+        let Some((handle, _)) = self.find(destination) else { return false };
         let mut was_there = false;
-        self.change_route(destination, |route| {
+        self.change_route(handle, |route| {
             route.as_mut().is_some_and(|route| {
                 let before = route.next_hops.len();
                 route.next_hops.retain(|hop| !goes(hop));
@@ -170,19 +156,5 @@ impl RoutingTable {
             })
         });
         was_there
-    }
-}
-
-impl Entry {
-    /// The hop count with which this node offers its way to `neighbour`; none where the way leads
-    /// there, may lead back here, or has crossed all the links that the origin signed.
-    fn offer_to(&mut self, neighbour: &Address) -> Option<u8> {
-        let best = *self.ways().next().filter(|hop| self.is_feasible(hop))?;
-        let max_hops = held_announce(&self.announce)?.content.max_hops;
-        if best.neighbour == *neighbour || best.hops >= max_hops {
-            return None;
-        }
-        self.claimed_hops = Some(self.claimed_hops.map_or(best.hops, |before| before.min(best.hops)));
-        Some(best.hops)
     }
 }

@@ -29,7 +29,7 @@ fn first(table: &RoutingTable, to: &Address) -> Option<u64> {
 fn the_newest_announce_makes_the_route() {
     let now = Instant::now();
     let mut node = Node::new(1);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let to = node.address();
     let mut check = |order, link, want, best| {
         let announce = node.announce(order, 128);
@@ -49,7 +49,7 @@ fn the_newest_announce_makes_the_route() {
 fn ways_are_ordered_by_hops_then_medium_then_link() {
     let now = Instant::now();
     let mut node = Node::new(1);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let announce = node.announce((1, 1), 128);
     let to = node.address();
     let radio = Via { class: LinkClass::Constrained, ..via(1, 1) };
@@ -71,7 +71,7 @@ fn ways_are_ordered_by_hops_then_medium_then_link() {
 fn ways_lead_through_different_neighbours() {
     let now = Instant::now();
     let mut node = Node::new(1);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let announce = node.announce((1, 1), 128);
     take(&mut table, now, &announce, 3, &via(1, 7));
     // A second link to the same neighbour is no second way, though a better one.
@@ -86,7 +86,7 @@ fn ways_lead_through_different_neighbours() {
 fn hop_zero_is_the_origin_s_own_link() {
     let now = Instant::now();
     let mut node = Node::new(1);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let announce = node.announce((1, 1), 128);
     let not_the_origin = Update::Rejected(Reject::NotTheOrigin);
     assert_eq!(take(&mut table, now, &announce, 0, &via(1, 2)), not_the_origin);
@@ -102,7 +102,7 @@ fn an_announce_ends_at_the_hop_limit_its_origin_signed() {
     let announce = node.announce((1, 1), 3);
     let to = node.address();
     let reach = |hop_count| {
-        let mut table = RoutingTable::new(10);
+        let mut table = RoutingTable::new(now, 7, 10);
         let update = take(&mut table, now, &announce, hop_count, &via(1, 9));
         (update, table.announce_to_send(&to).map(|announce| announce.hop_count))
     };
@@ -118,7 +118,7 @@ fn a_route_ends_by_age_counted_from_its_first_reception() {
     let start = Instant::now();
     let mut node = Node::new(1);
     let mut check = |lifetime_s, capabilities, ends_after: Duration| {
-        let mut table = RoutingTable::new(10);
+        let mut table = RoutingTable::new(start, 7, 10);
         let content = AnnounceContent {
             lifetime_s,
             capabilities: Capabilities(capabilities),
@@ -148,7 +148,7 @@ fn a_route_ends_by_age_counted_from_its_first_reception() {
 fn an_order_outlives_its_route_by_a_day() {
     let start = Instant::now();
     let mut node = Node::new(1);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(start, 7, 10);
     let (old, new) = (node.announce((1, 1), 128), node.announce((1, 2), 128));
     take(&mut table, start, &new, 1, &via(1, 1));
     let stale = Update::Rejected(Reject::Stale);
@@ -166,7 +166,7 @@ fn an_order_outlives_its_route_by_a_day() {
 #[test]
 fn a_dead_link_takes_its_routes_with_it() {
     let now = Instant::now();
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let (mut a, mut b, mut c) = (Node::new(1), Node::new(2), Node::new(3));
     let (both, only) = (a.announce((1, 1), 128), b.announce((1, 1), 128));
     take(&mut table, now, &both, 1, &via(1, 1));
@@ -193,7 +193,7 @@ fn a_way_that_may_lead_back_here_comes_last_and_is_not_praised() {
     let mut node = Node::new(1);
     let to = node.address();
     let announce = node.announce((1, 1), 128);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     take(&mut table, now, &announce, 1, &via(1, 1));
     // This node claims two hops from now on.
     assert_eq!(table.announce_to_send(&to).unwrap().hop_count, 2);
@@ -218,12 +218,39 @@ fn a_way_that_may_lead_back_here_comes_last_and_is_not_praised() {
 }
 
 #[test]
+fn an_announce_told_near_its_limit_is_told_again_once_it_is_there_with_half_the_hops() {
+    let now = Instant::now();
+    for (first, later, want) in [
+        (6, 2, true),
+        (6, 3, false),
+        // At its limit, so that it ended here.
+        (7, 3, true),
+        (7, 4, false),
+        // Half of its way is left.
+        (3, 1, false),
+    ] {
+        let mut node = Node::new(1);
+        let to = node.address();
+        let announce = node.announce((1, 1), 8);
+        let mut table = RoutingTable::new(now, 7, 10);
+        assert!(!table.was_raced(&to));
+        take(&mut table, now, &announce, first, &via(1, 1));
+        assert!(!table.was_raced(&to), "not told yet");
+        assert_eq!(table.announce_to_send(&to).is_none(), first == 7);
+        take(&mut table, now, &announce, later, &via(2, 2));
+        assert_eq!(table.was_raced(&to), want, "{later} after {first}");
+        table.announce_to_send(&to).unwrap();
+        assert!(!table.was_raced(&to), "told anew");
+    }
+}
+
+#[test]
 fn a_way_is_feasible_below_what_was_claimed_and_not_at_it() {
     let now = Instant::now();
     let mut node = Node::new(1);
     let to = node.address();
     let announce = node.announce((1, 1), 128);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     take(&mut table, now, &announce, 4, &via(1, 1));
     assert_eq!(table.announce_to_send(&to).unwrap().hop_count, 5);
     for (link, claim, want) in [(2u64, 4, true), (3, 5, false), (4, 6, false)] {
@@ -239,7 +266,7 @@ fn measured_ways_come_before_claims_and_failing_ones_are_no_second_choice() {
     let mut node = Node::new(1);
     let to = node.address();
     let announce = node.announce((1, 1), 128);
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     for link in 1..=3u64 {
         take(&mut table, now, &announce, link as u8 + 1, &via(link, link as u8));
     }
@@ -264,7 +291,7 @@ fn measured_ways_come_before_claims_and_failing_ones_are_no_second_choice() {
 #[test]
 fn a_neighbour_fills_its_share_and_lets_its_own_give_way() {
     let now = Instant::now();
-    let mut table = RoutingTable::new(40);
+    let mut table = RoutingTable::new(now, 7, 40);
     let mut nodes: Vec<Node> = (1..=60).map(Node::new).collect();
     let young = Via { is_young: true, ..via(1, 1) };
     let mut hear = |table: &mut RoutingTable, n: usize, via: &Via, in_use: &[Address]| {
@@ -301,7 +328,7 @@ fn a_neighbour_fills_its_share_and_lets_its_own_give_way() {
 #[test]
 fn a_full_table_refuses_new_origins_and_keeps_live_routes() {
     let now = Instant::now();
-    let mut table = RoutingTable::new(3);
+    let mut table = RoutingTable::new(now, 7, 3);
     let mut nodes: Vec<Node> = (1..=5).map(Node::new).collect();
     for (n, node) in nodes.iter_mut().enumerate() {
         let announce = node.announce((1, 1), 128);
@@ -322,7 +349,7 @@ fn the_newest_key_record_is_kept_and_goes_with_the_announce_that_names_it() {
     let now = Instant::now();
     let mut node = Node::new(1);
     let to = node.address();
-    let mut table = RoutingTable::new(10);
+    let mut table = RoutingTable::new(now, 7, 10);
     let (first, second) = (node.key_record(1), node.key_record(2));
     let announce = node.announce_with_record((1, 1), &first);
     take(&mut table, now, &announce, 1, &via(1, 1));
@@ -332,12 +359,12 @@ fn the_newest_key_record_is_kept_and_goes_with_the_announce_that_names_it() {
 
     assert!(table.update_key_record(&second));
     assert!(!table.update_key_record(&first));
-    assert_eq!(table.key_record(&to), Some(&second));
+    assert_eq!(table.key_record(&to), Some(second.clone()));
     // The announce names the first one: it goes on without.
     assert_eq!(table.announce_to_send(&to).unwrap().key_record, None);
     // The record outlives the route, as does the key.
     table.link_down(LinkId(1));
-    assert_eq!(table.key_record(&to), Some(&second));
+    assert_eq!(table.key_record(&to), Some(second.clone()));
     assert_eq!(table.public_key(&to), Some(node.key()));
     assert!(table.announce_to_send(&to).is_none());
     assert!(table.announce_held(&to).is_some());
@@ -348,7 +375,7 @@ fn the_newest_key_record_is_kept_and_goes_with_the_announce_that_names_it() {
 #[test]
 fn walking_the_table_meets_every_route_once() {
     let now = Instant::now();
-    let mut table = RoutingTable::new(100);
+    let mut table = RoutingTable::new(now, 7, 100);
     for n in 1..=20 {
         take(&mut table, now, &Node::new(n).announce((1, 1), 128), 1, &via(u64::from(n % 2) + 1, n));
     }

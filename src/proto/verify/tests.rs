@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     proto::router::testkit::{NETWORK, Node},
-    wire::{EnvelopeHeader, Frame, Signature},
+    wire::{Digest, EnvelopeHeader, Frame, Signature},
 };
 
 const US: Address = Address([0xee; 16]);
@@ -43,6 +43,15 @@ fn an_envelope_is_believed_by_its_source_s_signature() {
     // The key is remembered from here on.
     let (_, next) = node.envelope(THEM, EnvelopeKind::MESSAGE);
     verify(&mut verifier, next).unwrap();
+}
+
+#[test]
+fn who_checked_an_announce_knows_the_key_of_its_origin() {
+    let mut node = Node::new(1);
+    let mut verifier = verifier();
+    verifier.verify_announce(node.announce((1, 1), 128)).unwrap();
+    let (_, envelope) = node.envelope(THEM, EnvelopeKind::MESSAGE);
+    verify(&mut verifier, envelope).unwrap();
 }
 
 #[test]
@@ -234,17 +243,53 @@ fn a_key_comes_only_for_the_address_that_was_asked_for() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
-    let mut verifier = verifier();
-    for n in 0..=255u8 {
-        let mut node = Node::new(n);
-        let record = node.key_record(1);
-        verifier.verify_key_record(record.signed()).unwrap();
-        let mut second = Node::new(n);
-        let record = second.key_record(2);
-        verifier.verify_key_record(record.signed()).unwrap();
+fn what_one_link_checked_no_other_checks_again() {
+    let mut node = Node::new(1);
+    let record = node.key_record(1);
+    let first = node.announce_with_record((1, 1), &record);
+    let shared = Checked::default();
+    let mut links: Vec<_> =
+        (0..5).map(|_| Verifier::sharing(Node::new(9).address(), NETWORK, shared.clone())).collect();
+    let mut signatures = |announce: &Announce| -> u64 {
+        for link in &mut links {
+            assert_eq!(link.verify_announce(announce.clone()).unwrap().key_record.as_ref(), Some(&record));
+        }
+        links.iter().map(Verifier::signatures_checked).sum()
+    };
+    // The announce and its record; then the next one, which repeats the record.
+    assert_eq!(signatures(&first), 2);
+    assert_eq!(signatures(&Announce { hop_count: 3, ..first.clone() }), 2);
+    let second = node.announce_with_record((1, 2), &record);
+    assert_eq!(signatures(&second), 3);
+
+    // What is known to be good does not make another signature good.
+    let mut check = |announce: Announce| links[0].verify_announce(announce).unwrap_err().name();
+    assert_eq!(check(Announce { signature: first.signature, ..second.clone() }), "bad_signature");
+    let forged = SignedKeyRecord { signature: Signature([5; 64]), ..record.signed().clone() };
+    assert_eq!(check(Announce { key_record: Some(forged), ..second }), "bad_signature");
+}
+
+#[test]
+fn what_failed_is_not_remembered_as_good() {
+    let mut node = Node::new(1);
+    let forged = Announce { signature: Signature([5; 64]), ..node.announce((1, 1), 128) };
+    let shared = Checked::default();
+    for _ in 0..2 {
+        let mut link = Verifier::sharing(Node::new(9).address(), NETWORK, shared.clone());
+        assert_eq!(link.verify_announce(forged.clone()).unwrap_err().name(), "bad_signature");
     }
-    assert_eq!(verifier.records.len(), RECORDS_MAX);
+    assert_eq!(shared.len(), (0, 0));
+}
+
+#[test]
+fn what_is_remembered_is_bounded() {
+    let shared = Checked::default();
+    for n in 0..100_000u32 {
+        let digest = sha256(&[&n.to_be_bytes()]);
+        shared.announce_held_good(digest);
+        shared.record_held_good(digest);
+    }
+    assert_eq!(shared.len(), (ANNOUNCES_MAX, RECORDS_MAX));
 }
 
 /// A verifier that knows this node's key.

@@ -219,6 +219,23 @@ fn odd_credit_is_counted_and_the_link_lives() {
 }
 
 #[test]
+fn a_flood_of_credit_that_nobody_can_use_costs_the_link() {
+    let ((), counted) = telemetry::isolated(|| {
+        with_virtual_time(|| async {
+            let (a, b, _) = nodes();
+            let (_end, mut raw) = half_in(Around::plain(), &a, &b, Some([0; 3])).await;
+            for bytes in [0; 20].into_iter().chain([u32::MAX; 10]) {
+                write(&mut raw, Frame::Credit(Credit { class: TrafficClass::Bulk, bytes })).await;
+            }
+            let goodbye = next_frame(&mut raw, |frame| matches!(frame, Frame::Goodbye(_))).await;
+            let Frame::Goodbye(goodbye) = goodbye else { panic!("{goodbye:?}") };
+            assert_eq!(goodbye.reason, CloseReason::ProtocolError);
+        });
+    });
+    assert_eq!(counted.value(telemetry::LINK_FAULTS, &[("reason", "odd_frames")]), Some(1.0));
+}
+
+#[test]
 fn a_peer_that_sends_more_than_it_was_granted_is_cut() {
     with_virtual_time(|| async {
         let (a, b, mut source) = nodes();

@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use quicprochat_mesh::api::ApiError;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
@@ -125,6 +125,21 @@ pub enum Answer {
     Sent { sent: u32, stalls: u32 },
     /// A sink's count of a phase.
     Received(Received),
+    /// What a neighbour that misbehaves came to.
+    Troubled(Trouble),
+}
+
+/// What one that misbehaves did and met with.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Trouble {
+    /// Frames handed to its link.
+    pub sent: u64,
+    /// How often its link was cut.
+    pub cut: u64,
+    /// How often it was let in again.
+    pub let_in: u64,
+    /// How often it was not.
+    pub kept_out: u64,
 }
 
 /// What arrived of one phase.
@@ -171,7 +186,7 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
         }
         Role::VolatileSink => {
             let sink_end = volatile::Sink::connect(&connect).await?;
-            let at = sink_end.address();
+            let at = sink_end.address().to_string();
             sink(sink_end, &at, &credit).await
         }
         Role::DurableSource => {
@@ -186,13 +201,14 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
 }
 
 /// Answers on standard output.
-pub fn answer(answer: &Answer) -> Result<(), ApiError> {
+pub fn answer(answer: &impl Serialize) -> Result<(), ApiError> {
     let line = serde_json::to_string(answer).map_err(ApiError::failed)?;
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(ApiError::failed)
 }
 
-fn orders() -> mpsc::UnboundedReceiver<Order> {
+/// What standard input says, until it ends.
+pub fn orders<T: DeserializeOwned + Send + 'static>() -> mpsc::UnboundedReceiver<T> {
     let (tx, rx) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -205,8 +221,9 @@ fn orders() -> mpsc::UnboundedReceiver<Order> {
     rx
 }
 
-async fn until_eof() {
-    let mut orders = orders();
+/// Waits for the end of standard input.
+pub async fn until_eof() {
+    let mut orders = orders::<Order>();
     while orders.recv().await.is_some() {}
 }
 

@@ -25,14 +25,23 @@ pub struct Usage {
     pub voluntary_switches: u64,
     /// Most memory resident at any time, in KiB.
     pub peak_rss_kib: u64,
+    /// Memory resident now, in KiB.
+    pub rss_kib: u64,
+    /// Files that are open, sockets among them.
+    pub files: u64,
 }
 
 impl Usage {
     /// Of the process `pid`.
     pub fn of(pid: u32) -> Result<Self, ApiError> {
         let proc = Path::new("/proc").join(pid.to_string());
-        let mut usage =
-            Self { peak_rss_kib: field(&read(&proc.join("status"))?, "VmHWM:"), ..Self::default() };
+        let status = read(&proc.join("status"))?;
+        let mut usage = Self {
+            peak_rss_kib: field(&status, "VmHWM:"),
+            rss_kib: field(&status, "VmRSS:"),
+            files: fs::read_dir(proc.join("fd")).map_or(0, |files| files.count() as u64),
+            ..Self::default()
+        };
         let tasks = fs::read_dir(proc.join("task")).map_err(|e| unreadable(&proc.join("task"), &e))?;
         for task in tasks.flatten() {
             // A thread may end between the listing and the reading.
@@ -126,6 +135,7 @@ mod tests {
     #[test]
     fn this_process_has_used_something() {
         let usage = Usage::of(std::process::id()).unwrap();
-        assert!(usage.cpu_ns > 0 && usage.peak_rss_kib > 0);
+        assert!(usage.cpu_ns > 0 && usage.peak_rss_kib >= usage.rss_kib && usage.rss_kib > 0);
+        assert!(usage.files > 0);
     }
 }

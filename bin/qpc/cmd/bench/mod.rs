@@ -2,12 +2,16 @@
 //!
 //! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
-//! reads the machine. [`peer`] takes part in comparisons that another program drives.
+//! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
+//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links. [`peer`] takes part in comparisons that another program drives.
 
 mod bare;
+mod beside;
 mod durable;
 mod ends;
+mod links;
 mod measure;
+mod neighbour;
 mod peer;
 mod relay;
 mod volatile;
@@ -18,8 +22,13 @@ use crate::{cx::Context, fail::Failure};
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Relay(relay::Args),
+    Links(links::Args),
     #[command(hide = true)]
     Part(ends::Args),
+    #[command(hide = true)]
+    Neighbour(neighbour::Args),
+    #[command(hide = true)]
+    Clients(links::ClientArgs),
     #[command(hide = true)]
     Peer(peer::Args),
 }
@@ -28,6 +37,9 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
     match command {
         Command::Relay(args) => relay::run(args, cx).await,
         Command::Part(args) => Ok(ends::run(args).await?),
+        Command::Links(args) => links::run(args, cx).await,
+        Command::Clients(args) => Ok(links::clients(args).await?),
+        Command::Neighbour(args) => Ok(neighbour::run(args).await?),
         Command::Peer(args) => Ok(peer::run(args).await?),
     }
 }

@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     ends::{HEADER_BYTES, Incoming, Outgoing, Proof, Tally, noise, stamp},
     measure::{Credit, Usage, now_ns},
-    relay::this_program,
+    relay::{lift_budgets, this_program},
     volatile,
 };
 
@@ -67,7 +67,7 @@ pub struct Args {
     /// Quiet clients to open
     #[arg(long, default_value_t = 1)]
     count: usize,
-    /// Choices of the driver: `transport=quic`, `proof=plain|merkle`
+    /// Choices of the driver: `transport=quic|tcp`, `proof=plain|merkle`
     #[arg(long = "opt", value_name = "NAME=VALUE")]
     options: Vec<String>,
 }
@@ -82,13 +82,13 @@ enum Role {
 
 /// Runs one role until standard input ends.
 pub async fn run(args: Args) -> Result<(), ApiError> {
-    let proof = chosen_proof(&args.options)?;
+    let Options { scheme, proof } = Options::read(&args.options)?;
     let credit = || {
         let path = args.credit.as_deref().ok_or_else(|| ApiError::usage("--credit FILE is missing"))?;
         Credit::open(path)
     };
     match args.role {
-        Role::Relay => relay(&args.listen).await,
+        Role::Relay => relay(scheme, &args.listen).await,
         Role::Sink => sink(volatile::Sink::connect(&args.connect).await?, &credit()?).await,
         Role::Source => {
             source(volatile::Source::connect(&args.connect, &args.dest, proof).await?, &credit()?).await
@@ -97,28 +97,37 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
     }
 }
 
-fn chosen_proof(options: &[String]) -> Result<Proof, ApiError> {
-    let mut proof = Proof::Plain;
-    for option in options {
-        match option.as_str() {
-            "transport=quic" => {}
-            "proof=plain" => proof = Proof::Plain,
-            "proof=merkle" => proof = Proof::Merkle,
-            unknown => {
-                return Err(ApiError::usage(format!(
-                    "--opt {unknown}: known are transport=quic, proof=plain and proof=merkle"
-                )));
-            }
-        }
-    }
-    Ok(proof)
+struct Options {
+    scheme: &'static str,
+    proof: Proof,
 }
 
-async fn relay(listen: &str) -> Result<(), ApiError> {
+impl Options {
+    fn read(options: &[String]) -> Result<Self, ApiError> {
+        let mut chosen = Self { scheme: "quic", proof: Proof::Plain };
+        for option in options {
+            match option.as_str() {
+                "transport=quic" => chosen.scheme = "quic",
+                "transport=tcp" => chosen.scheme = "tcp",
+                "proof=plain" => chosen.proof = Proof::Plain,
+                "proof=merkle" => chosen.proof = Proof::Merkle,
+                unknown => {
+                    return Err(ApiError::usage(format!(
+                        "--opt {unknown}: known are transport=quic, transport=tcp, proof=plain and proof=merkle"
+                    )));
+                }
+            }
+        }
+        Ok(chosen)
+    }
+}
+
+async fn relay(scheme: &str, listen: &str) -> Result<(), ApiError> {
     let dir = std::env::temp_dir().join(format!("qpc-peer-{}", id()));
     let mut command = this_program()?;
+    lift_budgets(&mut command);
     command.arg("--data-dir").arg(&dir).args(["--json", "run", "--health-listen", "off"]);
-    command.arg("--listen").arg(format!("quic://{listen}"));
+    command.arg("--listen").arg(format!("{scheme}://{listen}"));
     let mut node = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -251,7 +260,7 @@ impl Run {
 
 async fn sink(mut from: volatile::Sink, credit: &Credit) -> Result<(), ApiError> {
     let mut lines = lines();
-    ready(&json!({"dest": from.address()}));
+    ready(&json!({"dest": from.address().to_string()}));
     let mut tally = Tally::default();
     let mut asked: Option<(u32, u32)> = None;
     let mut tick = interval(Duration::from_millis(5));

@@ -1,12 +1,17 @@
 //! `qpc bench relay`: source, relay and sink as three processes, ours and the bare hop in turn.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
-use quicprochat_mesh::{api::ApiError, api::Ready, wire::limits::PAYLOAD_BYTES_MAX};
+use quicprochat_mesh::{
+    api::{ApiError, Ready},
+    config::LINK_THREADS_MAX,
+    wire::limits::PAYLOAD_BYTES_MAX,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -15,13 +20,14 @@ use tokio::{
 };
 
 use super::{
+    beside::{self, Beside, Kind},
     ends::{Answer, HEADER_BYTES, Order, Proof, Received, Role},
     measure::{Usage, median},
 };
 use crate::{cx::Context, fail::Failure, human, out::note};
 
 /// Messages a second at which latency is measured.
-const LATENCY_RATE_PER_S: u32 = 1_000;
+pub(super) const LATENCY_RATE_PER_S: u32 = 1_000;
 
 /// Bytes on their way at full speed. Below what a link's queue holds, so that no hop has to drop.
 const WINDOW_BYTES: usize = 768 * 1024;
@@ -33,19 +39,22 @@ const DURABLE_WINDOW: u32 = 256;
 const OVERHEAD_BYTES: usize = 160;
 
 /// How long a part may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a part may take over its answer, beyond the phase itself.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Before the first figure counts.
-const WARM_UP: Duration = Duration::from_millis(500);
+pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Measure a relay beside a bare QUIC hop: source, relay and sink on loopback
 ///
 /// Each round runs ours, then the baseline, each in processes of their own: at full speed for
 /// throughput and processor time a message, then at 1,000 messages/s for latency. Figures are
 /// medians over the rounds.
+///
+/// With `--compare-link-threads` each round runs ours twice: with its links on one thread, and with
+/// them spread.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What the ends of ours are: `volatile` speaks the link protocol and keeps nothing, `durable`
@@ -69,6 +78,24 @@ pub struct Args {
     /// Rounds of ours and the baseline
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+
+    /// Threads that the links of our relay run on, instead of what it chooses by itself
+    #[arg(long, value_name = "N", value_parser = threads())]
+    link_threads: Option<u32>,
+
+    /// Ours with 0 threads of links beside ours with N: messages a second of the relay's processor
+    /// time, one by the other
+    #[arg(long, value_name = "N", value_parser = threads(), conflicts_with = "link_threads")]
+    compare_link_threads: Option<u32>,
+
+    /// Also measure ours beside one more neighbour that misbehaves, and without it, in turn.
+    /// Several are measured one after the other
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    beside: Vec<Kind>,
+}
+
+fn threads() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(0..=i64::from(LINK_THREADS_MAX))
 }
 
 /// What stands at the ends of our relay.
@@ -81,12 +108,14 @@ enum Ends {
 
 /// A kind of hop: who plays what.
 #[derive(Debug, Clone, Copy)]
-struct Hop {
+pub(super) struct Hop {
     /// None: the real `qpc run`.
     relay: Option<Role>,
-    source: Role,
-    sink: Role,
-    window: u32,
+    pub(super) source: Role,
+    pub(super) sink: Role,
+    pub(super) window: u32,
+    /// Of our relay; none leaves it to itself.
+    link_threads: Option<u32>,
 }
 
 /// What a hop did in one round, or the medians of all.
@@ -98,6 +127,10 @@ struct Figures {
     p99_us: f64,
     peak_rss_mib: f64,
     voluntary_switches_per_msg: f64,
+    /// The relay's processor time a message in the phase of fixed rate.
+    paced_relay_cpu_us: f64,
+    /// And how often it slept.
+    paced_voluntary_switches_per_msg: f64,
     /// Messages that did not arrive, both phases.
     lost: u32,
     /// Messages that arrived twice.
@@ -118,8 +151,30 @@ struct Answered {
     baseline: Figures,
     ratio_cpu: f64,
     ratio_p99: f64,
+    /// Of processor time a message in the phase of fixed rate.
+    ratio_paced_cpu: f64,
+    /// Of voluntary switches a message there.
+    ratio_paced_switches: f64,
     seconds: u64,
     rounds: u32,
+    /// Threads of links that `ours` was told to have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link_threads: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spread: Option<Spread>,
+    /// What each misbehaving neighbour did to ours, by its kind.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    beside: BTreeMap<&'static str, Beside>,
+}
+
+/// Ours once more, with its links on threads of their own.
+#[derive(Debug, Serialize)]
+struct Spread {
+    link_threads: u32,
+    #[serde(flatten)]
+    figures: Figures,
+    /// Messages a second of processor time, by that of `ours` in the same round; the median.
+    ratio_msgs_per_cpu_s: f64,
 }
 
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
@@ -134,21 +189,31 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     }
     let frame = args.payload.saturating_add(OVERHEAD_BYTES);
     let window = u32::try_from(WINDOW_BYTES / frame).unwrap_or(u32::MAX);
-    let ours = match args.ends {
-        Ends::Volatile => Hop { relay: None, source: Role::VolatileSource, sink: Role::VolatileSink, window },
-        Ends::Durable => Hop {
-            relay: None,
-            source: Role::DurableSource,
-            sink: Role::DurableSink,
-            window: window.min(DURABLE_WINDOW),
-        },
+    let (source, sink, ours_window) = match args.ends {
+        Ends::Volatile => (Role::VolatileSource, Role::VolatileSink, window),
+        Ends::Durable => (Role::DurableSource, Role::DurableSink, window.min(DURABLE_WINDOW)),
     };
-    let bare = Hop { relay: Some(Role::BareRelay), source: Role::BareSource, sink: Role::BareSink, window };
-    let (mut of_ours, mut of_bare) = (Vec::new(), Vec::new());
+    let link_threads = args.link_threads.or(args.compare_link_threads.map(|_| 0));
+    let ours = Hop { relay: None, source, sink, window: ours_window, link_threads };
+    let spread = args.compare_link_threads.map(|n| Hop { link_threads: Some(n), ..ours });
+    let bare = Hop {
+        relay: Some(Role::BareRelay),
+        source: Role::BareSource,
+        sink: Role::BareSink,
+        window,
+        link_threads: None,
+    };
+    let (mut of_ours, mut of_spread, mut of_bare) = (Vec::new(), Vec::new(), Vec::new());
     let root = std::env::temp_dir().join(format!("qpc-bench-{}", std::process::id()));
     let measured = async {
         for round in 1..=args.rounds {
-            for (name, hop, figures) in [("ours", ours, &mut of_ours), ("baseline", bare, &mut of_bare)] {
+            let hops = [
+                ("ours", Some(ours), &mut of_ours),
+                ("spread", spread, &mut of_spread),
+                ("baseline", Some(bare), &mut of_bare),
+            ];
+            for (name, hop, figures) in hops {
+                let Some(hop) = hop else { continue };
                 let dir = root.join(format!("{round}-{name}"));
                 let seconds = Duration::from_secs(args.seconds);
                 let got = one_round(hop, &dir, args.payload, args.proof, seconds).await?;
@@ -159,23 +224,44 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
                 figures.push(got);
             }
         }
-        Ok::<_, ApiError>(())
+        let plan = beside::Plan {
+            root: &root,
+            hop: ours,
+            payload: args.payload,
+            proof: args.proof,
+            seconds: Duration::from_secs(args.seconds),
+            rounds: args.rounds,
+        };
+        plan.measure(&args.beside).await
     };
     let measured = measured.await;
     // Whatever it came to, nothing is left behind.
     let _ = std::fs::remove_dir_all(&root);
-    measured?;
+    let beside = measured?;
     let (ours, baseline) = (medians(&of_ours), medians(&of_bare));
+    let spread = args.compare_link_threads.map(|link_threads| {
+        let by_round = of_ours.iter().zip(&of_spread).map(|(one, many)| one.relay_cpu_us / many.relay_cpu_us);
+        let ratio_msgs_per_cpu_s = round(median(by_round.collect()), 3);
+        Spread { link_threads, figures: medians(&of_spread), ratio_msgs_per_cpu_s }
+    });
     let answered = Answered {
         payload: args.payload,
         ends: args.ends,
         proof: args.proof,
         ratio_cpu: round(ours.relay_cpu_us / baseline.relay_cpu_us, 3),
         ratio_p99: round(ours.p99_us / baseline.p99_us, 3),
+        ratio_paced_cpu: round(ours.paced_relay_cpu_us / baseline.paced_relay_cpu_us, 3),
+        ratio_paced_switches: round(
+            ours.paced_voluntary_switches_per_msg / baseline.paced_voluntary_switches_per_msg,
+            3,
+        ),
         ours,
         baseline,
         seconds: args.seconds,
         rounds: args.rounds,
+        link_threads,
+        spread,
+        beside,
     };
     cx.out.show(&answered, tell)
 }
@@ -189,7 +275,8 @@ fn tell(answered: &Answered) -> String {
             format!("{:.0}", figures.p50_us),
             format!("{:.0}", figures.p99_us),
             format!("{:.1}", figures.peak_rss_mib),
-            format!("{:.3}", figures.voluntary_switches_per_msg),
+            format!("{:.1}", figures.paced_relay_cpu_us),
+            format!("{:.2}", figures.paced_voluntary_switches_per_msg),
             figures.lost.to_string(),
         ]
     };
@@ -197,16 +284,40 @@ fn tell(answered: &Answered) -> String {
         Ends::Volatile => "volatile",
         Ends::Durable => "durable",
     };
-    let head = ["", "MSG/S", "RELAY CPU µs", "P50 µs", "P99 µs", "PEAK RSS MiB", "VOL. SWITCHES/MSG", "LOST"];
-    let table = human::table(&head, &[row("ours", &answered.ours), row("baseline", &answered.baseline)]);
+    let head = [
+        "",
+        "MSG/S",
+        "RELAY CPU µs",
+        "P50 µs",
+        "P99 µs",
+        "PEAK RSS MiB",
+        "CPU µs PACED",
+        "SWITCHES PACED",
+        "LOST",
+    ];
+    let mut rows = vec![row("ours", &answered.ours)];
+    let mut of_spread = String::new();
+    if let Some(spread) = &answered.spread {
+        rows.push(row("spread", &spread.figures));
+        of_spread = format!(
+            "\nlinks spread over {} threads: {:.2} times the messages a second of processor time",
+            spread.link_threads, spread.ratio_msgs_per_cpu_s
+        );
+    }
+    rows.push(row("baseline", &answered.baseline));
+    let table = human::table(&head, &rows);
     format!(
-        "{table}\n{} bytes, {} ends, {} proofs; latency at {LATENCY_RATE_PER_S} msg/s, the rest at full speed\n\
-         relay CPU {:.2} times the baseline's, p99 {:.2} times",
+        "{table}\n{} bytes, {} ends, {} proofs; latency and what is paced at {LATENCY_RATE_PER_S} msg/s, the rest \
+         at full speed\nrelay CPU {:.2} times the baseline's, p99 {:.2} times; paced: CPU {:.2} times, voluntary \
+         switches {:.2} times{of_spread}{}",
         answered.payload,
         ends,
         answered.proof.name(),
         answered.ratio_cpu,
-        answered.ratio_p99
+        answered.ratio_p99,
+        answered.ratio_paced_cpu,
+        answered.ratio_paced_switches,
+        beside::tell(&answered.beside)
     )
 }
 
@@ -219,6 +330,8 @@ fn medians(rounds: &[Figures]) -> Figures {
         p99_us: of(|f| f.p99_us, 1),
         peak_rss_mib: of(|f| f.peak_rss_mib, 1),
         voluntary_switches_per_msg: of(|f| f.voluntary_switches_per_msg, 4),
+        paced_relay_cpu_us: of(|f| f.paced_relay_cpu_us, 3),
+        paced_voluntary_switches_per_msg: of(|f| f.paced_voluntary_switches_per_msg, 4),
         latency_msgs_per_s: of(|f| f.latency_msgs_per_s, 0),
         lost: rounds.iter().map(|f| f.lost).sum(),
         duplicates: rounds.iter().map(|f| f.duplicates).sum(),
@@ -226,7 +339,7 @@ fn medians(rounds: &[Figures]) -> Figures {
     }
 }
 
-fn round(value: f64, digits: i32) -> f64 {
+pub(super) fn round(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale
 }
@@ -250,7 +363,7 @@ async fn one_round(
             at = relay.ready().await?;
         }
         None => {
-            relay = place.node()?;
+            relay = place.node(hop.link_threads)?;
             let ready: Ready = relay.line(READY_WITHIN).await?;
             at = ready.listen.first().cloned().unwrap_or_default();
         }
@@ -270,10 +383,13 @@ async fn one_round(
     relay.stop().await;
 
     let messages = f64::from(fast.received.messages.max(1));
+    let paced_messages = f64::from(paced.received.messages.max(1));
     Ok(Figures {
         msgs_per_s: f64::from(fast.received.messages) / fast.received.seconds.max(1e-9),
         relay_cpu_us: fast.cpu_ns as f64 / 1e3 / messages,
         voluntary_switches_per_msg: fast.switches as f64 / messages,
+        paced_relay_cpu_us: paced.cpu_ns as f64 / 1e3 / paced_messages,
+        paced_voluntary_switches_per_msg: paced.switches as f64 / paced_messages,
         p50_us: paced.received.p50_us,
         p99_us: paced.received.p99_us,
         latency_msgs_per_s: f64::from(paced.received.messages) / paced.received.seconds.max(1e-9),
@@ -284,29 +400,36 @@ async fn one_round(
     })
 }
 
-struct Trio {
-    relay: u32,
-    source: Part,
-    sink: Part,
-    window: u32,
+/// The processes of one life: the relay by its number, and who sends through it to whom.
+pub(super) struct Trio {
+    pub(super) relay: u32,
+    pub(super) source: Part,
+    pub(super) sink: Part,
+    pub(super) window: u32,
 }
 
 /// What one phase came to.
-struct Phase {
+pub(super) struct Phase {
     sent: u32,
-    received: Received,
-    cpu_ns: u64,
+    pub(super) received: Received,
+    pub(super) cpu_ns: u64,
     switches: u64,
 }
 
 impl Phase {
-    fn lost(&self) -> u32 {
+    pub(super) fn lost(&self) -> u32 {
         self.sent.saturating_sub(self.received.messages)
     }
 }
 
 impl Trio {
-    async fn phase(&mut self, phase: u32, rate_per_s: u32, length: Duration) -> Result<Phase, ApiError> {
+    /// Has the source send for so long, at a rate or (0) as fast as the window lets it.
+    pub(super) async fn phase(
+        &mut self,
+        phase: u32,
+        rate_per_s: u32,
+        length: Duration,
+    ) -> Result<Phase, ApiError> {
         let before = Usage::of(self.relay)?;
         let for_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let within = length.saturating_add(ANSWER_WITHIN);
@@ -336,21 +459,25 @@ impl Trio {
 }
 
 /// Where the processes of one round keep what they need.
-struct Place<'a> {
-    dir: &'a Path,
-    payload: usize,
-    proof: Proof,
+pub(super) struct Place<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) payload: usize,
+    pub(super) proof: Proof,
 }
 
 impl Place<'_> {
-    fn node(&self) -> Result<Part, ApiError> {
+    fn node(&self, link_threads: Option<u32>) -> Result<Part, ApiError> {
         let mut command = this_program()?;
+        if let Some(threads) = link_threads {
+            command.env("QPC_TRANSPORT_LINK_THREADS", threads.to_string());
+        }
+        lift_budgets(&mut command);
         command.arg("--data-dir").arg(self.dir.join("relay")).args(["--json", "run"]);
         command.args(["--listen", "quic://127.0.0.1:0", "--health-listen", "off"]);
         Part::start("relay", command)
     }
 
-    fn part(&self, role: Role, connect: &str, dest: &str) -> Result<Part, ApiError> {
+    pub(super) fn part(&self, role: Role, connect: &str, dest: &str) -> Result<Part, ApiError> {
         let mut command = this_program()?;
         command.args(["bench", "part", role.name(), "--connect", connect, "--dest", dest]);
         command.arg("--credit").arg(self.dir.join("credit"));
@@ -375,17 +502,24 @@ pub(super) fn this_program() -> Result<Command, ApiError> {
     Ok(command)
 }
 
+/// Lets a neighbour of a relay send what it can: the hop beside it has no budgets, and with Merkle
+/// proofs one source alone reaches the default one.
+pub(super) fn lift_budgets(relay: &mut Command) {
+    relay.env("QPC_RATE_LIMIT_MESSAGES_PER_S", u32::MAX.to_string());
+    relay.env("QPC_RATE_LIMIT_BYTES_PER_S", "1024GiB");
+}
+
 /// One process, spoken to in lines.
-struct Part {
+pub(super) struct Part {
     name: &'static str,
-    pid: u32,
+    pub(super) pid: u32,
     child: Child,
     orders: Option<ChildStdin>,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
 impl Part {
-    fn start(name: &'static str, mut command: Command) -> Result<Self, ApiError> {
+    pub(super) fn start(name: &'static str, mut command: Command) -> Result<Self, ApiError> {
         let failed = |what: &str| ApiError::failed(format!("cannot start the {name}: {what}"));
         let mut child = command
             .stdin(Stdio::piped())
@@ -399,7 +533,7 @@ impl Part {
         Ok(Self { name, pid, child, orders, answers: BufReader::new(stdout).lines() })
     }
 
-    async fn order(&mut self, order: Order) -> Result<(), ApiError> {
+    pub(super) async fn order(&mut self, order: impl Serialize) -> Result<(), ApiError> {
         let mut line = serde_json::to_string(&order).map_err(ApiError::failed)?;
         line.push('\n');
         let gone = || ApiError::failed(format!("the {} has ended", self.name));
@@ -407,7 +541,7 @@ impl Part {
         orders.write_all(line.as_bytes()).await.map_err(|_| gone())
     }
 
-    async fn line<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, ApiError> {
+    pub(super) async fn line<T: DeserializeOwned>(&mut self, within: Duration) -> Result<T, ApiError> {
         let name = self.name;
         let line = timeout(within, self.answers.next_line()).await;
         let line = line.map_err(|_| ApiError::failed(format!("the {name} did not answer in {within:?}")))?;
@@ -415,7 +549,8 @@ impl Part {
         serde_json::from_str(&line).map_err(|e| ApiError::failed(format!("the {name} said {line:?}: {e}")))
     }
 
-    async fn ready(&mut self) -> Result<String, ApiError> {
+    /// Waits until it stands; gives what the next one needs to know of it.
+    pub(super) async fn ready(&mut self) -> Result<String, ApiError> {
         match self.line(READY_WITHIN).await? {
             Answer::Ready { at } => Ok(at),
             other => Err(ApiError::failed(format!("the {} answered {other:?}", self.name))),
@@ -423,7 +558,7 @@ impl Part {
     }
 
     /// Nothing of it is needed any more.
-    async fn stop(mut self) {
+    pub(super) async fn stop(mut self) {
         drop(self.orders.take());
         // A process that is gone already is stopped as well.
         let _ = self.child.kill().await;

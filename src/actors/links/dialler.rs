@@ -1,0 +1,89 @@
+//! Keeps one peer dialled, for ever: with backoff and jitter, at once where somebody asks.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::NewLink;
+use crate::{
+    actors::mailbox::Seat,
+    clock,
+    crypto::random,
+    proto::{
+        backoff::{Backoff, BackoffPolicy},
+        link::HELLO_TIMEOUT,
+    },
+    telemetry,
+    transport::{TransportAddr, TransportManager},
+    wire::handshake::CloseReason,
+};
+
+/// Keeps one peer dialled.
+pub(super) struct Dialler {
+    pub(super) to: TransportAddr,
+    pub(super) transports: Arc<TransportManager>,
+    pub(super) new_link: Seat<NewLink>,
+    pub(super) retry: Arc<Notify>,
+    pub(super) trouble: watch::Sender<Option<String>>,
+}
+
+impl Dialler {
+    pub(super) async fn run(self) {
+        let mut rng = random::os_rng();
+        let mut backoff = Backoff::new(BackoffPolicy::REDIAL);
+        let mut new_link = self.new_link.outlet();
+        loop {
+            let mut at_least = Duration::ZERO;
+            match self.transports.dial(&self.to).await {
+                Ok(link) => {
+                    let (ended, mut over) = oneshot::channel();
+                    new_link.do_send(NewLink { link, ended: Some(ended) });
+                    backoff.started(clock::now());
+                    let end = match tokio::time::timeout(HELLO_TIMEOUT, &mut over).await {
+                        Ok(end) => end,
+                        Err(_) => {
+                            // The hello was accepted: whatever was wrong is over.
+                            self.trouble.send_replace(None);
+                            over.await
+                        }
+                    };
+                    let refusal = end.ok().and_then(refusal);
+                    self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
+                    if refusal.is_some() {
+                        // Nothing changes that soon: somebody has to change a configuration.
+                        at_least = BackoffPolicy::REDIAL.cap;
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!(telemetry::DIALS_FAILED).increment(1);
+                    tracing::info!(peer = %self.to, %error, "dial failed");
+                    self.trouble.send_replace(Some(error.to_string()));
+                }
+            }
+            let wait = at_least.saturating_add(backoff.next_delay(clock::now(), &mut rng));
+            self.rest(wait).await;
+        }
+    }
+
+    /// Waits so long, or until somebody wants it dialled now.
+    async fn rest(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.retry.notified() => {}
+        }
+    }
+}
+
+/// What a peer meant that does not want this link, in words that say what to do.
+fn refusal(reason: CloseReason) -> Option<&'static str> {
+    match reason {
+        CloseReason::NetworkMismatch => {
+            Some("it is on another network; compare `network` and the network secret of both")
+        }
+        CloseReason::VersionMismatch => {
+            Some("it speaks no version that this node speaks; update the older one")
+        }
+        CloseReason::NotAllowed => Some("it does not let this node in"),
+        _ => None,
+    }
+}

@@ -1,0 +1,218 @@
+//! Where the entry of an address is: by hash for packets, in order for pages.
+
+use std::hash::BuildHasher;
+
+use hashbrown::HashTable;
+
+use super::{
+    super::dedup::KeyedHasher,
+    slab::{Handle, Slab},
+};
+use crate::wire::Address;
+
+/// Parts of the hash index. Each grows by itself, so that no packet waits for the whole of a large
+/// index to be hashed anew: at a million entries a part holds five thousand.
+const SHARDS: usize = 192;
+
+/// Handles by address, five bytes a place. Nobody outside knows which addresses collide in it.
+#[derive(Debug)]
+pub(super) struct Index {
+    shards: Vec<HashTable<Handle>>,
+    hasher: KeyedHasher,
+}
+
+impl Index {
+    /// `seed` is random.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { shards: (0..SHARDS).map(|_| HashTable::new()).collect(), hasher: KeyedHasher::new(seed) }
+    }
+
+    pub(super) fn find(&self, slab: &Slab, address: &Address) -> Option<Handle> {
+        let hash = self.hasher.hash_one(address);
+        self.shards.get(shard(hash))?.find(hash, |handle| is_at(slab, *handle, address)).copied()
+    }
+
+    /// The handle that an address most likely has: whoever asks compares. Reads no entry, so many
+    /// of these wait for memory together.
+    pub(super) fn likely(&self, address: &Address) -> Option<Handle> {
+        let hash = self.hasher.hash_one(address);
+        self.shards.get(shard(hash))?.iter_hash(hash).next().copied()
+    }
+
+    /// Adds an address that is not there yet.
+    pub(super) fn insert(&mut self, slab: &Slab, address: &Address, handle: Handle) {
+        let hasher = self.hasher;
+        let hash = hasher.hash_one(address);
+        let rehash = |handle: &Handle| slab.get(*handle).map_or(0, |entry| hasher.hash_one(entry.address));
+        if let Some(part) = self.shards.get_mut(shard(hash)) {
+            part.insert_unique(hash, handle, rehash);
+        }
+    }
+
+    /// Takes an address out, while its entry is still in the slab.
+    pub(super) fn remove(&mut self, slab: &Slab, address: &Address) {
+        let hash = self.hasher.hash_one(address);
+        let Some(part) = self.shards.get_mut(shard(hash)) else { return };
+        if let Ok(found) = part.find_entry(hash, |handle| is_at(slab, *handle, address)) {
+            found.remove();
+        }
+    }
+}
+
+fn is_at(slab: &Slab, handle: Handle, address: &Address) -> bool {
+    slab.get(handle).is_some_and(|entry| entry.address == *address)
+}
+
+/// From bits that neither choose a place in a part of usual size nor tag it.
+fn shard(hash: u64) -> usize {
+    let bits = (hash >> 20) & 0xffff_ffff;
+    (bits.wrapping_mul(SHARDS as u64) >> 32) as usize
+}
+
+/// Handles of one chunk at most.
+const CHUNK_MAX: usize = 512;
+
+/// Handles in the order of their addresses: chunks of sorted handles, some six bytes each.
+#[derive(Debug, Default)]
+pub(super) struct Ordered {
+    chunks: Vec<Chunk>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    first: Address,
+    handles: Vec<Handle>,
+}
+
+impl Ordered {
+    pub(super) fn insert(&mut self, slab: &Slab, address: Address, handle: Handle) {
+        let at = self.chunk_of(&address);
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            let mut handles = Vec::with_capacity(CHUNK_MAX);
+            handles.push(handle);
+            return self.chunks.push(Chunk { first: address, handles });
+        };
+        let place = chunk.place(slab, &address);
+        chunk.handles.insert(place, handle);
+        chunk.first = chunk.first.min(address);
+        if chunk.handles.len() >= CHUNK_MAX {
+            let mut handles = Vec::with_capacity(CHUNK_MAX);
+            handles.extend(chunk.handles.drain(CHUNK_MAX / 2..));
+            if let Some(first) = handles.first().and_then(|handle| slab.get(*handle)) {
+                self.chunks.insert(at.saturating_add(1), Chunk { first: first.address, handles });
+            }
+        }
+    }
+
+    /// Takes an address out, while its entry is still in the slab.
+    pub(super) fn remove(&mut self, slab: &Slab, address: &Address) {
+        let at = self.chunk_of(address);
+        let Some(chunk) = self.chunks.get_mut(at) else { return };
+        let place = chunk.place(slab, address);
+        if chunk.handles.get(place).is_none_or(|handle| !is_at(slab, *handle, address)) {
+            return;
+        }
+        chunk.handles.remove(place);
+        if chunk.handles.is_empty() {
+            self.chunks.remove(at);
+            return;
+        }
+        // Two that are nearly empty become one, so that a table that shrank gives its room back.
+        let next = at.saturating_add(1);
+        let both =
+            [at, next].iter().filter_map(|n| self.chunks.get(*n)).map(|c| c.handles.len()).sum::<usize>();
+        if next < self.chunks.len() && both <= CHUNK_MAX / 2 {
+            let emptied = self.chunks.remove(next);
+            if let Some(chunk) = self.chunks.get_mut(at) {
+                chunk.handles.extend(emptied.handles);
+            }
+        }
+    }
+
+    /// The handles behind an address, in order.
+    pub(super) fn after<'a>(
+        &'a self,
+        slab: &'a Slab,
+        address: &Address,
+    ) -> impl Iterator<Item = Handle> + 'a {
+        let at = self.chunk_of(address);
+        let chunk = self.chunks.get(at);
+        let skip = chunk.map_or(0, |chunk| {
+            let place = chunk.place(slab, address);
+            let is_there = chunk.handles.get(place).is_some_and(|handle| is_at(slab, *handle, address));
+            place.saturating_add(usize::from(is_there))
+        });
+        let rest = self.chunks.get(at.saturating_add(1)..).unwrap_or(&[]);
+        let first = chunk.and_then(|chunk| chunk.handles.get(skip..)).unwrap_or(&[]);
+        first.iter().chain(rest.iter().flat_map(|chunk| &chunk.handles)).copied()
+    }
+
+    /// All handles, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Handle> + '_ {
+        self.chunks.iter().flat_map(|chunk| &chunk.handles).copied()
+    }
+
+    /// The chunk where an address is or belongs.
+    fn chunk_of(&self, address: &Address) -> usize {
+        self.chunks.partition_point(|chunk| chunk.first <= *address).saturating_sub(1)
+    }
+}
+
+impl Chunk {
+    /// Where in the chunk an address is or belongs.
+    fn place(&self, slab: &Slab, address: &Address) -> usize {
+        self.handles.partition_point(|handle| slab.get(*handle).is_some_and(|e| e.address < *address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, ops::Bound};
+
+    use proptest::prelude::*;
+
+    use super::{super::Entry, *};
+
+    proptest! {
+        #[test]
+        fn both_indexes_say_what_a_sorted_map_says(
+            steps in proptest::collection::vec((any::<bool>(), 0u16..1200), 1..4000),
+            asked in proptest::collection::vec(0u16..1200, 20),
+        ) {
+            let address = |n: u16| {
+                let mut bytes = [0; 16];
+                // Many share their first bytes.
+                bytes[3..5].copy_from_slice(&n.wrapping_mul(40_503).to_be_bytes());
+                Address(bytes)
+            };
+            let (mut slab, mut index, mut ordered) = (Slab::default(), Index::new(7), Ordered::default());
+            let mut model = BTreeMap::new();
+            for (is_insert, n) in steps {
+                let address = address(n);
+                match (is_insert, model.get(&address).copied()) {
+                    (true, None) => {
+                        let handle = slab.insert(Entry::bare(address, 0)).unwrap();
+                        index.insert(&slab, &address, handle);
+                        ordered.insert(&slab, address, handle);
+                        model.insert(address, handle);
+                    }
+                    (false, Some(handle)) => {
+                        index.remove(&slab, &address);
+                        ordered.remove(&slab, &address);
+                        slab.remove(handle);
+                        model.remove(&address);
+                    }
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(ordered.iter().collect::<Vec<_>>(), model.values().copied().collect::<Vec<_>>());
+            for n in asked {
+                let address = address(n);
+                prop_assert_eq!(index.find(&slab, &address), model.get(&address).copied());
+                let after: Vec<_> = ordered.after(&slab, &address).take(5).collect();
+                let want = model.range((Bound::Excluded(address), Bound::Unbounded)).map(|(_, h)| *h);
+                prop_assert_eq!(after, want.take(5).collect::<Vec<_>>());
+            }
+        }
+    }
+}
