@@ -231,6 +231,7 @@ impl StoreActor {
     }
 
     fn news(&mut self, news: CustodyNews, ctx: &mut Context<Self>) {
+        let now = clock::now();
         match news {
             CustodyNews::Reachable(destination) => {
                 self.reachable.insert(destination);
@@ -243,18 +244,18 @@ impl StoreActor {
                 self.custodian.unreachable(&destination);
             }
             CustodyNews::Settled { by, packets } => {
-                self.custodian.receipted(&by, &packets);
+                self.custodian.receipted(now, &by, &packets);
                 if self.mailboxes_of.contains(&by) {
                     self.remove(MailOp::RemoveFor { destination: by, packet_ids: packets }, ctx);
                 }
             }
             CustodyNews::HandedOver(packets) => {
-                self.custodian.handed_over(&packets);
+                self.custodian.handed_over(now, &packets);
                 if !self.mailboxes_of.is_empty() {
                     self.remove(MailOp::Remove(packets), ctx);
                 }
             }
-            CustodyNews::Refused(packet) => self.custodian.refused(&packet),
+            CustodyNews::Refused(packet) => self.custodian.refused(now, &packet),
         }
         self.pump(ctx);
     }

@@ -144,6 +144,9 @@ impl Handler<DestinationUp> for DeliveryActor {
         }
         if !self.outbox.is_empty() {
             self.outbox.route_up(&message.address);
+            if !message.is_thin {
+                self.outbox.check_custody(clock::now(), &message.address);
+            }
             self.pump_soon(ctx);
         }
     }

@@ -8,6 +8,8 @@
 //! Each attempt is a new envelope with a packet id of its own, since relays drop what they have
 //! seen. A custody acknowledgement never clears an entry, it only makes retries rare.
 
+mod custody;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -55,9 +57,6 @@ impl Default for OutboxConfig {
         }
     }
 }
-
-/// Least wait between an origin's retries of what a custodian holds.
-const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
 
 /// How long to wait for a key or a path before asking again unprompted; a route that comes up
 /// ends the wait at once.
@@ -454,7 +453,7 @@ impl Outbox {
     pub fn sent(&mut self, now: Instant, t: &Transmit, packet_id: PacketId) {
         let Some(entry) = self.entries.get_mut(&t.uid) else { return };
         entry.first_sent.get_or_insert(now);
-        entry.hold = Hold::None;
+        let was_in_custody = std::mem::replace(&mut entry.hold, Hold::None) == Hold::InCustody;
         let wait = match (t.part, &mut entry.chunks) {
             (Part::Chunk(index), Some(flow)) => {
                 // Acknowledged or given up while its bytes were read: the answer will not be needed.
@@ -462,7 +461,8 @@ impl Outbox {
                 *slot = Some(packet_id);
                 self.packets.insert(packet_id, (t.uid, t.part));
                 flow.last_progress.get_or_insert(now);
-                if entry.next_at.is_some() {
+                // The long wait for a custodian is not for what goes now.
+                if entry.next_at.is_some() && !was_in_custody {
                     return;
                 }
                 backoff(&self.config, flow.timeouts.saturating_add(1))
@@ -545,33 +545,6 @@ impl Outbox {
         if first {
             self.halve_window(uid);
         }
-    }
-
-    /// A custodian holds a packet durably.
-    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
-        let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        let Some(entry) = self.entries.get_mut(&uid) else { return };
-        if let Part::Chunk(index) = part {
-            if !entry.is_sending_chunks() {
-                return;
-            }
-            // One chunk in custody says nothing of the others: those that went down with a link are
-            // sent again by the ordinary timer. Only when all of them are held is there no hurry.
-            let Some(flow) = &mut entry.chunks else { return };
-            flow.in_custody.insert(index);
-            if !flow.in_flight.keys().all(|index| flow.in_custody.contains(index)) {
-                return;
-            }
-        }
-        let wait =
-            CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(entry.record.lifetime().as_secs() / 8)));
-        entry.hold = Hold::InCustody;
-        // What a custodian holds does not load the path: give its bytes back to the window.
-        let freed = std::mem::take(&mut entry.in_flight_bytes);
-        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
-            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
-        }
-        self.set_timer(uid, now.checked_add(wait));
     }
 
     /// The destination became reachable: what waits for it goes now.

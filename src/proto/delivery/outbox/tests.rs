@@ -92,6 +92,48 @@ fn custody_makes_retries_rare_and_clears_nothing() {
 }
 
 #[test]
+fn a_path_that_comes_up_shortens_the_wait_for_a_custodian_once() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.in_custody(now, &packet(1));
+    outbox.check_custody(now, &TO);
+    now += Duration::from_secs(20);
+    // A path that comes and goes does not put it off.
+    outbox.check_custody(now, &TO);
+    assert!(outbox.transmit(now, 16).is_empty());
+    let wake = outbox.next_wake().unwrap();
+    assert_eq!((wake - now).as_secs(), 10);
+    now = wake;
+    let t = outbox.transmit(now, 16);
+    assert_eq!(t.len(), 1, "whatever became of the custodian");
+    outbox.sent(now, &t[0], packet(2));
+    outbox.in_custody(now, &packet(2));
+    assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
+}
+
+#[test]
+fn chunks_sent_after_others_went_into_custody_are_not_forgotten() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig { window_bytes_start: CHUNK_BYTES, ..OutboxConfig::default() });
+    outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(TransferTag([7; 16])));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    let first = outbox.transmit(now, 1);
+    outbox.sent(now, &first[0], packet(10));
+    // The one that is under way is held, which makes room for the next one.
+    outbox.in_custody(now, &packet(10));
+    assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::InCustody));
+    let second = outbox.transmit(now, 1);
+    assert_eq!(second.len(), 1);
+    outbox.sent(now, &second[0], packet(11));
+    assert_eq!(outbox.next_wake().unwrap() - now, Duration::from_secs(1), "nobody holds this one");
+}
+
+#[test]
 fn no_path_waits_for_a_route() {
     let now = Instant::now();
     let mut outbox = Outbox::new(OutboxConfig::default());
