@@ -101,6 +101,18 @@ fn dedup(c: &mut Criterion) {
             window.observe(now, black_box(&sighting(n)))
         });
     });
+    group.throughput(Throughput::Elements(64));
+    group.bench_function("insert 64, looked at together before", |b| {
+        b.iter(|| {
+            let ids: [PacketId; 64] = std::array::from_fn(|at| PacketId(spread(n + 1 + at as u64)));
+            window.approach(black_box(&ids).iter());
+            for _ in 0..ids.len() {
+                n += 1;
+                window.observe(now, black_box(&sighting(n)));
+            }
+        });
+    });
+    group.throughput(Throughput::Elements(1));
     group.bench_function("hit", |b| {
         b.iter(|| {
             let seen = n - (n.wrapping_mul(0x9e37_79b9) % 100_000);
@@ -183,11 +195,8 @@ fn announce(c: &mut Criterion) {
     }
     let key = ReceiverKey { rk_id: 1, suite: 1, x25519: [9; 32] };
     let mut input = SignatureInput::new(NETWORK);
-    let mut origins: Vec<_> = (0..ORIGINS as u64)
-        .map(|n| {
-            let mut seed = [0x33; 32];
-            seed[..8].copy_from_slice(&n.to_be_bytes());
-            let identity = MeshIdentity::from_seed(seed);
+    let mut origins: Vec<_> = origins_of(ORIGINS)
+        .map(|identity| {
             let record = KeyRecord {
                 public_key: identity.public_key(),
                 order: 1,
@@ -197,10 +206,10 @@ fn announce(c: &mut Criterion) {
             (key_record::sign(&identity, &mut input, &record).expect("a sound record"), identity, 0)
         })
         .collect();
-    let mut turn = 0;
+    let (mut turn, mut at) = (0, 0);
     let mut frame = || {
-        turn += 1;
-        let (record, identity, sequence) = &mut origins[turn % ORIGINS];
+        at += 1;
+        let (record, identity, sequence) = &mut origins[at % ORIGINS];
         *sequence += 1;
         let parts = AnnounceParts {
             order: (1, *sequence),
@@ -240,12 +249,32 @@ fn announce(c: &mut Criterion) {
     let copy = frame();
     take(0, &copy);
     group.bench_function("another copy", |b| b.iter(|| take(1, &copy)));
-    let signed = envelope(&me, Address([2; 16]), 200);
+    // Of many keys and signatures in turn: over one alone the processor learns every branch.
     let mut alone = Verifier::new(Address([2; 16]), NETWORK);
-    alone.learn_key(&me.address(), &me.public_key()).expect("its own key");
+    let signed: Vec<Envelope> = origins_of(512)
+        .map(|identity| {
+            alone.learn_key(&identity.address(), &identity.public_key()).expect("its own key");
+            envelope(&identity, Address([2; 16]), 200)
+        })
+        .collect();
     group.bench_function("one verification of 200 bytes, key decoded", |b| {
-        b.iter(|| alone.verify(black_box(signed.clone()), FrameExt::default()));
+        b.iter_batched(
+            || {
+                turn += 1;
+                signed[turn % signed.len()].clone()
+            },
+            |envelope| alone.verify(envelope, FrameExt::default()),
+            BatchSize::SmallInput,
+        );
     });
+}
+
+fn origins_of(count: usize) -> impl Iterator<Item = MeshIdentity> {
+    (0..count as u64).map(|n| {
+        let mut seed = [0x33; 32];
+        seed[..8].copy_from_slice(&n.to_be_bytes());
+        MeshIdentity::from_seed(seed)
+    })
 }
 
 criterion_group! {

@@ -10,7 +10,10 @@
 
 use crate::wire::{Digest, limits::MERKLE_LEVELS_MAX};
 
-use super::{error::CryptoError, hash::sha256};
+use super::{
+    error::CryptoError,
+    hash::{sha256_tagged, sha256_tagged_pair},
+};
 
 /// Most leaves of one tree.
 pub const LEAVES_MAX: usize = 1 << MERKLE_LEVELS_MAX;
@@ -22,11 +25,11 @@ const EMPTY: Digest = Digest([0; 32]);
 ///
 /// [`Input::digest`]: super::sign::Input::digest
 pub fn leaf(input: &Digest) -> Digest {
-    sha256(&[&[0], input.as_bytes()])
+    sha256_tagged(0, input)
 }
 
 fn node(left: &Digest, right: &Digest) -> Digest {
-    sha256(&[&[1], left.as_bytes(), right.as_bytes()])
+    sha256_tagged_pair(1, left, right)
 }
 
 /// The tree of one batch.
@@ -94,7 +97,7 @@ pub fn root_from_path(leaf: Digest, index: u32, path: &[Digest]) -> Option<Diges
 mod tests {
     use super::*;
     use crate::{
-        crypto::{MeshIdentity, SignatureInput, SignedType, VerifyKey, network_id},
+        crypto::{MeshIdentity, SignatureInput, SignedType, VerifyKey, hash::sha256, network_id},
         wire::Signature,
     };
 

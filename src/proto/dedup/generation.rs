@@ -35,6 +35,11 @@ impl Generation {
         entry_at(&self.chunks, at).map(|(_, entry)| entry)
     }
 
+    /// Whether a packet whose id hashes to `hash` may be here, by its place in the table alone.
+    pub(super) fn may_hold(&self, hash: u32) -> bool {
+        self.places.iter_hash(wide(hash)).next().is_some()
+    }
+
     /// The same, to be changed.
     pub(super) fn get_mut(&mut self, hash: u32, packet_id: &PacketId) -> Option<&mut Entry> {
         let (chunk, within) = split(self.find(hash, packet_id)?);

@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use quicprochat_mesh::{
     api::ApiError,
-    crypto::{MerkleTree, MeshIdentity, hash::sha256, random},
+    crypto::{MerkleTree, MeshIdentity, hash::sha256, merkle::root_from_path, random},
     wire::Digest,
 };
 use quinn::{
@@ -31,7 +31,7 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-use super::ends::{Answer, Incoming, Outgoing, Proof, answer};
+use super::ends::{Answer, BATCH, Incoming, Outgoing, Proof, answer};
 
 const KEY_BYTES: usize = 32;
 const SIGNATURE_BYTES: usize = 64;
@@ -42,9 +42,6 @@ const SINK: u8 = b'K';
 
 /// Bytes read or written at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-/// Messages handed to the medium at once.
-const BATCH: usize = 32;
 
 /// Takes any raw key: who it is makes no difference to what a message costs.
 #[derive(Debug)]
@@ -234,15 +231,9 @@ impl Known {
 fn root_of(rest: &[u8]) -> Option<Digest> {
     let ([index, levels], rest) = rest.split_first_chunk::<2>()?;
     let (path, payload) = rest.split_at_checked(usize::from(*levels).saturating_mul(Digest::LEN))?;
-    let mut root = sha256(&[&[0], payload]);
-    let mut turns = *index;
-    for sibling in path.chunks(Digest::LEN) {
-        let node = &root.as_bytes()[..];
-        let (left, right) = if turns & 1 == 0 { (node, sibling) } else { (sibling, node) };
-        turns >>= 1;
-        root = sha256(&[&[1], left, right]);
-    }
-    Some(root)
+    let leaf = sha256(&[&[0], payload]);
+    let path: Vec<Digest> = path.as_chunks().0.iter().map(|sibling| Digest(*sibling)).collect();
+    root_from_path(leaf, u32::from(*index), &path)
 }
 
 /// Signs payloads and writes them.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use quicprochat_mesh::api::ApiError;
+use quicprochat_mesh::{api::ApiError, proto::delivery::batch::BATCH_LEAVES_MAX};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     sync::mpsc,
@@ -59,6 +59,10 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "plain")]
     proof: Proof,
 }
+
+/// Messages handed to the medium at once, and under one signature where they share one: as a node
+/// signs what leaves together.
+pub const BATCH: usize = BATCH_LEAVES_MAX;
 
 /// How volatile ends and the baseline sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
