@@ -4,7 +4,7 @@ use quicprochat_mesh::{
     api::{ApiError, Request},
     control::{Client, ReplyFrame},
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{cx::Context, fail::Failure};
 
@@ -21,6 +21,23 @@ pub async fn all<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result
         answers.push(frame.parse()?);
     }
     Ok(answers)
+}
+
+/// Prints all answers to a request without payload: with `--json` each as it comes, else the text
+/// that `human` makes of all of them.
+pub async fn list<T: DeserializeOwned + Serialize>(
+    cx: &Context,
+    request: &Request,
+    human: impl FnOnce(&[T]) -> String,
+) -> Result<(), Failure> {
+    if !cx.out.json {
+        return cx.out.list(&all(cx, request).await?, human);
+    }
+    let mut client = start(cx, request, &[]).await?;
+    while let Some(frame) = client.next().await? {
+        cx.out.show(&frame.parse::<T>()?, |_| String::new())?;
+    }
+    Ok(())
 }
 
 /// The one answer to a request without payload.

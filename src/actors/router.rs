@@ -41,7 +41,8 @@ use crate::{
             NeighbourControl,
         },
         route::{
-            AnnounceNow, DropPath, GetRouterState, ListKnown, ListRoutes, RouteLine, RouterState, SearchPath,
+            AnnounceNow, DropPath, GetRouterState, ListKnown, ListRoutes, Page, RouteLine, RouterState,
+            SearchPath,
         },
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
@@ -50,7 +51,7 @@ use crate::{
         clock_trust::ClockTrust,
         health::{HealthStatus, REPORT_EVERY, SubsystemReport},
         router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
-        table::Order,
+        table::{Order, RouteInfo},
         verify::{InboundEnvelope, Verified},
     },
     storage::{LocalOp, LocalStore},
@@ -571,21 +572,23 @@ impl Handler<FromCustody> for RouterActor {
 impl Handler<ListRoutes> for RouterActor {
     type Result = MessageResult<ListRoutes>;
 
-    fn handle(&mut self, _: ListRoutes, _: &mut Context<Self>) -> Self::Result {
-        let lines = self.core.routes(clock::now()).filter_map(|route| {
+    fn handle(&mut self, ask: ListRoutes, _: &mut Context<Self>) -> Self::Result {
+        let routes = self.core.routes_from(clock::now(), &ask.from);
+        let line = |route: RouteInfo| {
             let hop = route.next_hops.first()?;
             let state = self.links.get(&hop.link)?;
             Some(RouteLine { next_hop: state.peer, transport: state.transport, route })
-        });
-        MessageResult(lines.collect())
+        };
+        MessageResult(Page::of(routes, ask.rows_max, |route| route.destination, line))
     }
 }
 
 impl Handler<ListKnown> for RouterActor {
     type Result = MessageResult<ListKnown>;
 
-    fn handle(&mut self, _: ListKnown, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.core.known(clock::now()).collect())
+    fn handle(&mut self, ask: ListKnown, _: &mut Context<Self>) -> Self::Result {
+        let known = self.core.known_from(clock::now(), &ask.from);
+        MessageResult(Page::of(known, ask.rows_max, |known| known.address, Some))
     }
 }
 

@@ -67,6 +67,24 @@ impl Target {
         }
     }
 
+    /// The lowest address that this may mean by its digits; none for a name.
+    pub fn first(&self) -> Option<Address> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Prefix(prefix) => format!("{prefix:0<width$}", width = 2 * Address::LEN).parse().ok(),
+            Self::Name(_) => None,
+        }
+    }
+
+    /// True where the digits of `address` are those that were given.
+    pub fn may_mean(&self, address: &Address) -> bool {
+        match self {
+            Self::Address(one) => one == address,
+            Self::Prefix(prefix) => hex(&address.0).starts_with(prefix.as_str()),
+            Self::Name(_) => false,
+        }
+    }
+
     /// The one address this names among `known`.
     ///
     /// # Errors
@@ -163,6 +181,21 @@ mod tests {
         assert!(prefix.resolve(&two).unwrap_err().message.contains("2 known addresses"));
         assert!(prefix.resolve(&Known::default()).unwrap_err().message.contains("no known address"));
         assert_eq!(Target::parse("anna").unwrap().resolve(&one), Ok(a));
+    }
+
+    #[test]
+    fn what_a_prefix_may_mean_begins_at_its_first_and_ends_where_digits_differ() {
+        let prefix = Target::parse("abababab1").unwrap();
+        let first = prefix.first().unwrap();
+        assert_eq!(first.to_string(), "abababab100000000000000000000000");
+        let number = u128::from_be_bytes(first.0);
+        let last = number + (1 << (4 * 23)) - 1;
+        for (is, number) in [(false, number - 1), (true, number), (true, last), (false, last + 1)] {
+            assert_eq!(prefix.may_mean(&Address(number.to_be_bytes())), is, "{number:x}");
+        }
+        let full = Target::parse(&first.to_string()).unwrap();
+        assert_eq!((full.first(), full.may_mean(&first)), (Some(first), true));
+        assert_eq!(Target::parse("anna").unwrap().first(), None);
     }
 
     #[test]

@@ -10,10 +10,50 @@ use crate::{
     wire::Address,
 };
 
-/// Handle to router: the routing table.
+/// Rows of a page at most: a fraction of a millisecond of the router's time. A table of a million
+/// routes in one answer would keep it from its packets for seconds.
+pub const PAGE_ROWS_MAX: usize = 512;
+
+/// A part of a list that is in order of addresses.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The rows, ascending.
+    pub rows: Vec<T>,
+    /// Where the list goes on; none at its end.
+    pub next: Option<Address>,
+}
+
+impl<T> Page<T> {
+    /// The first rows of `rows`, at most `rows_max` and [`PAGE_ROWS_MAX`].
+    pub fn of<R>(
+        rows: impl Iterator<Item = R>,
+        rows_max: usize,
+        address: impl Fn(&R) -> Address,
+        row: impl Fn(R) -> Option<T>,
+    ) -> Self {
+        let mut left = rows_max.min(PAGE_ROWS_MAX);
+        let mut page = Self { rows: Vec::new(), next: None };
+        for of in rows {
+            if left == 0 {
+                page.next = Some(address(&of));
+                break;
+            }
+            left = left.saturating_sub(1);
+            page.rows.extend(row(of));
+        }
+        page
+    }
+}
+
+/// Handle to router: a page of the routing table, from this destination on.
 #[derive(Debug, Clone, Copy)]
-pub struct ListRoutes;
-message!(ListRoutes => Vec<RouteLine>);
+pub struct ListRoutes {
+    /// The first destination that may be in it.
+    pub from: Address,
+    /// Rows wanted, at most [`PAGE_ROWS_MAX`].
+    pub rows_max: usize,
+}
+message!(ListRoutes => Page<RouteLine>);
 
 /// One route, with what only the router's shell knows.
 #[derive(Debug, Clone)]
@@ -56,10 +96,15 @@ pub struct RouterState {
 pub struct AnnounceNow;
 message!(AnnounceNow => ());
 
-/// Handle to router: everyone heard within the last day, routed or not.
+/// Handle to router: a page of everyone heard within the last day, routed or not.
 #[derive(Debug, Clone, Copy)]
-pub struct ListKnown;
-message!(ListKnown => Vec<KnownInfo>);
+pub struct ListKnown {
+    /// The first address that may be in it.
+    pub from: Address,
+    /// Rows wanted, at most [`PAGE_ROWS_MAX`].
+    pub rows_max: usize,
+}
+message!(ListKnown => Page<KnownInfo>);
 
 /// Handle to router: look for a path.
 #[derive(Debug, Clone, Copy)]
@@ -130,4 +175,27 @@ pub struct SweptRoutes {
     pub routes_ended: u64,
     /// Whether anything may be dropped by the wall clock.
     pub clock_is_trusted: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(from: u8, rows_max: usize) -> (Vec<u8>, Option<Address>) {
+        // Every third row turns out to be none.
+        let row = |n: u8| (n % 3 != 0).then_some(n);
+        let page = Page::of(from..10, rows_max, |n| Address([*n; 16]), row);
+        (page.rows, page.next)
+    }
+
+    #[test]
+    fn a_page_says_where_the_list_goes_on() {
+        assert_eq!(page(0, 4), (vec![1, 2], Some(Address([4; 16]))));
+        assert_eq!(page(4, 4), (vec![4, 5, 7], Some(Address([8; 16]))));
+        assert_eq!(page(8, 4), (vec![8], None));
+        assert_eq!(page(0, usize::MAX), (vec![1, 2, 4, 5, 7, 8], None));
+        assert_eq!(page(0, 0), (vec![], Some(Address([0; 16]))));
+        let all = Page::of(0..PAGE_ROWS_MAX + 1, usize::MAX, |_| Address([1; 16]), Some);
+        assert_eq!((all.rows.len(), all.next), (PAGE_ROWS_MAX, Some(Address([1; 16]))));
+    }
 }

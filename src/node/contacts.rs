@@ -110,6 +110,17 @@ impl MeshNode {
         Ok((!has_another).then_some(forget))
     }
 
+    /// Destinations that `target` may mean, the first of them not below `first`.
+    async fn announced_from(&self, first: Address, target: &Target) -> Result<Vec<Address>, MeshError> {
+        let (mut announced, mut from) = (Vec::new(), Some(first));
+        while let Some(at) = from {
+            let page = self.routes_from(at).await?;
+            announced.extend(page.rows.iter().map(|line| line.route.destination));
+            from = page.next.filter(|next| target.may_mean(next));
+        }
+        Ok(announced)
+    }
+
     /// The address a person means. `announced` lets a prefix name any node heard of.
     pub(super) async fn resolve(&self, text: &str, announced: bool) -> Result<Address, ApiError> {
         let target = Target::parse(text)?;
@@ -125,8 +136,12 @@ impl MeshNode {
             .collect();
         let links: Vec<_> =
             self.peers().await.map_err(ApiError::failed)?.into_iter().map(|p| p.address).collect();
-        let routes = if announced { self.routes().await.map_err(ApiError::failed)? } else { Vec::new() };
-        let announced: Vec<_> = routes.into_iter().map(|r| r.route.destination).collect();
+        let announced = match target.first() {
+            Some(first) if announced => {
+                self.announced_from(first, &target).await.map_err(ApiError::failed)?
+            }
+            _ => Vec::new(),
+        };
         target.resolve(&Known { contacts: &contacts, links: &links, announced: &announced })
     }
 }

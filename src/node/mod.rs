@@ -48,8 +48,8 @@ use crate::{
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
-            AnnounceNow, DropPath, GetRouterState, HandIn, ListKnown, ListRoutes, RouteLine, RouterState,
-            SearchPath, SweepRoutes,
+            AnnounceNow, DropPath, GetRouterState, HandIn, ListKnown, ListRoutes, PAGE_ROWS_MAX, Page,
+            RouteLine, RouterState, SearchPath, SweepRoutes,
         },
         store::{ExpireHeld, GetHeld, HandOver},
     },
@@ -66,6 +66,9 @@ use crate::{
     transport::TransportAddr,
     wire::{Address, MessageUid, Priority, PublicKey},
 };
+
+/// Where lists of addresses begin.
+const FIRST: Address = Address([0; Address::LEN]);
 
 /// Ways to every actor that a handle talks to.
 #[derive(Clone)]
@@ -366,20 +369,59 @@ impl MeshNode {
         Ok(removed)
     }
 
-    /// The routing table.
+    /// The routing table, read page by page: what changes meanwhile may be in it or not.
     ///
     /// # Errors
     /// The node does not run.
     pub async fn routes(&self) -> Result<Vec<RouteLine>, MeshError> {
-        ask(&self.0.seats.list_routes, "router", ListRoutes).await
+        let (mut routes, mut from) = (Vec::new(), Some(FIRST));
+        while let Some(at) = from {
+            let page = self.routes_from(at).await?;
+            routes.extend(page.rows);
+            from = page.next;
+        }
+        Ok(routes)
     }
 
-    /// Everyone that was heard within the last day, routed or not, by address.
+    /// A page of the routing table, from a destination on.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn routes_from(&self, from: Address) -> Result<Page<RouteLine>, MeshError> {
+        ask(&self.0.seats.list_routes, "router", ListRoutes { from, rows_max: PAGE_ROWS_MAX }).await
+    }
+
+    /// The route to `destination`.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn route(&self, destination: Address) -> Result<Option<RouteLine>, MeshError> {
+        let ask_for = ListRoutes { from: destination, rows_max: 1 };
+        let page = ask(&self.0.seats.list_routes, "router", ask_for).await?;
+        Ok(page.rows.into_iter().find(|line| line.route.destination == destination))
+    }
+
+    /// Everyone that was heard within the last day, routed or not, by address, as
+    /// [`MeshNode::routes`].
     ///
     /// # Errors
     /// The node does not run.
     pub async fn known(&self) -> Result<Vec<KnownInfo>, MeshError> {
-        ask(&self.0.seats.list_known, "router", ListKnown).await
+        let (mut known, mut from) = (Vec::new(), Some(FIRST));
+        while let Some(at) = from {
+            let page = self.known_from(at).await?;
+            known.extend(page.rows);
+            from = page.next;
+        }
+        Ok(known)
+    }
+
+    /// A page of [`MeshNode::known`], from an address on.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn known_from(&self, from: Address) -> Result<Page<KnownInfo>, MeshError> {
+        ask(&self.0.seats.list_known, "router", ListKnown { from, rows_max: PAGE_ROWS_MAX }).await
     }
 
     /// Looks for a path to `destination`; says at once whether neighbours were asked.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{InboxMessage, MeshNode, Outbound, Stopper};
+use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
@@ -59,15 +59,30 @@ impl NodeService {
                     Some(text) => Some(node.resolve(&text, true).await?),
                     None => None,
                 };
-                for route in routes(node).await? {
-                    if only.is_none_or(|only| only == route.destination) {
-                        replies.send(route).await?;
+                if let Some(only) = only {
+                    if let Some(line) = node.route(only).await.map_err(ApiError::failed)? {
+                        replies.send(route(&line)).await?;
                     }
+                    return Ok(());
+                }
+                // A page is asked for when the client has read the one before it.
+                let mut from = Some(FIRST);
+                while let Some(at) = from {
+                    let page = node.routes_from(at).await.map_err(ApiError::failed)?;
+                    for line in &page.rows {
+                        replies.send(route(line)).await?;
+                    }
+                    from = page.next;
                 }
             }
             Request::Known => {
-                for known in node.known().await.map_err(ApiError::failed)? {
-                    replies.send(known_node(&known)).await?;
+                let mut from = Some(FIRST);
+                while let Some(at) = from {
+                    let page = node.known_from(at).await.map_err(ApiError::failed)?;
+                    for known in &page.rows {
+                        replies.send(known_node(known)).await?;
+                    }
+                    from = page.next;
                 }
             }
             Request::PathRequest { destination } => {
@@ -318,7 +333,10 @@ impl ApiSource for NodeApi {
             let answer = match query {
                 ApiQuery::Status => serde_json::to_value(status(&node).await.map_err(|e| e.to_string())?),
                 ApiQuery::Peers => serde_json::to_value(peers(&node).await.map_err(|e| e.to_string())?),
-                ApiQuery::Routes => serde_json::to_value(routes(&node).await.map_err(|e| e.to_string())?),
+                ApiQuery::Routes => {
+                    let lines = node.routes().await.map_err(|e| e.to_string())?;
+                    serde_json::to_value(lines.iter().map(route).collect::<Vec<_>>())
+                }
                 ApiQuery::Stats => Ok(Value::Object(stats())),
             };
             answer.map_err(|e| e.to_string())
@@ -421,10 +439,6 @@ fn peer(line: &PeerLine) -> Peer {
         rssi_dbm: None,
         snr_db: None,
     }
-}
-
-async fn routes(node: &MeshNode) -> Result<Vec<Route>, ApiError> {
-    Ok(node.routes().await.map_err(ApiError::failed)?.iter().map(route).collect())
 }
 
 fn route(line: &RouteLine) -> Route {

@@ -372,13 +372,23 @@ impl Router {
 
     /// The routes, by destination, with what their ways delivered.
     pub fn routes(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
-        self.table.iter(now).map(move |mut route| {
+        self.routes_from(now, &Address([0; Address::LEN]))
+    }
+
+    /// The routes from a destination on.
+    pub fn routes_from(&self, now: Instant, from: &Address) -> impl Iterator<Item = RouteInfo> + '_ {
+        self.table.iter_from(now, from).map(move |mut route| {
             for (hop, delivered) in route.next_hops.iter().zip(&mut route.delivered_permille) {
                 let measure = self.ranking.measure(now, &route.destination, &hop.neighbour);
                 *delivered = measure.delivered_permille;
             }
             route
         })
+    }
+
+    /// Destinations in the routing table that have a route.
+    pub fn routed(&self) -> usize {
+        self.table.len()
     }
 
     /// Destinations with a live path, neighbours included.

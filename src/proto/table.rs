@@ -550,7 +550,12 @@ impl RoutingTable {
 
     /// The routes, by destination.
     pub fn iter(&self, now: Instant) -> impl Iterator<Item = RouteInfo> + '_ {
-        let entries = self.ordered.iter().filter_map(|handle| self.slab.get(handle));
+        self.iter_from(now, &Address([0; Address::LEN]))
+    }
+
+    /// The same from a destination on.
+    pub fn iter_from(&self, now: Instant, from: &Address) -> impl Iterator<Item = RouteInfo> + '_ {
+        let entries = self.ordered.from(&self.slab, from).filter_map(|handle| self.slab.get(handle));
         entries.filter(|entry| entry.is_routed()).map(move |entry| {
             let next_hops: Vec<NextHop> = entry.ways(&self.carriers).collect();
             let capabilities = entry.announce().map(|announce| announce.content.capabilities);

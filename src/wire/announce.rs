@@ -199,15 +199,26 @@ impl Announce {
 
     /// The body of the frame that carries it.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.signed.len().saturating_add(256));
-        cbor::put_array(&mut out, 3 + u64::from(self.key_record.is_some()));
-        cbor::put_uint(&mut out, u64::from(self.hop_count));
-        cbor::put_bytes(&mut out, &self.signed);
-        cbor::put_bytes(&mut out, &self.signature.0);
-        if let Some(record) = &self.key_record {
-            out.extend_from_slice(&record.encode());
-        }
+        let mut out = Vec::with_capacity(self.room());
+        self.write(&mut out);
         out
+    }
+
+    /// Appends the body of the frame.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        cbor::put_array(out, 3 + u64::from(self.key_record.is_some()));
+        cbor::put_uint(out, u64::from(self.hop_count));
+        cbor::put_bytes(out, &self.signed);
+        cbor::put_bytes(out, &self.signature.0);
+        if let Some(record) = &self.key_record {
+            record.write(out);
+        }
+    }
+
+    /// Bytes that its frame takes at most.
+    pub(super) fn room(&self) -> usize {
+        let record = self.key_record.as_ref().map_or(0, |record| record.signed.len().saturating_add(80));
+        self.signed.len().saturating_add(80).saturating_add(record)
     }
 }
 

@@ -296,6 +296,14 @@ impl Frame {
     /// Encodes the frame.
     pub fn encode(&self) -> Bytes {
         let (kind, body) = match self {
+            // Written once for each neighbour: in one piece.
+            Frame::Announce(x) | Frame::PathReply(x) => {
+                let mut out = Vec::with_capacity(x.room());
+                cbor::put_array(&mut out, 2);
+                cbor::put_uint(&mut out, self.kind() as u64);
+                x.write(&mut out);
+                return Bytes::from(out);
+            }
             Frame::Hello(x) => (FrameType::Hello, x.encode()),
             Frame::Goodbye(x) => (FrameType::Goodbye, x.encode()),
             Frame::Ping(n) => (FrameType::Ping, cbor::encode(n)),
@@ -304,7 +312,6 @@ impl Frame {
             Frame::KeyNeeded(a) => (FrameType::KeyNeeded, cbor::encode(a)),
             Frame::KeyOffer(k) => (FrameType::KeyOffer, cbor::encode(k)),
             Frame::Envelope(envelope, ext) => return envelope.to_frame(*ext).to_bytes(),
-            Frame::Announce(x) => (FrameType::Announce, x.encode()),
             Frame::PathRequest(x) => (FrameType::PathRequest, x.encode()),
             Frame::CustodyAck(x) => (FrameType::CustodyAck, x.encode()),
             Frame::Refuse(x) => (FrameType::Refuse, x.encode()),
@@ -312,7 +319,6 @@ impl Frame {
             Frame::KeyReply(x) => (FrameType::KeyReply, x.encode()),
             Frame::Withdraw(x) => (FrameType::Withdraw, x.encode()),
             Frame::Digest(x) => (FrameType::Digest, x.encode()),
-            Frame::PathReply(x) => (FrameType::PathReply, x.encode()),
         };
         let mut out = Vec::with_capacity(body.len().saturating_add(2));
         cbor::put_array(&mut out, 2);
@@ -331,7 +337,11 @@ impl Frame {
 
     /// Name in logs and metrics.
     pub fn name(&self) -> &'static str {
-        let kind = match self {
+        self.kind().name()
+    }
+
+    fn kind(&self) -> FrameType {
+        match self {
             Frame::Hello(_) => FrameType::Hello,
             Frame::Goodbye(_) => FrameType::Goodbye,
             Frame::Ping(_) => FrameType::Ping,
@@ -349,8 +359,7 @@ impl Frame {
             Frame::Withdraw(_) => FrameType::Withdraw,
             Frame::Digest(_) => FrameType::Digest,
             Frame::PathReply(_) => FrameType::PathReply,
-        };
-        kind.name()
+        }
     }
 }
 

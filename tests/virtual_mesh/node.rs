@@ -308,8 +308,13 @@ impl Node {
     }
 
     pub(crate) async fn routes(&self) -> BTreeMap<Address, RouteLine> {
-        let routes = self.router.send(ListRoutes).await.unwrap();
-        routes.into_iter().map(|line| (line.route.destination, line)).collect()
+        let (mut routes, mut from) = (BTreeMap::new(), Some(Address([0; Address::LEN])));
+        while let Some(at) = from {
+            let page = self.router.send(ListRoutes { from: at, rows_max: usize::MAX }).await.unwrap();
+            routes.extend(page.rows.into_iter().map(|line| (line.route.destination, line)));
+            from = page.next;
+        }
+        routes
     }
 
     /// Destinations, next hops and orders: what a lie about routes would change.

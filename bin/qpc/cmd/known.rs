@@ -9,8 +9,7 @@ use crate::{call, cx::Context, fail::Failure, human};
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
-    let known: Vec<KnownNode> = call::all(cx, &Request::Known).await?;
-    cx.out.list(&known, |known| {
+    call::list(cx, &Request::Known, |known: &[KnownNode]| {
         if known.is_empty() {
             return "nobody was heard yet".into();
         }
@@ -29,4 +28,5 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
             .collect();
         human::table(&["ADDRESS", "REACHABLE", "KEYS", "FORGOTTEN IN", "CAPABILITIES"], &rows)
     })
+    .await
 }

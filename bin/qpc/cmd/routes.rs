@@ -16,8 +16,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     if let Some(text) = &args.destination {
         Target::parse(text)?;
     }
-    let routes: Vec<Route> = call::all(cx, &Request::Routes { destination: args.destination }).await?;
-    cx.out.list(&routes, |routes| {
+    call::list(cx, &Request::Routes { destination: args.destination }, |routes: &[Route]| {
         if routes.is_empty() {
             return "no routes".into();
         }
@@ -40,4 +39,5 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             ["DESTINATION", "NEXT HOP", "HOPS", "OVER", "EXPIRES IN", "OTHERS", "DELIVERED", "CAPABILITIES"];
         human::table(&head, &rows)
     })
+    .await
 }

@@ -4,7 +4,6 @@ use actix::prelude::*;
 
 use super::RouterActor;
 use crate::{
-    clock,
     messages::route::{DropReason, HandIn, IncomingAction, SweepRoutes, SweptRoutes},
     proto::router::{Counters, Input},
     wire::LinkId,
@@ -58,9 +57,9 @@ impl Handler<SweepRoutes> for RouterActor {
     type Result = MessageResult<SweepRoutes>;
 
     fn handle(&mut self, _: SweepRoutes, ctx: &mut Context<Self>) -> Self::Result {
-        let before = self.core.routes(clock::now()).count();
+        let before = self.core.routed();
         self.step(Input::Timeout, ctx);
-        let after = self.core.routes(clock::now()).count();
+        let after = self.core.routed();
         MessageResult(SweptRoutes {
             routes_ended: before.saturating_sub(after) as u64,
             clock_is_trusted: self.trusted,

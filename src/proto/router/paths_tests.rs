@@ -715,9 +715,16 @@ fn what_was_saved_gives_way_to_what_is_newer_and_is_not_older_than_a_day() {
     assert!(one.router.restore(one.now, &newer, SECOND));
     while one.router.poll().is_some() {}
     assert!(!one.router.is_reachable(&origin.address()));
-    let known: Vec<_> = one.router.known(one.now).map(|known| (known.order, known.is_routed)).collect();
+    let known: Vec<_> = one
+        .router
+        .known_from(one.now, &Address([0; 16]))
+        .map(|known| (known.order, known.is_routed))
+        .collect();
     assert_eq!(known, [((2, 0), false)]);
-    assert_eq!(one.router.known(one.now).next().unwrap().capabilities.0, Capabilities::RELAY);
+    assert_eq!(
+        one.router.known_from(one.now, &Address([0; 16])).next().unwrap().capabilities.0,
+        Capabilities::RELAY
+    );
 }
 
 #[test]

@@ -101,8 +101,8 @@ impl Router {
         self.table.order(address).is_some()
     }
 
-    /// Everyone that was heard within the last day, by address.
-    pub fn known(&self, now: Instant) -> impl Iterator<Item = KnownInfo> + '_ {
-        self.table.known(now)
+    /// Everyone that was heard within the last day, by address, from `from` on.
+    pub fn known_from(&self, now: Instant, from: &Address) -> impl Iterator<Item = KnownInfo> + '_ {
+        self.table.known_from(now, from)
     }
 }

@@ -133,8 +133,9 @@ impl RoutingTable {
     }
 
     /// Everyone that was heard within the last day, by address.
-    pub fn known(&self, now: Instant) -> impl Iterator<Item = KnownInfo> + '_ {
-        self.ordered.iter().filter_map(|handle| self.slab.get(handle)).map(move |entry| KnownInfo {
+    pub fn known_from(&self, now: Instant, from: &Address) -> impl Iterator<Item = KnownInfo> + '_ {
+        let entries = self.ordered.from(&self.slab, from).filter_map(|handle| self.slab.get(handle));
+        entries.map(move |entry| KnownInfo {
             address: entry.address,
             order: entry.order,
             capabilities: entry.announce().map(|a| a.content.capabilities).unwrap_or_default(),

@@ -135,15 +135,18 @@ impl Ordered {
         slab: &'a Slab,
         address: &Address,
     ) -> impl Iterator<Item = Handle> + 'a {
+        let mut from = self.from(slab, address).peekable();
+        from.next_if(|handle| is_at(slab, *handle, address));
+        from
+    }
+
+    /// The handles from an address on, in order.
+    pub(super) fn from<'a>(&'a self, slab: &'a Slab, address: &Address) -> impl Iterator<Item = Handle> + 'a {
         let at = self.chunk_of(address);
         let chunk = self.chunks.get(at);
-        let skip = chunk.map_or(0, |chunk| {
-            let place = chunk.place(slab, address);
-            let is_there = chunk.handles.get(place).is_some_and(|handle| is_at(slab, *handle, address));
-            place.saturating_add(usize::from(is_there))
-        });
+        let place = chunk.map_or(0, |chunk| chunk.place(slab, address));
         let rest = self.chunks.get(at.saturating_add(1)..).unwrap_or(&[]);
-        let first = chunk.and_then(|chunk| chunk.handles.get(skip..)).unwrap_or(&[]);
+        let first = chunk.and_then(|chunk| chunk.handles.get(place..)).unwrap_or(&[]);
         first.iter().chain(rest.iter().flat_map(|chunk| &chunk.handles)).copied()
     }
 

@@ -193,6 +193,15 @@ proptest! {
                         after = through;
                     }
                     assert_eq!(seen, routed);
+                    // From each of them, and from the gap behind it.
+                    for (at, destination) in routed.iter().enumerate() {
+                        let rest = |from: &Address| -> Vec<_> {
+                            table.iter_from(now, from).map(|route| route.destination).collect()
+                        };
+                        let gap = Address((u128::from_be_bytes(destination.0) + 1).to_be_bytes());
+                        assert_eq!(rest(destination), routed[at..]);
+                        assert_eq!(rest(&gap), routed[at + 1..]);
+                    }
                 }
                 Step::Pass { seconds } => {
                     now += Duration::from_secs(seconds);
