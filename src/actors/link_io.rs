@@ -32,7 +32,9 @@ use crate::{
         credit,
         lease::{Cost, NEED_MAX},
         pressure,
-        verify::{HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome},
+        verify::{
+            CheckShare, HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome,
+        },
     },
     telemetry,
     transport::{CloseCode, LinkReceiver, LinkSender, RECV_FRAMES_MAX, TransportError},
@@ -155,6 +157,8 @@ pub struct Reader {
 struct Reading {
     held: HeldForKey,
     spender: Spender,
+    /// For announces and key records, beside what the neighbour itself may cost.
+    share: CheckShare,
     /// Room for envelopes on their way through the router; none where credit bounds them.
     in_flight: Option<Arc<Semaphore>>,
     /// Signatures that were checked, found once as a [`Meter`]'s are.
@@ -243,6 +247,7 @@ impl Reader {
         let mut reading = Reading {
             held: HeldForKey::new(),
             spender: Spender::new(self.neighbour, self.outlets.lease.again()),
+            share: self.verifier.share(clock::now()),
             in_flight: (!self.egress.uses_credit()).then(|| Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize))),
             checked: metrics::counter!(telemetry::VERIFIED),
             turn: Turn(clock::now()),
@@ -442,10 +447,12 @@ impl Reader {
             }
             // A record costs a signature as announces do.
             Frame::KeyReply(record) => {
-                if !self.may_check(batch, reading).await {
+                let may = self.may_check(batch, reading).await
+                    && self.has_share(batch, reading, |v| v.is_known_good_record(&record));
+                if !may {
                     return Ok(());
                 }
-                match self.verifier.verify_key_record(&record) {
+                match self.charging(reading, |verifier| verifier.verify_key_record(&record)) {
                     Ok(record) => self.tell_router(NeighbourControl::KeyRecord(Box::new(record))),
                     Err(error) => return self.failed(&error, reading).await,
                 }
@@ -462,10 +469,12 @@ impl Reader {
         batch: &mut Batch,
         reading: &mut Reading,
     ) -> Result<(), &'static str> {
-        if !self.may_check(batch, reading).await {
+        let may = self.may_check(batch, reading).await
+            && self.has_share(batch, reading, |v| v.is_known_good(&announce));
+        if !may {
             return Ok(());
         }
-        match self.verifier.verify_announce(announce) {
+        match self.charging(reading, |verifier| verifier.verify_announce(announce)) {
             Ok(announce) => {
                 let message = AnnounceVerified { link: self.link, announce: Box::new(announce), is_reply };
                 self.outlets.announces.offer_gossip("router", message);
@@ -481,6 +490,37 @@ impl Reader {
             batch.dropped.unchecked += 1;
         }
         may
+    }
+
+    /// Whether a signature more may be looked into, or none has to be.
+    fn has_share(
+        &self,
+        batch: &mut Batch,
+        reading: &mut Reading,
+        is_known: impl FnOnce(&Verifier) -> bool,
+    ) -> bool {
+        let has = reading.share.has_room(clock::now()) || is_known(&self.verifier);
+        if !has {
+            batch.dropped.unchecked += 1;
+        }
+        has
+    }
+
+    /// Lets the verifier look at something, and charges the signatures that took.
+    fn charging<T>(
+        &mut self,
+        reading: &mut Reading,
+        look: impl FnOnce(&mut Verifier) -> Result<T, VerifyError>,
+    ) -> Result<T, VerifyError> {
+        let before = self.verifier.signatures_checked();
+        let looked = look(&mut self.verifier);
+        // What did not hold cost one that was not counted.
+        let failed = u64::from(looked.is_err());
+        let signatures = self.verifier.signatures_checked().saturating_sub(before).saturating_add(failed);
+        if signatures > 0 {
+            reading.share.charge(clock::now(), signatures);
+        }
+        looked
     }
 
     /// Verifies an envelope of so many bytes, or refuses it before it costs a check.

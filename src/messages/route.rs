@@ -183,7 +183,7 @@ mod tests {
 
     fn page(from: u8, rows_max: usize) -> (Vec<u8>, Option<Address>) {
         // Every third row turns out to be none.
-        let row = |n: u8| (n % 3 != 0).then_some(n);
+        let row = |n: u8| (!n.is_multiple_of(3)).then_some(n);
         let page = Page::of(from..10, rows_max, |n| Address([*n; 16]), row);
         (page.rows, page.next)
     }

@@ -7,9 +7,10 @@
 
 mod checked;
 mod held;
+mod share;
 mod sources;
 
-use std::ops::Deref;
+use std::{ops::Deref, time::Instant};
 
 use bytes::Bytes;
 
@@ -29,6 +30,7 @@ use crate::{
 
 pub use checked::{ANNOUNCES_MAX, Checked, RECORDS_MAX};
 pub use held::{HELD_BYTES_MAX, HELD_FOR, HeldForKey, Hold};
+pub use share::{CheckShare, POOL_PER_S};
 pub use sources::{ROOTS_PER_SOURCE, SOURCES_MAX};
 
 use sources::Sources;
@@ -283,6 +285,23 @@ impl Verifier {
     /// The id of an envelope that is not looked into further: what a refusal names it by.
     pub fn packet_id(&mut self, envelope: &Envelope) -> PacketId {
         self.input.of(signed_type(envelope), envelope.signed()).packet_id()
+    }
+
+    /// What this link may spend on announces and key records that are not known good.
+    pub fn share(&self, now: Instant) -> CheckShare {
+        self.checked.share(now)
+    }
+
+    /// Whether an announce and its key record were found good before, here or by another link: then
+    /// [`Verifier::verify_announce`] costs no signature.
+    pub fn is_known_good(&self, announce: &Announce) -> bool {
+        self.checked.has_announce(&checked::announce_digest(announce))
+            && announce.key_record.as_ref().is_none_or(|record| self.is_known_good_record(record))
+    }
+
+    /// The same of a key record.
+    pub fn is_known_good_record(&self, record: &SignedKeyRecord) -> bool {
+        self.checked.has_record(&checked::record_digest(record))
     }
 
     /// Checks an announce. One of this node's own passes too: it may show that the node was

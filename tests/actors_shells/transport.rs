@@ -63,12 +63,13 @@ struct End {
 struct Around {
     lease: Seat<RequestLease>,
     pressure: PressureGauge,
+    checked: Checked,
 }
 
 impl Around {
     fn limited(config: LeaseConfig) -> Self {
         let parts = RateLimiterParts { config, ..RateLimiterParts::default() };
-        Self { pressure: parts.gauge.clone(), lease: limiter_of(parts).seat }
+        Self { pressure: parts.gauge.clone(), lease: limiter_of(parts).seat, checked: Checked::default() }
     }
 
     fn plain() -> Self {
@@ -106,7 +107,7 @@ fn run_in(
     let parts = LinkParts {
         own: who.address(),
         network,
-        checked: Checked::default(),
+        checked: around.checked,
         envelopes: envelopes_seat,
         announces: announces_seat,
         control: control_seat,

@@ -4,9 +4,14 @@
 //! that the one before brought. In a mesh of a thousand nodes that would be a dozen signatures for
 //! each announce; remembered for the whole node they are one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use hashlink::LruCache;
+
+use super::share::{CheckShare, Pool};
 
 use crate::{
     crypto::hash::sha256,
@@ -26,7 +31,10 @@ pub const RECORDS_MAX: usize = 65_536;
 /// Content and signature are remembered by one digest: who shows a good content with another
 /// signature finds nothing here. What is forgotten costs the one signature that it would have cost.
 #[derive(Debug, Clone)]
-pub struct Checked(Arc<Mutex<Memory>>);
+pub struct Checked {
+    memory: Arc<Mutex<Memory>>,
+    pool: Pool,
+}
 
 #[derive(Debug)]
 struct Memory {
@@ -36,10 +44,9 @@ struct Memory {
 
 impl Default for Checked {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Memory {
-            announces: LruCache::new(ANNOUNCES_MAX),
-            records: LruCache::new(RECORDS_MAX),
-        })))
+        let announces = LruCache::new(ANNOUNCES_MAX);
+        let memory = Memory { announces, records: LruCache::new(RECORDS_MAX) };
+        Self { memory: Arc::new(Mutex::new(memory)), pool: Pool::default() }
     }
 }
 
@@ -54,6 +61,11 @@ pub(super) fn record_digest(record: &SignedKeyRecord) -> Digest {
 }
 
 impl Checked {
+    /// What a new link may spend on what is not remembered.
+    pub fn share(&self, now: Instant) -> CheckShare {
+        CheckShare::new(self.pool.clone(), now)
+    }
+
     pub(super) fn has_announce(&self, digest: &Digest) -> bool {
         self.lock().announces.get(digest).is_some()
     }
@@ -72,7 +84,7 @@ impl Checked {
 
     /// Digests are all that is behind the lock: whoever panicked there left them whole.
     fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Announces and key records remembered.

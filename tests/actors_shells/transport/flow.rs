@@ -51,7 +51,7 @@ async fn arrivals(end: &mut End, within: Duration) -> Vec<PacketId> {
 fn a_link_without_a_lease_does_not_read_and_goes_on_with_one() {
     with_virtual_time(|| async {
         let (a, b, mut source) = nodes();
-        let around = Around { lease: Seat::vacant(), pressure: PressureGauge::default() };
+        let around = Around { lease: Seat::vacant(), ..Around::plain() };
         let (mut end, mut raw) = half_in(around.clone(), &a, &b, None).await;
         let packet = line(&mut source, &a, Priority::Normal);
         send_raw(&mut raw, &packet).await;
@@ -99,6 +99,42 @@ fn two_links_of_a_neighbour_share_one_budget_and_a_third_finds_it_spent() {
             through += arrivals(&mut end, Duration::from_millis(1)).await.len();
         }
         assert!((100..=210).contains(&through), "{through} of 1200 at once, 200 a second are allowed");
+    });
+}
+
+#[test]
+fn announces_that_all_neighbours_shout_cost_the_node_one_budget_and_silence_nobody() {
+    with_virtual_time(|| async {
+        const LINKS: u8 = 10;
+        const EACH: u32 = 150;
+        let (a, _, mut origin) = nodes();
+        let around = Around::plain();
+        let mut ends = Vec::new();
+        for n in 0..=LINKS {
+            ends.push(half_in(around.clone(), &a, &Signer::new(40 + n), None).await);
+        }
+        let (mut quiet, mut its) = ends.pop().unwrap();
+        // Each less than one neighbour alone may have looked into: all of them are too much.
+        let mut taken = 0;
+        for (n, (end, raw)) in (0u32..).zip(&mut ends) {
+            for sequence in 0..EACH {
+                write(raw, Frame::Announce(origin.announce((1, n * EACH + sequence)).announce.clone())).await;
+            }
+            write(raw, Frame::Ping(7)).await;
+            next_frame(raw, |frame| matches!(frame, Frame::Pong(7))).await;
+            taken += std::iter::from_fn(|| end.announces.try_recv().ok()).count();
+        }
+        assert!((500..=760).contains(&taken), "{taken} of {}", u32::from(LINKS) * EACH);
+        // Who did not shout is heard.
+        let fresh = origin.announce((2, 0)).announce.clone();
+        write(&mut its, Frame::Announce(fresh.clone())).await;
+        let heard = expect_within(&mut quiet.announces, PATIENCE).await;
+        assert_eq!(heard.announce.announce.content.order(), (2, 0));
+        // Neither does what another link found good cost anything, over a link that has nothing left.
+        let (end, raw) = ends.last_mut().unwrap();
+        write(raw, Frame::Announce(fresh)).await;
+        let heard = expect_within(&mut end.announces, PATIENCE).await;
+        assert_eq!(heard.announce.announce.content.order(), (2, 0));
     });
 }
 
