@@ -1,5 +1,5 @@
-//! `qpc bench relay`: every kind of ends still gets through a relay of this build. Its figures are
-//! for people to read; none of them is checked here.
+//! `qpc bench`: every kind of ends still gets through a relay of this build. Its figures are for
+//! people to read; none of them is checked here.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
@@ -95,4 +95,22 @@ fn a_relay_with_many_links_carries_what_each_sends_and_passes_their_announces_on
         let announces = &answer["announces"];
         assert_eq!((&announces["taken"], &announces["passed_on"]), (&12.0.into(), &132.into()), "{answer}");
     }
+}
+
+#[test]
+fn a_relay_hears_of_strangers_while_messages_pass_and_shows_them() {
+    let answered = bench(&["routes", "--routes", "300", "--neighbours", "3", "--seconds", "1"]);
+    let shown = answered["routes_shown"].as_u64().unwrap();
+    // The strangers, who brought them, and the two ends of what passes.
+    assert_eq!(shown, 300 + 3 + 2, "{answered:#}");
+    for phase in ["before", "storm", "fill", "after"] {
+        let messages = &answered[phase]["messages"];
+        assert!(messages["sent"].as_u64().unwrap() > 0, "{answered:#}");
+        assert_eq!(messages["lost"], 0, "{answered:#}");
+    }
+    assert!(answered["storm"]["announces"].as_u64().unwrap() > 0, "{answered:#}");
+    assert_eq!(answered["fill"]["announces"], 300, "{answered:#}");
+    let commands = answered["commands"].as_array().unwrap().iter();
+    let lines: Vec<_> = commands.map(|command| command["lines"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [shown, shown, 1, 1], "{answered:#}");
 }

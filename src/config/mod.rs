@@ -267,7 +267,7 @@ sections! {
 
     /// What is written to stderr.
     "logging" => logging: LoggingConfig {
-        /// Levels by module, as error, warn, info, debug, trace or `info,quicprochat_mesh::transport=debug`.
+        /// Levels by module, as error, warn, info, debug or `info,quicprochat_mesh::transport=debug`.
         filter: String = "info".into();
         /// text or json.
         format: LogFormat = LogFormat::Text;

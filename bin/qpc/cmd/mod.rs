@@ -29,7 +29,7 @@ mod wire;
 
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
 use quicprochat_mesh::{api::ApiError, config::parse_duration};
 
 use crate::{
@@ -94,10 +94,40 @@ pub enum Command {
     #[command(subcommand)]
     Config(config::Command),
     Wire(wire::Args),
+    /// Measure this machine and this build
     #[cfg(feature = "quic")]
     #[command(subcommand)]
-    Bench(bench::Command),
+    Bench(Deferred<bench::Command>),
     Version(version::Args),
+}
+
+/// A command whose own commands are described only where it is called: a description of all of
+/// `bench` would be built, and its memory kept, by every node that starts.
+#[derive(Debug)]
+pub struct Deferred<T>(pub T);
+
+impl<T: FromArgMatches> FromArgMatches for Deferred<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl<T: Subcommand> Subcommand for Deferred<T> {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_subcommands)
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_subcommands_for_update)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        T::has_subcommand(name)
+    }
 }
 
 /// Runs a command. All but `run`, which has a runtime of its own, live on one thread.
@@ -135,7 +165,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Config(command) => config::run(command, cx),
             Command::Wire(args) => wire::run(args, cx),
             #[cfg(feature = "quic")]
-            Command::Bench(command) => bench::run(command, cx).await,
+            Command::Bench(command) => bench::run(command.0, cx).await,
             Command::Version(args) => version::run(args, cx),
         }
     })

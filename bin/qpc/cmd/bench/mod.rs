@@ -3,7 +3,8 @@
 //! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
 //! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
-//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links. [`peer`] takes part in comparisons that another program drives.
+//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one with a million routes. [`peer`]
+//! takes part in comparisons that another program drives.
 
 mod bare;
 mod beside;
@@ -14,6 +15,7 @@ mod measure;
 mod neighbour;
 mod peer;
 mod relay;
+mod routes;
 mod volatile;
 
 use crate::{cx::Context, fail::Failure};
@@ -23,12 +25,15 @@ use crate::{cx::Context, fail::Failure};
 pub enum Command {
     Relay(relay::Args),
     Links(links::Args),
+    Routes(routes::Args),
     #[command(hide = true)]
     Part(ends::Args),
     #[command(hide = true)]
     Neighbour(neighbour::Args),
     #[command(hide = true)]
     Clients(links::ClientArgs),
+    #[command(hide = true)]
+    Strangers(routes::StrangersArgs),
     #[command(hide = true)]
     Peer(peer::Args),
 }
@@ -38,6 +43,8 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
         Command::Relay(args) => relay::run(args, cx).await,
         Command::Part(args) => Ok(ends::run(args).await?),
         Command::Links(args) => links::run(args, cx).await,
+        Command::Routes(args) => routes::run(args, cx).await,
+        Command::Strangers(args) => Ok(routes::strangers(args).await?),
         Command::Clients(args) => Ok(links::clients(args).await?),
         Command::Neighbour(args) => Ok(neighbour::run(args).await?),
         Command::Peer(args) => Ok(peer::run(args).await?),

@@ -21,13 +21,10 @@ use quicprochat_mesh::{
 };
 use tokio::sync::mpsc;
 
-use super::ends::{Incoming, Outgoing, Proof};
+use super::ends::{BATCH, Incoming, Outgoing, Proof};
 
 /// The default network, which the relay is in.
 pub const NETWORK: &str = "public";
-
-/// Frames handed to the medium at once.
-const BATCH: usize = 32;
 
 /// What an end grants the relay in each class, where the medium has one stream for all.
 const WINDOW_BYTES: [u32; 3] = [1 << 20; 3];
@@ -342,6 +339,11 @@ impl Sink {
     pub async fn announce_anew(&mut self, sequence: u32) -> Result<(), ApiError> {
         let announce = Frame::Announce(self.end.announce(sequence));
         self.end.tx.send(TrafficClass::Control, &[(&announce).into()]).await.map_err(ApiError::failed)
+    }
+
+    /// Sends frames that are no envelopes.
+    pub async fn send_frames(&mut self, frames: &[FrameParts]) -> Result<(), ApiError> {
+        self.end.tx.send(TrafficClass::Control, frames).await.map_err(ApiError::failed)
     }
 
     /// How many announces of others that were not their first came since this was asked last.
