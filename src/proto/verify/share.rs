@@ -16,12 +16,12 @@ use crate::proto::limit::TokenBucket;
 /// announces of a million nodes come to in a mesh where each counts for half an hour.
 pub const POOL_PER_S: u64 = 2_000;
 
-/// Signatures of the pool at once: 50 ms of what others wait for.
-const POOL_BURST: u64 = 500;
+/// Signatures of the pool at once: 10 ms of what others wait for.
+const POOL_BURST: u64 = 100;
 
 /// What each link has beside it, for its neighbour's own announce and some more.
 const LINK_PER_S: u64 = 1;
-const LINK_BURST: u64 = 20;
+const LINK_BURST: u64 = 8;
 
 /// The pool. A clone is the same one.
 #[derive(Debug, Clone, Default)]

@@ -124,7 +124,7 @@ fn announces_that_all_neighbours_shout_cost_the_node_one_budget_and_silence_nobo
             next_frame(raw, |frame| matches!(frame, Frame::Pong(7))).await;
             taken += std::iter::from_fn(|| end.announces.try_recv().ok()).count();
         }
-        assert!((500..=760).contains(&taken), "{taken} of {}", u32::from(LINKS) * EACH);
+        assert!((100..=400).contains(&taken), "{taken} of {}", u32::from(LINKS) * EACH);
         // Who did not shout is heard.
         let fresh = origin.announce((2, 0)).announce.clone();
         write(&mut its, Frame::Announce(fresh.clone())).await;

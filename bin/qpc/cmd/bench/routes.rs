@@ -204,18 +204,19 @@ async fn measure(args: &Args, root: &Path) -> Result<Answered, ApiError> {
     let grown = settled.rss_kib.saturating_sub(rss_before) as f64 * 1024.0;
     let somebody = ends.1.address().to_string();
     let mut commands = Vec::new();
-    for command in [&["routes"][..], &["known"], &["routes", &somebody], &["status"]] {
+    for command in [&["routes", &somebody][..], &["status"], &["routes"], &["known"]] {
         commands.push(ask(&data_dir, pid, command).await?);
     }
+    let routes_shown = commands.iter().map(|asked| asked.lines).max().unwrap_or(0);
     strangers.stop().await;
     relay.stop().await;
     Ok(Answered {
         routes_announced: args.routes,
         neighbours: args.neighbours,
-        routes_shown: commands.first().map_or(0, |asked| asked.lines),
+        routes_shown,
         rss_before_mib: mib(rss_before),
         rss_after_mib: mib(settled.rss_kib),
-        rss_bytes_per_route: round(grown / f64::from(args.routes), 0),
+        rss_bytes_per_route: round(grown / (routes_shown as f64).max(1.0), 0),
         before,
         storm,
         fill,
@@ -411,10 +412,12 @@ pub async fn strangers(args: StrangersArgs) -> Result<(), ApiError> {
     let (tell, told) = watch::channel(None);
     let (say, mut said) = mpsc::unbounded_channel();
     let mut tasks = tokio::task::JoinSet::new();
-    for frames in parts {
+    let fill_every = Duration::from_secs_f64(AT_A_TIME as f64 * f64::from(args.neighbours) / FILL_PER_S);
+    for (n, frames) in (0u32..).zip(parts) {
         let sink = Sink::connect(&args.connect).await?;
-        let fill_every = Duration::from_secs_f64(AT_A_TIME as f64 * f64::from(args.neighbours) / FILL_PER_S);
-        tasks.spawn(Neighbour { sink, frames, fill_every, told: told.clone(), say: say.clone() }.run());
+        let turn = fill_every * n / args.neighbours;
+        let (told, say) = (told.clone(), say.clone());
+        tasks.spawn(Neighbour { sink, frames, fill_every, turn, told, say }.run());
     }
     answer(&Said::Signed)?;
     let mut orders = orders::<Do>();
@@ -454,6 +457,8 @@ struct Neighbour {
     sink: Sink,
     frames: Vec<FrameParts>,
     fill_every: Duration,
+    /// Its turn within [`Neighbour::fill_every`]: together they would bring all at once.
+    turn: Duration,
     told: watch::Receiver<Option<Do>>,
     say: mpsc::UnboundedSender<u64>,
 }
@@ -503,6 +508,7 @@ impl Neighbour {
     }
 
     async fn fill(&mut self) -> Result<u64, ApiError> {
+        sleep(self.turn).await;
         let mut tick = ticking(self.fill_every);
         let (mut at, mut got) = (0, Vec::new());
         while at < self.frames.len() {
