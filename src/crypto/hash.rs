@@ -17,8 +17,8 @@ pub fn sha256(parts: &[&[u8]]) -> Digest {
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// [`sha256`] over a byte and one digest: one block, laid out here with its padding. That is two
-/// thirds of the time of the way through a hasher's buffer, and a relay does this for each message.
+/// [`sha256`] over a byte and one digest: one block, laid out here with its padding rather than
+/// in a hasher's buffer: a relay does this for each message.
 pub fn sha256_tagged(tag: u8, digest: &Digest) -> Digest {
     let mut block = [0; 64];
     let [first, rest @ .., length_high, length_low] = &mut block;
