@@ -357,7 +357,7 @@ impl Router {
         hop_count: u8,
         max_hops: u8,
     ) -> Decision {
-        fib::decide(&self.own, destination, ingress, hop_count, max_hops, |to| self.table.in_use(to))
+        fib::decide(&self.own, destination, ingress, hop_count, max_hops, |to| self.table.likely_in_use(to))
     }
 
     /// This node's address.

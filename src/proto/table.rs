@@ -13,15 +13,16 @@
 //! reach through this node. The order of what gave way is remembered in short.
 //!
 //! It is made for a million origins: an entry is 64 bytes beside the bytes of its announce
-//! (`entry`), in chunks that never move (`slab`), found by hash and walked in order through four
-//! bytes each (`index`); links and owners are numbers (`links`, `shares`). The links that
-//! packets take stand in the entry too, so that a forwarding decision looks up once.
+//! (`entry`), in chunks that never move (`slab`), found by hash (`index`) and walked in order
+//! (`ordered`) through four bytes each; links and owners are numbers (`links`, `shares`). The links
+//! that packets take stand in the hash index, so that a forwarding decision waits for memory once.
 
 mod ends;
 mod entry;
 mod exchange;
 mod index;
 mod links;
+mod ordered;
 mod shares;
 mod slab;
 
@@ -46,8 +47,9 @@ use super::{
 
 use ends::Ends;
 use entry::{Entry, Route};
-use index::{Index, Ordered};
+use index::{Index, Likely, Uses};
 use links::{Carriers, NO_LINK, Way};
+use ordered::Ordered;
 use shares::Shares;
 use slab::{Handle, Slab};
 
@@ -380,40 +382,44 @@ impl RoutingTable {
 
     /// The links that packets to a destination take, as they were set last.
     pub fn in_use(&self, destination: &Address) -> Option<Hops> {
-        match self.find(destination) {
-            Some((_, entry)) => self.uses(entry),
+        match self.index.find(&self.slab, destination) {
+            Some((_, uses)) => self.links_of_uses(uses),
             None => self.direct.get(destination).copied(),
         }
     }
 
-    /// The same for many destinations, in their order. In a large table each look waits for memory
-    /// three times; here those of all destinations wait together.
-    pub fn each_in_use(&self, destinations: &[Address], in_use: &mut Vec<Option<Hops>>) {
-        let likely: Vec<_> = destinations.iter().map(|to| self.index.likely(to)).collect();
-        in_use.extend(destinations.iter().zip(likely).map(|(destination, handle)| {
-            match handle.and_then(|handle| self.slab.get(handle)) {
-                Some(entry) if entry.address == *destination => self.uses(entry),
-                _ => self.in_use(destination),
-            }
-        }));
+    /// The same for a forwarding decision, at the cost of one wait for memory in a large table: of
+    /// an address that is in no announce held here it may say what it says of another one, about
+    /// once in a million at a million routes (see `index`). A packet to it then meets a neighbour
+    /// that knows no way instead of this node, which knows none.
+    pub fn likely_in_use(&self, destination: &Address) -> Option<Hops> {
+        match self.index.likely(destination) {
+            Likely::Uses(uses) => self.links_of_uses(uses),
+            Likely::Absent => self.direct.get(destination).copied(),
+            Likely::Ambiguous => self.in_use(destination),
+        }
     }
 
-    fn uses(&self, entry: &Entry) -> Option<Hops> {
-        let [first, second] = entry.uses;
+    /// The same for many destinations, in their order: their waits overlap.
+    pub fn each_likely_in_use(&self, destinations: &[Address], in_use: &mut Vec<Option<Hops>>) {
+        std::hint::black_box(self.index.approach(destinations));
+        in_use.extend(destinations.iter().map(|destination| self.likely_in_use(destination)));
+    }
+
+    fn links_of_uses(&self, [first, second]: Uses) -> Option<Hops> {
         Some(Hops { first: self.carriers.link(first)?, second: self.carriers.link(second) })
     }
 
     /// Sets the links that packets to a destination take, or that there are none; gives what was
     /// set before.
     pub fn set_in_use(&mut self, destination: Address, hops: Option<Hops>) -> Option<Hops> {
-        let Some((handle, entry)) = self.find(&destination) else {
+        let Some((_, old)) = self.index.find(&self.slab, &destination) else {
             return match hops {
                 Some(hops) => self.direct.insert(destination, hops),
                 None => self.direct.remove(&destination),
             };
         };
-        let old = entry.uses;
-        let before = self.in_use(&destination);
+        let before = self.links_of_uses(old);
         if before == hops {
             return before;
         }
@@ -423,9 +429,7 @@ impl RoutingTable {
         // The new ones first, so that no number is given up and taken again.
         new.into_iter().for_each(|number| self.carriers.add_user(number));
         old.into_iter().for_each(|number| self.carriers.remove_user(number));
-        if let Some(entry) = self.slab.get_mut(handle) {
-            entry.uses = new;
-        }
+        self.index.set_uses(&self.slab, &destination, new);
         let [is_used, was_used] = [new, old].map(|[first, _]| usize::from(first != NO_LINK));
         self.used = self.used.saturating_add(is_used).saturating_sub(was_used);
         before
@@ -597,12 +601,12 @@ impl RoutingTable {
     }
 
     fn find(&self, address: &Address) -> Option<(Handle, &Entry)> {
-        let handle = self.index.find(&self.slab, address)?;
+        let (handle, _) = self.index.find(&self.slab, address)?;
         Some((handle, self.slab.get(handle)?))
     }
 
     fn find_mut(&mut self, address: &Address) -> Option<&mut Entry> {
-        let handle = self.index.find(&self.slab, address)?;
+        let (handle, _) = self.index.find(&self.slab, address)?;
         self.slab.get_mut(handle)
     }
 
@@ -722,7 +726,7 @@ impl RoutingTable {
             entry.owner = number;
         }
         let in_use = self.direct.remove(&address);
-        self.index.insert(&self.slab, &address, handle);
+        self.index.insert(&address, handle);
         self.ordered.insert(&self.slab, address, handle);
         self.memory_ends.insert(memory_end(ends_s), handle);
         if in_use.is_some() {

@@ -43,7 +43,7 @@ impl Router {
         let mut batches = Batches::default();
         let destinations: Vec<Address> = batch.iter().map(|packet| packet.destination).collect();
         let mut in_use = Vec::with_capacity(destinations.len());
-        self.table.each_in_use(&destinations, &mut in_use);
+        self.table.each_likely_in_use(&destinations, &mut in_use);
         self.dedup.approach(batch.iter().map(|packet| &packet.packet_id));
         for (packet, in_use) in batch.into_iter().zip(in_use) {
             bump(&mut self.counters.received);

@@ -9,7 +9,7 @@ use crate::{
 
 use super::{
     NEXT_HOPS_MAX, NextHop, Order,
-    links::{Carriers, NO_LINK, Way},
+    links::{Carriers, Way},
 };
 
 /// One origin. Times are seconds of the table's clock.
@@ -23,8 +23,6 @@ pub(super) struct Entry {
     pub(super) ends_s: u32,
     /// The ways, those to be kept first; none where there is no route.
     pub(super) ways: [Way; NEXT_HOPS_MAX],
-    /// The links that packets take.
-    pub(super) uses: [u16; 2],
     /// The neighbour that brought the origin first, in whose share it is.
     pub(super) owner: u16,
     /// The lowest hop count this node has claimed for the announce of this order.
@@ -48,7 +46,6 @@ impl Default for Entry {
             order: (0, 0),
             ends_s: 0,
             ways: [Way::default(); NEXT_HOPS_MAX],
-            uses: [NO_LINK; 2],
             owner: 0,
             claimed_hops: UNCLAIMED,
         }

@@ -1,8 +1,9 @@
 //! Entries in chunks that never move: growing copies nothing, and a handle is four bytes.
 
 use super::Entry;
+use crate::wire::Address;
 
-/// Entries of one chunk: 64 KiB of them.
+/// Entries of one chunk: 2 MiB of them.
 const CHUNK: usize = 1 << 15;
 
 /// Names an entry while it is there; reused after.
@@ -25,6 +26,11 @@ impl Slab {
     pub(super) fn get(&self, handle: Handle) -> Option<&Entry> {
         let at = handle as usize;
         self.chunks.get(at / CHUNK)?.get(at % CHUNK)
+    }
+
+    /// True where that entry is of that address.
+    pub(super) fn is_at(&self, handle: Handle, address: &Address) -> bool {
+        self.get(handle).is_some_and(|entry| entry.address == *address)
     }
 
     pub(super) fn get_mut(&mut self, handle: Handle) -> Option<&mut Entry> {
@@ -63,7 +69,6 @@ impl Slab {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Address;
 
     #[test]
     fn handles_are_reused_and_entries_stay_where_they_are() {
