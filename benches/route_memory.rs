@@ -93,6 +93,27 @@ fn warm_up() -> RoutingTable {
     table
 }
 
+/// Nanoseconds of reading one cache line of as many bytes as the hash index of so many routes has,
+/// in batches: what no decision can be faster than on this machine.
+fn one_line(routes: u64) -> f64 {
+    #[derive(Clone, Copy)]
+    #[repr(align(64))]
+    struct Line([u64; 8]);
+    let lines = vec![Line([1; 8]); routes as usize / 4];
+    let asked: Vec<u32> =
+        (0..DECISIONS).map(|n| (n.wrapping_mul(7_919_417) % lines.len() as u64) as u32).collect();
+    let start = Instant::now();
+    for batch in asked.chunks(BATCH) {
+        let read = batch
+            .iter()
+            .filter_map(|n| lines.get(*n as usize))
+            .map(|line| line.0[0])
+            .fold(0, u64::wrapping_add);
+        black_box(read);
+    }
+    each(start.elapsed(), DECISIONS)
+}
+
 fn measure(routes: u64, ways: u64) {
     let warm = warm_up();
     // As the table keeps them: a piece of memory for each, two bytes in front.
@@ -146,6 +167,7 @@ fn measure(routes: u64, ways: u64) {
     }
     let deciding = each(start.elapsed(), DECISIONS);
 
+    let line = one_line(routes);
     let few = via(50);
     for n in 0..FEW {
         let inbound = Verified::unchecked(origin(n), announce(n, 0));
@@ -162,7 +184,7 @@ fn measure(routes: u64, ways: u64) {
     let _: Option<Hops> = table.in_use(&own);
 
     println!(
-        "{routes:>9} {ways:>5} {:>14.1} {:>15.1} {:>11.2} {:>12.2} {alone_ns:>11.0} {deciding:>12.0} {:>16.1} {:>19.0}",
+        "{routes:>9} {ways:>5} {:>14.1} {:>15.1} {:>11.2} {:>12.2} {alone_ns:>11.0} {deciding:>12.0} {line:>11.0} {:>16.1} {:>19.0}",
         announces as f64 / routes as f64,
         all.saturating_sub(announces) as f64 / routes as f64,
         each(inserting, routes) / 1e3,
@@ -179,7 +201,7 @@ fn main() {
         return measure(routes, ways);
     }
     println!(
-        "   routes  ways  announce B/rt  beside it B/rt   insert µs  longest ms  decision ns  in batches  10-route down µs  large down ns/route"
+        "   routes  ways  announce B/rt  beside it B/rt   insert µs  longest ms  decision ns  in batches  one line ns  10-route down µs  large down ns/route"
     );
     let me = std::env::current_exe().expect("this program");
     for (routes, ways) in [(100_000, 1), (100_000, 3), (1_000_000, 1), (1_000_000, 3)] {

@@ -393,17 +393,20 @@ impl RoutingTable {
     /// once in a million at a million routes (see `index`). A packet to it then meets a neighbour
     /// that knows no way instead of this node, which knows none.
     pub fn likely_in_use(&self, destination: &Address) -> Option<Hops> {
-        match self.index.likely(destination) {
-            Likely::Uses(uses) => self.links_of_uses(uses),
-            Likely::Absent => self.direct.get(destination).copied(),
-            Likely::Ambiguous => self.in_use(destination),
-        }
+        self.told(destination, self.index.likely(destination))
     }
 
     /// The same for many destinations, in their order: their waits overlap.
     pub fn each_likely_in_use(&self, destinations: &[Address], in_use: &mut Vec<Option<Hops>>) {
-        std::hint::black_box(self.index.approach(destinations));
-        in_use.extend(destinations.iter().map(|destination| self.likely_in_use(destination)));
+        self.index.each_likely(destinations, |to, likely| in_use.push(self.told(to, likely)));
+    }
+
+    fn told(&self, destination: &Address, likely: Likely) -> Option<Hops> {
+        match likely {
+            Likely::Uses(uses) => self.links_of_uses(uses),
+            Likely::Absent => self.direct.get(destination).copied(),
+            Likely::Ambiguous => self.in_use(destination),
+        }
     }
 
     fn links_of_uses(&self, [first, second]: Uses) -> Option<Hops> {
