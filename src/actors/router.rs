@@ -174,7 +174,7 @@ impl RouterActor {
             health: parts.health.outlet(),
             reported: Counters::default(),
             timer: None,
-            saving: saving::Saving::default(),
+            saving: saving::Saving::new(&parts.identity),
             draining: false,
             program_peer: None,
             guard,

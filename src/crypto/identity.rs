@@ -53,6 +53,11 @@ impl MeshIdentity {
         self.address
     }
 
+    /// The private key of RFC 8032, to derive others from.
+    pub(super) fn seed(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.signing.to_bytes())
+    }
+
     /// The private key as PKCS#8 DER, for TLS.
     pub fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
         let der = self.keypair_bytes().to_pkcs8_der();

@@ -51,7 +51,7 @@ use super::{
 
 pub use counters::Counters;
 pub use paths::PathSearch;
-pub use saved::SavedRow;
+pub use saved::{SavedRow, row_seal};
 
 use control::Wanted;
 use digest::Digests;
@@ -254,6 +254,8 @@ pub struct Router {
     digests: Digests,
     /// Origins of which more is known than was saved.
     unsaved: BTreeSet<Address>,
+    /// The last one of these that went to the disk.
+    saved_through: Address,
     counters: Counters,
     outputs: VecDeque<Output>,
 }
@@ -279,6 +281,7 @@ impl Router {
             withdrawals: Withdrawals::new(now),
             digests: Digests::default(),
             unsaved: BTreeSet::new(),
+            saved_through: Address::BROADCAST,
             counters: Counters::default(),
             outputs: VecDeque::new(),
             config,

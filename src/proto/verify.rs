@@ -83,6 +83,16 @@ impl Verified<InboundAnnounce> {
     }
 }
 
+impl Verified<InboundAnnounce> {
+    /// An announce that this node verified before it wrote it, under its own seal, to its own store.
+    /// Of the signatures nothing is checked.
+    pub fn sealed(announce: Announce) -> Self {
+        let origin = compute_address(&announce.content.public_key);
+        let key_record = announce.key_record.clone().and_then(VerifiedKeyRecord::kept);
+        Self(InboundAnnounce { origin, announce, key_record })
+    }
+}
+
 impl Verified<InboundEnvelope> {
     /// An envelope that this node signed a moment ago, or that it verified before it wrote it to
     /// its own store. `packet_id` and the names are the caller's word: nothing is checked.

@@ -10,6 +10,7 @@ use quicprochat_mesh::{
         router::{AnnounceOrder, RouterActor, RouterParts},
     },
     clock,
+    crypto::MeshIdentity,
     messages::{
         delivery::{DeliverLocal, DestinationUp, FindKeyRecord, KeyRecordFound, Originate, PacketFate},
         lifecycle::{DrainPhase, ExitReason},
@@ -21,7 +22,7 @@ use quicprochat_mesh::{
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
     proto::{
-        router::{PathSearch, RouterConfig},
+        router::{PathSearch, RouterConfig, SavedRow, row_seal},
         table::LinkClass,
         verify::{InboundEnvelope, Verified},
     },
@@ -589,7 +590,15 @@ fn a_restarted_router_passes_nothing_on_that_was_recorded_before() {
         let value = saved_rows(&before.store).await[0].1.clone();
         let key = damaged.address().0.to_vec();
         let forged = LocalOp::KvPut { namespace: Namespace::Route, key, value };
-        ask_local(&before.store.rows, vec![forged]).unwrap().await.unwrap();
+        // Nor is an announce that its origin did not sign, whoever marked it.
+        let mut stranger = Signer::new(31);
+        let mut announce = stranger.announce((1, 1)).announce.clone();
+        announce.signature.0[5] ^= 1;
+        let row = SavedRow { ends_unix_s: u64::MAX, announce, is_own: false };
+        let value = row.encode(&row_seal(&MeshIdentity::from_seed([77; 32])));
+        let unsigned =
+            LocalOp::KvPut { namespace: Namespace::Route, key: stranger.address().0.to_vec(), value };
+        ask_local(&before.store.rows, vec![forged, unsigned]).unwrap().await.unwrap();
 
         let rows = before.store.clone();
         let after = start_with(false, |parts| parts.store = Arc::new(rows));

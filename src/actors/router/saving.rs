@@ -1,9 +1,10 @@
 //! The table over a restart: what the router reads back before it takes its first message, and
 //! what it writes every ten seconds and at a drain.
 //!
-//! A row is an origin's newest announce, signature and all, so that a disk somebody wrote to can
-//! make this node forget and nothing worse. Checking is done off the actor's thread, writing in
-//! small submissions one after the other.
+//! A row is an origin's newest announce, signature and all, and bears this node's mark. What bears
+//! it was verified once; all else is verified again, so that a disk somebody wrote to can make this
+//! node forget and nothing worse. Checking is done off the actor's thread, writing in small
+//! submissions one after the other.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,12 +12,13 @@ use actix::prelude::*;
 
 use super::{RouterActor, clock};
 use crate::{
+    crypto::{MeshIdentity, OwnSeal},
     messages::{
         lifecycle::{DrainCounts, DrainPhase},
         message,
     },
     proto::{
-        router::SavedRow,
+        router::{SavedRow, row_seal},
         verify::{InboundAnnounce, Verified, Verifier},
     },
     storage::{LocalOp, LocalOutcome, LocalStore, Namespace, PageLimit, ask_local},
@@ -26,8 +28,14 @@ use crate::{
 /// Wait between two rounds of writing. After a crash so much of what was heard may be replayed.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 
-/// Wait between two submissions of one round, so that others' commits come in between.
+/// Wait between two submissions of one round, so that others' commits come in between, and that of
+/// a round with many more to come. Every page of the disk that a row is in is written anew, so the
+/// shorter one is a few MiB a second.
 const SAVE_SPACING: Duration = Duration::from_secs(1);
+const SAVE_SPACING_BEHIND: Duration = Duration::from_millis(250);
+
+/// Rows that wait from where on a round is said to be behind.
+const BEHIND: usize = 16 * SAVE_ROWS_MAX;
 
 /// Rows of one submission: a millisecond of the router's time, 150 KiB.
 const SAVE_ROWS_MAX: usize = 256;
@@ -36,12 +44,19 @@ const SAVE_ROWS_MAX: usize = 256;
 const LOAD_PAGE: PageLimit = PageLimit { rows_max: 1024, bytes_max: 1 << 20 };
 
 /// Where writing stands.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Saving {
+    seal: OwnSeal,
     in_flight: bool,
     /// Rows behind this key are looked at next: whether they are still of use.
     swept: Option<Vec<u8>>,
     drain: Option<DrainPhase>,
+}
+
+impl Saving {
+    pub(super) fn new(identity: &MeshIdentity) -> Self {
+        Self { seal: row_seal(identity), in_flight: false, swept: None, drain: None }
+    }
 }
 
 /// What one page of the disk came to.
@@ -71,7 +86,8 @@ impl RouterActor {
     /// Reads what was saved, page by page, before anything else is handled.
     pub(super) fn load(&mut self, after: Option<Vec<u8>>, ctx: &mut Context<Self>) {
         let parts = &self.parts;
-        let page = load_page(parts.store.clone(), self.core.own(), parts.network, after);
+        let seal = self.saving.seal.clone();
+        let page = load_page(parts.store.clone(), seal, self.core.own(), parts.network, after);
         let done = page.into_actor(self).map(|loaded, actor, ctx| {
             let Some(loaded) = loaded else {
                 return actor.begin(ctx);
@@ -112,7 +128,7 @@ impl RouterActor {
             ops.push(LocalOp::KvPut {
                 namespace: Namespace::Route,
                 key: origin.0.to_vec(),
-                value: SavedRow::new(saved, now_unix_s).encode(),
+                value: SavedRow::new(saved, now_unix_s).encode(&self.saving.seal),
             });
         }
         if self.saving.drain.is_none() {
@@ -197,7 +213,8 @@ impl Handler<Written> for RouterActor {
         } else if self.saving.drain.is_some() {
             self.save(ctx);
         } else {
-            ctx.run_later(SAVE_SPACING, Self::save);
+            let is_behind = self.core.unsaved() >= BEHIND;
+            ctx.run_later(if is_behind { SAVE_SPACING_BEHIND } else { SAVE_SPACING }, Self::save);
         }
     }
 }
@@ -206,6 +223,7 @@ impl Handler<Written> for RouterActor {
 /// one: the neighbours tell.
 async fn load_page(
     store: Arc<dyn LocalStore>,
+    seal: OwnSeal,
     own: Address,
     network: NetworkId,
     after: Option<Vec<u8>>,
@@ -236,12 +254,16 @@ async fn load_page(
         let mut verifier = Verifier::new(own, network);
         let mut loaded = Loaded { rows: Vec::new(), damaged: page.damaged, next: page.next };
         for (key, value) in page.rows {
-            let Some(row) = SavedRow::decode(&value) else {
+            let Some(row) = SavedRow::decode(&value, &seal) else {
                 loaded.damaged = loaded.damaged.saturating_add(1);
                 continue;
             };
             let Some(ends_in) = row.ends_in(now_unix_s) else { continue };
-            match verifier.verify_announce(row.announce) {
+            let announce = match row.is_own {
+                true => Ok(Verified::sealed(row.announce)),
+                false => verifier.verify_announce(row.announce),
+            };
+            match announce {
                 Ok(announce) if announce.origin.0[..] == key[..] => loaded.rows.push((announce, ends_in)),
                 _ => loaded.damaged = loaded.damaged.saturating_add(1),
             }

@@ -6,6 +6,7 @@ use super::{
     testkit::{CREATED, Node, verified},
     *,
 };
+use crate::crypto::MeshIdentity;
 use crate::wire::{
     Capabilities, EnvelopeKind,
     control::PathRequest,
@@ -669,10 +670,13 @@ fn recorded_announces_change_nothing_before_and_after_a_restart() {
     let saved = one.router.take_unsaved(one.now, usize::MAX);
     assert_eq!((saved.len(), one.router.unsaved()), (5, 0));
     let unix_s = u64::from(CREATED);
-    let rows: Vec<_> = saved.into_iter().map(|(_, saved)| SavedRow::new(saved, unix_s).encode()).collect();
+    let seal = row_seal(&MeshIdentity::from_seed([7; 32]));
+    let rows: Vec<_> =
+        saved.into_iter().map(|(_, saved)| SavedRow::new(saved, unix_s).encode(&seal)).collect();
     let mut one = One::new(&[]);
     for row in &rows {
-        let row = SavedRow::decode(row).unwrap();
+        let row = SavedRow::decode(row, &seal).unwrap();
+        assert!(row.is_own);
         let ends_in = row.ends_in(unix_s + 5).unwrap();
         assert!(one.router.restore(one.now, &verified(row.announce), ends_in));
         while one.router.poll().is_some() {}
@@ -691,20 +695,41 @@ fn recorded_announces_change_nothing_before_and_after_a_restart() {
 }
 
 #[test]
+fn whoever_is_heard_often_keeps_nobody_else_from_the_disk() {
+    let a = Node::new(1);
+    let mut one = One::new(&[&a]);
+    let mut origins: Vec<_> = (10..15).map(Node::new).collect();
+    let mut round = |one: &mut One, sequence| {
+        origins.iter_mut().for_each(|origin| drop(one.announce(1, 1, origin.announce((1, sequence), 8))));
+        let saved = one.router.take_unsaved(one.now, 2);
+        saved.into_iter().map(|(origin, _)| origin).collect::<Vec<_>>()
+    };
+    let written: BTreeSet<_> = (1..=3).flat_map(|sequence| round(&mut one, sequence)).collect();
+    assert_eq!(written.len(), 5, "two at a time, and all of them news each time");
+}
+
+#[test]
 fn what_was_saved_gives_way_to_what_is_newer_and_is_not_older_than_a_day() {
     let mut origin = Node::new(9);
-    let row = |announce| SavedRow { ends_unix_s: 1_000_000, announce };
+    let row = |announce| SavedRow { ends_unix_s: 1_000_000, announce, is_own: true };
     let first = row(origin.announce((1, 1), 8));
     assert_eq!(first.ends_in(999_990), Some(SECOND * 10));
     assert_eq!(first.ends_in(0), Some(SECOND * 1800), "whatever the clock says, no longer than it signs");
     assert_eq!(first.ends_in(1_000_000 + 86_400), Some(Duration::ZERO));
     assert_eq!(first.ends_in(1_000_000 + 86_401), None);
     // Damaged, cut and foreign rows are none.
-    let bytes = first.encode();
+    let [seal, another] = [1, 2].map(|n| row_seal(&MeshIdentity::from_seed([n; 32])));
+    let bytes = first.encode(&seal);
     for cut in 0..bytes.len() {
-        assert!(SavedRow::decode(&bytes[..cut]).is_none(), "{cut}");
+        assert!(SavedRow::decode(&bytes[..cut], &seal).is_none(), "{cut}");
     }
-    assert!(SavedRow::decode(&[&[2], &bytes[1..]].concat()).is_none());
+    assert!(SavedRow::decode(&[&[1], &bytes[1..]].concat(), &seal).is_none());
+    assert!(SavedRow::decode(&bytes, &seal).unwrap().is_own);
+    // Of another's hand, or with a later end: to be verified.
+    assert!(!SavedRow::decode(&bytes, &another).unwrap().is_own);
+    let mut later = bytes;
+    later[8] ^= 1;
+    assert!(!SavedRow::decode(&later, &seal).unwrap().is_own);
 
     let a = Node::new(1);
     let mut one = One::new(&[&a]);

@@ -1,11 +1,18 @@
-//! What is kept of the table over a restart: the announces themselves, so that whoever reads them
-//! back can check them again, and an old one stays old.
+//! What is kept of the table over a restart: the announces themselves, so that an old one stays old.
+//!
+//! A row bears the mark of the node that wrote it, and what bears it is not verified again: a million
+//! announces would be two million signatures before the first message. Rows of another's hand, or of
+//! an earlier identity, can be: the announce is whole.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Bound,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
 use crate::{
+    crypto::{MeshIdentity, OwnSeal, own_seal::MARK_BYTES},
     proto::{
         table::{KnownInfo, ORDER_MEMORY, Saved},
         verify::{InboundAnnounce, Verified},
@@ -16,38 +23,52 @@ use crate::{
 use super::Router;
 
 /// First byte of a row: its layout.
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
 
-/// One origin's row: `version 1, route's end in seconds since 1970 8, the announce as a frame`.
+/// The seal of a node's rows.
+pub fn row_seal(identity: &MeshIdentity) -> OwnSeal {
+    OwnSeal::new(identity, "routes")
+}
+
+/// One origin's row: `version 1, route's end in seconds since 1970 8, the announce as a frame, the
+/// writer's mark on all of that 16`.
 #[derive(Debug, Clone)]
 pub struct SavedRow {
     /// When no route is made of it any more, in seconds since 1970.
     pub ends_unix_s: u64,
-    /// The announce, not verified: a disk is not trusted.
+    /// The announce; verified where the row was read with [`SavedRow::is_own`], since a disk is not
+    /// trusted.
     pub announce: Announce,
+    /// True for a row that this node wrote, and so verified.
+    pub is_own: bool,
 }
 
 impl SavedRow {
     /// What is written of `saved` at `now_unix_s`.
     pub fn new(saved: Saved, now_unix_s: u64) -> Self {
-        Self { ends_unix_s: now_unix_s.saturating_add(saved.ends_in.as_secs()), announce: saved.announce }
+        let ends_unix_s = now_unix_s.saturating_add(saved.ends_in.as_secs());
+        Self { ends_unix_s, announce: saved.announce, is_own: true }
     }
 
-    /// The row's bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The row's bytes, marked.
+    pub fn encode(&self, seal: &OwnSeal) -> Vec<u8> {
         let frame = Frame::Announce(self.announce.clone()).encode();
-        [&[ROW_VERSION][..], &self.ends_unix_s.to_be_bytes(), &frame].concat()
+        let mut row = [&[ROW_VERSION][..], &self.ends_unix_s.to_be_bytes(), &frame].concat();
+        row.extend(seal.mark(&row));
+        row
     }
 
     /// Reads a row; none where it is not one.
-    pub fn decode(row: &[u8]) -> Option<Self> {
-        let (version, rest) = row.split_first()?;
+    pub fn decode(row: &[u8], seal: &OwnSeal) -> Option<Self> {
+        let (marked, mark) = row.split_last_chunk::<MARK_BYTES>()?;
+        let (version, rest) = marked.split_first()?;
         let (ends, frame) = rest.split_first_chunk::<8>()?;
         let announce = match Frame::decode(&Bytes::copy_from_slice(frame)) {
             Ok(Frame::Announce(announce)) if *version == ROW_VERSION => announce,
             _ => return None,
         };
-        Some(Self { ends_unix_s: u64::from_be_bytes(*ends), announce })
+        let is_own = seal.knows(marked, mark);
+        Some(Self { ends_unix_s: u64::from_be_bytes(*ends), announce, is_own })
     }
 
     /// How long a route may be made of the announce at `now_unix_s`; none where it is so old that
@@ -75,15 +96,23 @@ impl Router {
     }
 
     /// Up to `count_max` origins of which more is known than was saved, for the disk. They count as
-    /// saved from then on.
+    /// saved from then on. Each call goes on where the last one ended, so that where more news come
+    /// in than are written every origin has its turn.
     pub fn take_unsaved(&mut self, now: Instant, count_max: usize) -> Vec<(Address, Saved)> {
         let mut taken = Vec::new();
         while taken.len() < count_max
-            && let Some(origin) = self.unsaved.pop_first()
+            && let Some(origin) = self.next_unsaved()
         {
+            self.unsaved.remove(&origin);
+            self.saved_through = origin;
             taken.extend(self.table.saved(now, &origin).map(|saved| (origin, saved)));
         }
         taken
+    }
+
+    fn next_unsaved(&self) -> Option<Address> {
+        let behind = (Bound::Excluded(self.saved_through), Bound::Unbounded);
+        self.unsaved.range(behind).next().or_else(|| self.unsaved.first()).copied()
     }
 
     /// The disk did not take these.
