@@ -113,4 +113,6 @@ fn a_relay_hears_of_strangers_while_messages_pass_and_shows_them() {
     let commands = answered["commands"].as_array().unwrap().iter();
     let lines: Vec<_> = commands.map(|command| command["lines"].as_u64().unwrap()).collect();
     assert_eq!(lines, [1, 1, shown, shown], "{answered:#}");
+    // Drained and started again, it knows as many as before.
+    assert_eq!(answered["restart"]["known"], shown, "{answered:#}");
 }

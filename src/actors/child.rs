@@ -30,6 +30,7 @@ pub struct ChildSpec {
     pub(crate) backoff: BackoffPolicy,
     pub(crate) intensity: RestartIntensity,
     pub(crate) factory: Factory,
+    pub(crate) is_independent: bool,
 }
 
 impl ChildSpec {
@@ -50,7 +51,15 @@ impl ChildSpec {
             backoff: BackoffPolicy::CHILD,
             intensity: RestartIntensity::CHILD,
             factory: Box::new(factory),
+            is_independent: false,
         }
+    }
+
+    /// One of many that do not depend on each other: a drain asks them together, see
+    /// [`Children`](crate::proto::drain::Children).
+    pub fn independent(mut self) -> Self {
+        self.is_independent = true;
+        self
     }
 
     /// A child that is started again after a fault only.

@@ -346,7 +346,8 @@ impl LinksActor {
             };
             Ok(Child::actor(&address))
         })
-        .named(format!("{id} {}", info.remote));
+        .named(format!("{id} {}", info.remote))
+        .independent();
         self.links.insert(
             id,
             Entry { info, lane, peer_key, peer, up: None, ended: new.ended.into_iter().collect() },
@@ -568,7 +569,8 @@ impl LinksActor {
                 Ok::<(), TransportError>(())
             }))
         })
-        .named(format!("dialler {name}"));
+        .named(format!("dialler {name}"))
+        .independent();
         self.start_child(spec, ctx, move |actor, why| {
             tracing::warn!(peer = dialled, why, "a peer is not dialled");
             // Only a dialler that was never there: another may have come since.

@@ -37,7 +37,7 @@ use crate::messages::lifecycle::{
 use crate::messages::message;
 use crate::proto::backoff::{Restarts, Verdict};
 use crate::proto::drain::{
-    ASKED_WITHIN, DrainInput, DrainMachine, DrainOutcome, DrainOutput, UNASKED_NOTICE,
+    ASKED_WITHIN, Children, DrainInput, DrainMachine, DrainOutcome, DrainOutput, UNASKED_NOTICE,
 };
 use crate::proto::health::{REPORT_EVERY, SubsystemReport};
 use crate::telemetry;
@@ -165,6 +165,7 @@ struct Kept {
     incarnation: Incarnation,
     state: State,
     last_exit: Option<ExitReason>,
+    is_independent: bool,
 }
 
 impl std::fmt::Debug for Kept {
@@ -234,6 +235,7 @@ impl Supervisor {
             incarnation: Incarnation::default(),
             state: State::Waiting { restart_at: clock::now() },
             last_exit: None,
+            is_independent: spec.is_independent,
         };
         self.children.insert(id, kept);
         id
@@ -346,9 +348,13 @@ impl Supervisor {
         });
     }
 
-    /// Children that can be asked, in start order.
-    fn running(&self) -> Vec<ChildId> {
-        self.children.iter().filter(|(_, kept)| kept.child().is_some()).map(|(&id, _)| id).collect()
+    /// Children that can be asked.
+    fn running(&self) -> Children<ChildId> {
+        let running = || self.children.iter().filter(|(_, kept)| kept.child().is_some());
+        Children {
+            in_order: running().map(|(&id, _)| id).collect(),
+            independent: running().filter(|(_, kept)| kept.is_independent).map(|(&id, _)| id).collect(),
+        }
     }
 
     fn walk(&mut self, errand: Errand, machine: DrainMachine<ChildId>, ctx: &mut Context<Self>) {

@@ -17,6 +17,8 @@
 //! - In Persisting and Cleanup children are asked one after another in reverse start order: who was
 //!   started later depends on who was there before (the router writes into the store, so the store
 //!   goes last). A child that keeps the others waiting gets half of what is left of the phase.
+//!   Children that are independent of each other, such as links, are one step of that order: five
+//!   hundred that each wait for their peer take as long as the slowest.
 //! - In Cleanup only the end of a child counts. Ending early counts for all phases to come.
 //! - Nobody is waited for beyond the deadline: who is late is reported by key and left behind.
 
@@ -128,6 +130,23 @@ impl DrainCounts {
     }
 }
 
+/// Whom a drain asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Children<K> {
+    /// All of them, in start order.
+    pub in_order: Vec<K>,
+    /// Those that nothing started after them depends on but others of the same kind, and which do
+    /// not depend on those: where they follow one another they are asked together.
+    pub independent: BTreeSet<K>,
+}
+
+impl<K> From<Vec<K>> for Children<K> {
+    /// Each depends on those before it.
+    fn from(in_order: Vec<K>) -> Self {
+        Self { in_order, independent: BTreeSet::new() }
+    }
+}
+
 /// What the supervisor tells the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainInput<K> {
@@ -199,8 +218,8 @@ pub struct DrainMachine<K> {
     plan: DrainPlan,
     last: DrainPhase,
     state: State<K>,
-    /// Alive, in start order.
-    alive: Vec<K>,
+    /// Those that are alive.
+    alive: Children<K>,
     outcome: DrainOutcome<K>,
     outputs: VecDeque<DrainOutput<K>>,
 }
@@ -226,27 +245,32 @@ struct Walk<K> {
 }
 
 impl<K: Copy + Ord> DrainMachine<K> {
-    /// Begins the drain of a whole tree. `children` are in start order.
-    pub fn begin(now: Instant, plan: DrainPlan, children: Vec<K>) -> Self {
-        let mut machine = Self::new(plan, DrainPhase::Cleanup, children);
+    /// Begins the drain of a whole tree.
+    pub fn begin(now: Instant, plan: DrainPlan, children: impl Into<Children<K>>) -> Self {
+        let mut machine = Self::new(plan, DrainPhase::Cleanup, children.into());
         machine.enter(now, DrainPhase::Draining, plan.notice.min(plan.draining), plan.draining);
         machine
     }
 
     /// Walks one phase of a subtree whose parent wants an answer by `deadline`. The subtree's own
     /// deadline is a little earlier, so that the answer names the late ones and is in time.
-    pub fn one_phase(now: Instant, phase: DrainPhase, deadline: Instant, children: Vec<K>) -> Self {
+    pub fn one_phase(
+        now: Instant,
+        phase: DrainPhase,
+        deadline: Instant,
+        children: impl Into<Children<K>>,
+    ) -> Self {
         let given = deadline.saturating_duration_since(now);
         let margin = (given / 10).min(Duration::from_millis(250));
         let length = given.saturating_sub(margin);
         let plan =
             DrainPlan { notice: Duration::ZERO, draining: length, persisting: length, cleanup: length };
-        let mut machine = Self::new(plan, phase, children);
+        let mut machine = Self::new(plan, phase, children.into());
         machine.enter(now, phase, Duration::ZERO, length);
         machine
     }
 
-    fn new(plan: DrainPlan, last: DrainPhase, children: Vec<K>) -> Self {
+    fn new(plan: DrainPlan, last: DrainPhase, children: Children<K>) -> Self {
         Self {
             plan,
             last,
@@ -273,7 +297,7 @@ impl<K: Copy + Ord> DrainMachine<K> {
                 }
             }
             DrainInput::Exited { child, clean } => {
-                self.alive.retain(|&other| other != child);
+                self.alive.in_order.retain(|&other| other != child);
                 walk.open.remove(&child);
                 walk.to_ask.retain(|&other| other != child);
                 if !clean {
@@ -331,7 +355,7 @@ impl<K: Copy + Ord> DrainMachine<K> {
             since: now,
             deadline: now + length,
             asks_from: now + notice,
-            to_ask: self.alive.clone(),
+            to_ask: self.alive.in_order.clone(),
             open: BTreeMap::new(),
         });
         self.advance(now);
@@ -342,7 +366,7 @@ impl<K: Copy + Ord> DrainMachine<K> {
         let State::Running(walk) = &mut self.state else { return };
         let everyone_done = walk.to_ask.is_empty() && walk.open.is_empty();
         if now < walk.deadline && !everyone_done {
-            walk.ask_due(now, &mut self.outputs);
+            walk.ask_due(now, &self.alive.independent, &mut self.outputs);
             return;
         }
         // With nobody to ask there is still a notice to keep: the phase is what peers see of it.
@@ -372,17 +396,20 @@ impl<K: Copy + Ord> DrainMachine<K> {
 }
 
 impl<K: Copy + Ord> Walk<K> {
-    fn ask_due(&mut self, now: Instant, outputs: &mut VecDeque<DrainOutput<K>>) {
+    fn ask_due(&mut self, now: Instant, independent: &BTreeSet<K>, outputs: &mut VecDeque<DrainOutput<K>>) {
         if now < self.asks_from {
             return;
         }
-        loop {
-            let holds_up_the_next =
-                self.phase.asks_one_by_one() && self.open.values().any(|&until| now < until);
-            if holds_up_the_next {
+        let asks_one_by_one = self.phase.asks_one_by_one();
+        while let Some(&child) = self.to_ask.last() {
+            let is_independent = independent.contains(&child);
+            let holds_it_up = |(other, until): (&K, &Instant)| {
+                now < *until && !(is_independent && independent.contains(other))
+            };
+            if asks_one_by_one && self.open.iter().any(holds_it_up) {
                 return;
             }
-            let Some(child) = self.to_ask.pop() else { return };
+            self.to_ask.pop();
             let patience = self.deadline.saturating_duration_since(now) / 2;
             self.open.insert(child, now + patience);
             outputs.push_back(DrainOutput::Ask { child, phase: self.phase, deadline: self.deadline });
@@ -443,6 +470,29 @@ mod tests {
 
     fn ended(child: u32) -> DrainInput<u32> {
         DrainInput::Exited { child, clean: true }
+    }
+
+    #[test]
+    fn independent_children_are_asked_together_before_what_they_depend_on() {
+        let start = Instant::now();
+        let children = Children { in_order: vec![1, 2, 11, 12, 13], independent: [11, 12, 13].into() };
+        let mut machine = DrainMachine::one_phase(start, Cleanup, start + ms(1_000), children);
+        let asked = |machine: &mut DrainMachine<u32>| {
+            let asked = |output| match output {
+                DrainOutput::Ask { child, .. } => Some(child),
+                _ => None,
+            };
+            std::iter::from_fn(|| machine.poll()).filter_map(asked).collect::<Vec<_>>()
+        };
+        assert_eq!(asked(&mut machine), [13, 12, 11]);
+        for child in [12, 13] {
+            machine.handle(start, DrainInput::Exited { child, clean: true });
+            assert!(asked(&mut machine).is_empty(), "what they depend on waits for the last of them");
+        }
+        machine.handle(start, DrainInput::Exited { child: 11, clean: true });
+        assert_eq!(asked(&mut machine), [2]);
+        machine.handle(start, DrainInput::Exited { child: 2, clean: true });
+        assert_eq!(asked(&mut machine), [1]);
     }
 
     #[test]

@@ -40,6 +40,9 @@ const BEHIND: usize = 16 * SAVE_ROWS_MAX;
 /// Rows of one submission: a millisecond of the router's time, 150 KiB.
 const SAVE_ROWS_MAX: usize = 256;
 
+/// The same at a drain, where nothing else is waiting.
+const DRAIN_ROWS_MAX: usize = 512;
+
 /// Rows read and checked at a time.
 const LOAD_PAGE: PageLimit = PageLimit { rows_max: 1024, bytes_max: 1 << 20 };
 
@@ -120,7 +123,8 @@ impl RouterActor {
         }
         let now = clock::now();
         let now_unix_s = clock::unix_s();
-        let unsaved = self.core.take_unsaved(now, SAVE_ROWS_MAX);
+        let rows_max = if self.saving.drain.is_some() { DRAIN_ROWS_MAX } else { SAVE_ROWS_MAX };
+        let unsaved = self.core.take_unsaved(now, rows_max);
         let mut origins = Vec::with_capacity(unsaved.len());
         let mut ops = Vec::with_capacity(unsaved.len());
         for (origin, saved) in unsaved {

@@ -4,7 +4,8 @@
 //! of its own has the neighbours, and the announces, signed beforehand. First all neighbours shout at
 //! once, each as fast as the relay looks at one alone; then they bring what they have as fast as it
 //! looks at all of them. Before, meanwhile and after, messages of others pass through the same relay
-//! at a steady rate. In the end the commands that show the table are run on it.
+//! at a steady rate. In the end the commands that show the table are run on it, and the relay is
+//! drained and started again on what it kept.
 
 use std::{
     fs,
@@ -110,6 +111,19 @@ struct Answered {
     fill: Phase,
     after: Phase,
     commands: Vec<Asked>,
+    restart: Restart,
+}
+
+/// The relay, drained and started again on what it kept.
+#[derive(Debug, Serialize)]
+struct Restart {
+    /// Until the drain was over: what was not on disk yet is written.
+    drain_seconds: f64,
+    /// From the new start until its router answers: what was kept is read first.
+    answers_after_seconds: f64,
+    /// Whom it knows then.
+    known: u64,
+    rss_mib: f64,
 }
 
 /// What happened for a while.
@@ -204,12 +218,14 @@ async fn measure(args: &Args, root: &Path) -> Result<Answered, ApiError> {
     let grown = settled.rss_kib.saturating_sub(rss_before) as f64 * 1024.0;
     let somebody = ends.1.address().to_string();
     let mut commands = Vec::new();
-    for command in [&["routes", &somebody][..], &["status"], &["routes"], &["known"]] {
-        commands.push(ask(&data_dir, pid, command).await?);
+    for words in [&["routes", &somebody][..], &["status"], &["routes"], &["known"]] {
+        commands.push(ask(&data_dir, pid, words).await?);
     }
     let routes_shown = commands.iter().map(|asked| asked.lines).max().unwrap_or(0);
     strangers.stop().await;
-    relay.stop().await;
+    // Nobody reads them any more, and a drain would wait for them.
+    drop(ends);
+    let restart = restart(args, &data_dir, relay).await?;
     Ok(Answered {
         routes_announced: args.routes,
         neighbours: args.neighbours,
@@ -222,6 +238,28 @@ async fn measure(args: &Args, root: &Path) -> Result<Answered, ApiError> {
         fill,
         after,
         commands,
+        restart,
+    })
+}
+
+async fn restart(args: &Args, data_dir: &Path, relay: Part) -> Result<Restart, ApiError> {
+    note("the relay is drained and started again");
+    let began = Instant::now();
+    command(data_dir, &["drain"]).await?;
+    let drain_seconds = began.elapsed().as_secs_f64();
+    relay.stop().await;
+    let began = Instant::now();
+    let (relay, _) = start_relay(args, data_dir).await?;
+    command(data_dir, &["routes"]).await?;
+    let answers_after_seconds = began.elapsed().as_secs_f64();
+    let known = ask(data_dir, relay.pid, &["known"]).await?.lines;
+    let rss_mib = mib(Usage::of(relay.pid)?.rss_kib);
+    relay.stop().await;
+    Ok(Restart {
+        drain_seconds: round(drain_seconds, 2),
+        answers_after_seconds: round(answers_after_seconds, 2),
+        known,
+        rss_mib,
     })
 }
 
@@ -327,23 +365,29 @@ async fn probe<T>(
     Ok((Probed { sent, lost: sent.saturating_sub(messages), p50_us, p99_us }, ended))
 }
 
-/// Runs a command of this program on the relay.
-async fn ask(data_dir: &Path, relay: u32, command: &[&str]) -> Result<Asked, ApiError> {
+/// Runs a command of this program on the relay, and reads what it costs.
+async fn ask(data_dir: &Path, relay: u32, words: &[&str]) -> Result<Asked, ApiError> {
     let began = Instant::now();
+    let output = command(data_dir, words).await?;
+    Ok(Asked {
+        command: format!("qpc {}", words.first().copied().unwrap_or_default()),
+        seconds: round(began.elapsed().as_secs_f64(), 3),
+        lines: output.iter().filter(|byte| **byte == b'\n').count() as u64,
+        bytes: output.len() as u64,
+        relay_peak_rss_mib: mib(Usage::of(relay)?.peak_rss_kib),
+    })
+}
+
+/// Runs a command of this program on the relay; gives what it wrote.
+async fn command(data_dir: &Path, words: &[&str]) -> Result<Vec<u8>, ApiError> {
     let mut program = this_program()?;
-    program.arg("--data-dir").arg(data_dir).arg("--json").args(command);
+    program.arg("--data-dir").arg(data_dir).arg("--json").args(words);
     let output = program.output().await.map_err(ApiError::failed)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        return Err(ApiError::failed(format!("qpc {}: {}", command.join(" "), said.trim())));
+        return Err(ApiError::failed(format!("qpc {}: {}", words.join(" "), said.trim())));
     }
-    Ok(Asked {
-        command: format!("qpc {}", command.first().copied().unwrap_or_default()),
-        seconds: round(began.elapsed().as_secs_f64(), 3),
-        lines: output.stdout.iter().filter(|byte| **byte == b'\n').count() as u64,
-        bytes: output.stdout.len() as u64,
-        relay_peak_rss_mib: mib(Usage::of(relay)?.peak_rss_kib),
-    })
+    Ok(output.stdout)
 }
 
 fn mib(kib: u64) -> f64 {
@@ -395,6 +439,14 @@ fn tell(answered: &Answered) -> String {
             ),
         ));
     }
+    let restart = &answered.restart;
+    fields.push((
+        "restart",
+        format!(
+            "drained in {:.1} s, answers {:.1} s after its start, knows {} nodes, {:.1} MiB",
+            restart.drain_seconds, restart.answers_after_seconds, restart.known, restart.rss_mib
+        ),
+    ));
     human::fields(&fields)
 }
 
