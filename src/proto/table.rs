@@ -390,7 +390,7 @@ impl RoutingTable {
 
     /// The same for a forwarding decision, at the cost of one wait for memory in a large table: of
     /// an address that is in no announce held here it may say what it says of another one, about
-    /// once in a million at a million routes (see `index`). A packet to it then meets a neighbour
+    /// four times in a million at a million routes (see `index`). A packet to it then meets a neighbour
     /// that knows no way instead of this node, which knows none.
     pub fn likely_in_use(&self, destination: &Address) -> Option<Hops> {
         self.told(destination, self.index.likely(destination))
