@@ -174,7 +174,7 @@ impl RouterActor {
             health: parts.health.outlet(),
             reported: Counters::default(),
             timer: None,
-            saving: saving::Saving::new(&parts.identity),
+            saving: saving::Saving::new(&parts.identity, parts.network),
             draining: false,
             program_peer: None,
             guard,

@@ -8,6 +8,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use super::{identity::MeshIdentity, kdf::hkdf_sha256};
+use crate::wire::NetworkId;
 
 /// Bytes of a mark: HMAC-SHA-256 (RFC 2104), cut to its first half.
 pub const MARK_BYTES: usize = 16;
@@ -19,12 +20,13 @@ pub struct OwnSeal {
 }
 
 impl OwnSeal {
-    /// The seal of `identity` for one purpose. What was marked for another, or by another identity,
-    /// is not known.
-    pub fn new(identity: &MeshIdentity, purpose: &str) -> Self {
+    /// The seal of `identity` in one network for one purpose. What was marked in another, for another
+    /// or by another identity is not known: a signature that held in one network says nothing in the
+    /// next.
+    pub fn new(identity: &MeshIdentity, network: NetworkId, purpose: &str) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         let info = [b"quicprochat/mesh/1/own-seal/", purpose.as_bytes()].concat();
-        let derived = hkdf_sha256(&[], &*identity.seed(), &info, key.as_mut());
+        let derived = hkdf_sha256(&network.0, &*identity.seed(), &info, key.as_mut());
         debug_assert!(derived.is_ok(), "32 bytes are within what HKDF gives");
         Self { key }
     }
@@ -62,14 +64,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mark_holds_for_its_bytes_its_purpose_and_its_node() {
+    fn a_mark_holds_for_its_bytes_its_purpose_its_network_and_its_node() {
         let [one, other] = [1, 2].map(|n| MeshIdentity::from_seed([n; 32]));
-        let seal = OwnSeal::new(&one, "routes");
+        let [here, there] = [1, 2].map(|n| NetworkId([n; 16]));
+        let seal = OwnSeal::new(&one, here, "routes");
         let mark = seal.mark(b"a row");
-        assert!(OwnSeal::new(&one, "routes").knows(b"a row", &mark));
+        assert!(OwnSeal::new(&one, here, "routes").knows(b"a row", &mark));
         assert!(!seal.knows(b"a rov", &mark) && !seal.knows(b"", &mark));
-        assert!(!OwnSeal::new(&one, "inbox").knows(b"a row", &mark));
-        assert!(!OwnSeal::new(&other, "routes").knows(b"a row", &mark));
+        assert!(!OwnSeal::new(&one, here, "inbox").knows(b"a row", &mark));
+        assert!(!OwnSeal::new(&one, there, "routes").knows(b"a row", &mark));
+        assert!(!OwnSeal::new(&other, here, "routes").knows(b"a row", &mark));
         for bit in 0..MARK_BYTES * 8 {
             let mut forged = mark;
             forged[bit / 8] ^= 1 << (bit % 8);

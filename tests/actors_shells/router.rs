@@ -31,7 +31,7 @@ use quicprochat_mesh::{
     },
     testing::{Probe, expect_silence, expect_within, with_virtual_time},
     wire::{
-        Capabilities, EnvelopeKind, Frame, LinkId, PacketId,
+        Capabilities, EnvelopeKind, Frame, LinkId, NetworkId, PacketId,
         control::{CustodyAck, RefuseReason},
         handshake::Hello,
     },
@@ -595,7 +595,7 @@ fn a_restarted_router_passes_nothing_on_that_was_recorded_before() {
         let mut announce = stranger.announce((1, 1)).announce.clone();
         announce.signature.0[5] ^= 1;
         let row = SavedRow { ends_unix_s: u64::MAX, announce, is_own: false };
-        let value = row.encode(&row_seal(&MeshIdentity::from_seed([77; 32])));
+        let value = row.encode(&row_seal(&MeshIdentity::from_seed([77; 32]), NetworkId([1; 16])));
         let unsigned =
             LocalOp::KvPut { namespace: Namespace::Route, key: stranger.address().0.to_vec(), value };
         ask_local(&before.store.rows, vec![forged, unsigned]).unwrap().await.unwrap();

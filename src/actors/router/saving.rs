@@ -57,8 +57,8 @@ pub(super) struct Saving {
 }
 
 impl Saving {
-    pub(super) fn new(identity: &MeshIdentity) -> Self {
-        Self { seal: row_seal(identity), in_flight: false, swept: None, drain: None }
+    pub(super) fn new(identity: &MeshIdentity, network: NetworkId) -> Self {
+        Self { seal: row_seal(identity, network), in_flight: false, swept: None, drain: None }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::crypto::MeshIdentity;
 use crate::wire::{
-    Capabilities, EnvelopeKind,
+    Capabilities, EnvelopeKind, NetworkId,
     control::PathRequest,
     limits::WITHDRAW_ADDRESSES_MAX,
     path::{Digest, DigestEntry, Withdraw},
@@ -670,7 +670,7 @@ fn recorded_announces_change_nothing_before_and_after_a_restart() {
     let saved = one.router.take_unsaved(one.now, usize::MAX);
     assert_eq!((saved.len(), one.router.unsaved()), (5, 0));
     let unix_s = u64::from(CREATED);
-    let seal = row_seal(&MeshIdentity::from_seed([7; 32]));
+    let seal = row_seal(&MeshIdentity::from_seed([7; 32]), NetworkId([1; 16]));
     let rows: Vec<_> =
         saved.into_iter().map(|(_, saved)| SavedRow::new(saved, unix_s).encode(&seal)).collect();
     let mut one = One::new(&[]);
@@ -718,7 +718,7 @@ fn what_was_saved_gives_way_to_what_is_newer_and_is_not_older_than_a_day() {
     assert_eq!(first.ends_in(1_000_000 + 86_400), Some(Duration::ZERO));
     assert_eq!(first.ends_in(1_000_000 + 86_401), None);
     // Damaged, cut and foreign rows are none.
-    let [seal, another] = [1, 2].map(|n| row_seal(&MeshIdentity::from_seed([n; 32])));
+    let [seal, another] = [1, 2].map(|n| row_seal(&MeshIdentity::from_seed([n; 32]), NetworkId([1; 16])));
     let bytes = first.encode(&seal);
     for cut in 0..bytes.len() {
         assert!(SavedRow::decode(&bytes[..cut], &seal).is_none(), "{cut}");

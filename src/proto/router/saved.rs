@@ -17,7 +17,7 @@ use crate::{
         table::{KnownInfo, ORDER_MEMORY, Saved},
         verify::{InboundAnnounce, Verified},
     },
-    wire::{Address, Announce, Frame},
+    wire::{Address, Announce, Frame, NetworkId},
 };
 
 use super::Router;
@@ -26,8 +26,8 @@ use super::Router;
 const ROW_VERSION: u8 = 2;
 
 /// The seal of a node's rows.
-pub fn row_seal(identity: &MeshIdentity) -> OwnSeal {
-    OwnSeal::new(identity, "routes")
+pub fn row_seal(identity: &MeshIdentity, network: NetworkId) -> OwnSeal {
+    OwnSeal::new(identity, network, "routes")
 }
 
 /// One origin's row: `version 1, route's end in seconds since 1970 8, the announce as a frame, the
@@ -36,7 +36,7 @@ pub fn row_seal(identity: &MeshIdentity) -> OwnSeal {
 pub struct SavedRow {
     /// When no route is made of it any more, in seconds since 1970.
     pub ends_unix_s: u64,
-    /// The announce; verified where the row was read with [`SavedRow::is_own`], since a disk is not
+    /// The announce. Verified where [`SavedRow::is_own`], and to be verified elsewhere: a disk is not
     /// trusted.
     pub announce: Announce,
     /// True for a row that this node wrote, and so verified.
