@@ -86,7 +86,7 @@ impl Verified<InboundAnnounce> {
 impl Verified<InboundAnnounce> {
     /// An announce that this node verified before it wrote it, under its own seal, to its own store.
     /// Of the signatures nothing is checked.
-    pub fn sealed(announce: Announce) -> Self {
+    pub(super) fn sealed(announce: Announce) -> Self {
         let origin = compute_address(&announce.content.public_key);
         let key_record = announce.key_record.clone().and_then(VerifiedKeyRecord::kept);
         Self(InboundAnnounce { origin, announce, key_record })

@@ -454,6 +454,40 @@ fn handshake_error(url: &TransportAddr, error: &ConnectionError, idle_timeout: D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::MeshIdentity;
+
+    /// A connection between two ports' settings, both ends.
+    async fn connected() -> (Endpoint, Connection, Connection) {
+        let identity = |n| TlsIdentity::from_pkcs8(&MeshIdentity::from_seed([n; 32]).to_pkcs8_der()).unwrap();
+        let transport = || Arc::new(transport_config(&QuicOptions::default()));
+        let tls = QuicServerConfig::try_from(identity(1).server_config().unwrap()).unwrap();
+        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        config.transport_config(transport());
+        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let dialler = identity(2);
+        let tls = dialler.client_config(dialler.check(None)).unwrap();
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(transport());
+        let to = endpoint.local_addr().unwrap();
+        let dialled = endpoint.connect_with(config, to, tls::NO_NAME).unwrap();
+        let accepted = endpoint.accept().await.unwrap().accept().unwrap();
+        let (dialled, accepted) = tokio::join!(dialled, accepted);
+        (endpoint, dialled.unwrap(), accepted.unwrap())
+    }
+
+    #[tokio::test]
+    async fn each_side_asks_the_other_to_acknowledge_less() {
+        let (_endpoint, dialled, accepted) = connected().await;
+        for (from, to) in [(&dialled, &accepted), (&accepted, &dialled)] {
+            let mut stream = from.open_uni().await.unwrap();
+            stream.write_all(b"a frame").await.unwrap();
+            stream.finish().unwrap();
+            assert_eq!(to.accept_uni().await.unwrap().read_to_end(100).await.unwrap(), b"a frame");
+        }
+        for end in [dialled, accepted] {
+            assert!(end.stats().frame_rx.ack_frequency >= 1, "{:?}", end.stats().frame_rx);
+        }
+    }
 
     #[test]
     fn a_socket_dials_only_where_it_has_a_way_to() {

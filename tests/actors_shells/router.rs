@@ -23,7 +23,7 @@ use quicprochat_mesh::{
     },
     proto::{
         router::{PathSearch, RouterConfig, SavedRow, row_seal},
-        table::LinkClass,
+        table::{LinkClass, Saved},
         verify::{InboundEnvelope, Verified},
     },
     storage::{
@@ -594,7 +594,7 @@ fn a_restarted_router_passes_nothing_on_that_was_recorded_before() {
         let mut stranger = Signer::new(31);
         let mut announce = stranger.announce((1, 1)).announce.clone();
         announce.signature.0[5] ^= 1;
-        let row = SavedRow { ends_unix_s: u64::MAX, announce, is_own: false };
+        let row = SavedRow::new(Saved { announce, ends_in: secs(1800) }, clock::unix_s());
         let value = row.encode(&row_seal(&MeshIdentity::from_seed([77; 32]), NetworkId([1; 16])));
         let unsigned =
             LocalOp::KvPut { namespace: Namespace::Route, key: stranger.address().0.to_vec(), value };

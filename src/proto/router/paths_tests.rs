@@ -3,15 +3,18 @@
 
 use super::{
     sim::Sim,
-    testkit::{CREATED, Node, verified},
+    testkit::{CREATED, NETWORK, Node, verified},
     *,
 };
-use crate::crypto::MeshIdentity;
-use crate::wire::{
-    Capabilities, EnvelopeKind, NetworkId,
-    control::PathRequest,
-    limits::WITHDRAW_ADDRESSES_MAX,
-    path::{Digest, DigestEntry, Withdraw},
+use crate::{
+    crypto::MeshIdentity,
+    proto::{table::Saved, verify::Verifier},
+    wire::{
+        Capabilities, EnvelopeKind,
+        control::PathRequest,
+        limits::WITHDRAW_ADDRESSES_MAX,
+        path::{Digest, DigestEntry, Withdraw},
+    },
 };
 
 const MESSAGE: EnvelopeKind = EnvelopeKind::MESSAGE;
@@ -670,15 +673,15 @@ fn recorded_announces_change_nothing_before_and_after_a_restart() {
     let saved = one.router.take_unsaved(one.now, usize::MAX);
     assert_eq!((saved.len(), one.router.unsaved()), (5, 0));
     let unix_s = u64::from(CREATED);
-    let seal = row_seal(&MeshIdentity::from_seed([7; 32]), NetworkId([1; 16]));
+    let seal = row_seal(&MeshIdentity::from_seed([7; 32]), NETWORK);
     let rows: Vec<_> =
         saved.into_iter().map(|(_, saved)| SavedRow::new(saved, unix_s).encode(&seal)).collect();
     let mut one = One::new(&[]);
     for row in &rows {
         let row = SavedRow::decode(row, &seal).unwrap();
-        assert!(row.is_own);
         let ends_in = row.ends_in(unix_s + 5).unwrap();
-        assert!(one.router.restore(one.now, &verified(row.announce), ends_in));
+        let announce = row.verify(&mut Verifier::new(Node::new(200).address(), NETWORK)).unwrap();
+        assert!(one.router.restore(one.now, &announce, ends_in));
         while one.router.poll().is_some() {}
     }
     one.link(1, &a);
@@ -711,30 +714,33 @@ fn whoever_is_heard_often_keeps_nobody_else_from_the_disk() {
 #[test]
 fn what_was_saved_gives_way_to_what_is_newer_and_is_not_older_than_a_day() {
     let mut origin = Node::new(9);
-    let row = |announce| SavedRow { ends_unix_s: 1_000_000, announce, is_own: true };
+    let row = |announce| SavedRow::new(Saved { announce, ends_in: SECOND * 10 }, 999_990);
     let first = row(origin.announce((1, 1), 8));
     assert_eq!(first.ends_in(999_990), Some(SECOND * 10));
     assert_eq!(first.ends_in(0), Some(SECOND * 1800), "whatever the clock says, no longer than it signs");
     assert_eq!(first.ends_in(1_000_000 + 86_400), Some(Duration::ZERO));
     assert_eq!(first.ends_in(1_000_000 + 86_401), None);
     // Damaged, cut and foreign rows are none.
-    let [seal, another] = [1, 2].map(|n| row_seal(&MeshIdentity::from_seed([n; 32]), NetworkId([1; 16])));
+    let [seal, another] = [1, 2].map(|n| row_seal(&MeshIdentity::from_seed([n; 32]), NETWORK));
     let bytes = first.encode(&seal);
     for cut in 0..bytes.len() {
         assert!(SavedRow::decode(&bytes[..cut], &seal).is_none(), "{cut}");
     }
     assert!(SavedRow::decode(&[&[1], &bytes[1..]].concat(), &seal).is_none());
-    assert!(SavedRow::decode(&bytes, &seal).unwrap().is_own);
-    // Of another's hand, or with a later end: to be verified.
-    assert!(!SavedRow::decode(&bytes, &another).unwrap().is_own);
-    let mut later = bytes;
+    // What this node marked costs no signature; what another did, or was changed since, does.
+    let mut later = bytes.clone();
     later[8] ^= 1;
-    assert!(!SavedRow::decode(&later, &seal).unwrap().is_own);
+    for (row, seal, signatures) in [(&bytes, &seal, 0), (&bytes, &another, 1), (&later, &seal, 1)] {
+        let mut verifier = Verifier::new(Node::new(200).address(), NETWORK);
+        let read = SavedRow::decode(row, seal).unwrap().verify(&mut verifier).unwrap();
+        assert_eq!((read.origin, verifier.signatures_checked()), (origin.address(), signatures));
+    }
 
     let a = Node::new(1);
     let mut one = One::new(&[&a]);
     one.announce(1, 1, origin.announce((1, 5), 8));
-    assert!(!one.router.restore(one.now, &verified(first.announce), SECOND), "older than what is known");
+    let first = verified(origin.announce((1, 1), 8));
+    assert!(!one.router.restore(one.now, &first, SECOND), "older than what is known");
     // A row that is newer takes the place of what came in before it was read, route and all.
     let newer = verified(origin.announce((2, 0), 8));
     assert!(one.router.restore(one.now, &newer, SECOND));

@@ -15,7 +15,7 @@ use crate::{
     crypto::{MeshIdentity, OwnSeal, own_seal::MARK_BYTES},
     proto::{
         table::{KnownInfo, ORDER_MEMORY, Saved},
-        verify::{InboundAnnounce, Verified},
+        verify::{InboundAnnounce, Verified, Verifier, VerifyError},
     },
     wire::{Address, Announce, Frame, NetworkId},
 };
@@ -36,11 +36,9 @@ pub fn row_seal(identity: &MeshIdentity, network: NetworkId) -> OwnSeal {
 pub struct SavedRow {
     /// When no route is made of it any more, in seconds since 1970.
     pub ends_unix_s: u64,
-    /// The announce. Verified where [`SavedRow::is_own`], and to be verified elsewhere: a disk is not
-    /// trusted.
-    pub announce: Announce,
+    announce: Announce,
     /// True for a row that this node wrote, and so verified.
-    pub is_own: bool,
+    is_own: bool,
 }
 
 impl SavedRow {
@@ -80,6 +78,18 @@ impl SavedRow {
             return None;
         }
         Some(Duration::from_secs(self.ends_unix_s.saturating_sub(now_unix_s)).min(lifetime))
+    }
+
+    /// The announce: a disk is not trusted, so what this node did not write itself is verified.
+    ///
+    /// # Errors
+    /// As [`Verifier::verify_announce`].
+    pub fn verify(self, verifier: &mut Verifier) -> Result<Verified<InboundAnnounce>, VerifyError> {
+        if self.is_own {
+            Ok(Verified::sealed(self.announce))
+        } else {
+            verifier.verify_announce(self.announce)
+        }
     }
 }
 
