@@ -4,7 +4,6 @@ use quicprochat_mesh::api::{Done, Request};
 
 use crate::{call, cx::Context, fail::Failure};
 
-/// Announce this node now
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::{cx::Context, cx::path_text, fail::Failure, human, out::note};
 
-/// Show or check the configuration
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print every effective value and where it came from

@@ -8,7 +8,6 @@ use quicprochat_mesh::{
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Names for addresses
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Remember a name for an address

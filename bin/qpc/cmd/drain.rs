@@ -7,7 +7,6 @@ use quicprochat_mesh::api::{ErrorClass, Request, Stopped};
 use super::{duration, run::tell_stopped, to_ms};
 use crate::{call, cx::Context, fail::Failure};
 
-/// Drain and stop the node, as SIGTERM does
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Stop after this time at the latest [default: the deadlines of the configuration]

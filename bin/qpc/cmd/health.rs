@@ -27,7 +27,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer read, head and body.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 
-/// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

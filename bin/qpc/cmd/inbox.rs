@@ -8,7 +8,6 @@ use quicprochat_mesh::{
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Look at messages that arrived, without taking them out
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -27,7 +27,6 @@ const TEST_MARK: &str = "identity.test";
 /// A seed has 64 hex digits; a line break and some room for spaces around them.
 const SEED_TEXT_BYTES_MAX: u64 = 256;
 
-/// Create the identity and a commented config.toml
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Make the identity of this 32-byte seed in hex: - reads stdin, @FILE a file; HEX64 on the

@@ -4,7 +4,6 @@ use quicprochat_mesh::api::{KnownNode, Request};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Show every node heard within the last day, reachable or not
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -29,7 +29,7 @@ mod wire;
 
 use std::time::Duration;
 
-use clap::{ArgMatches, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use quicprochat_mesh::{api::ApiError, config::parse_duration};
 
 use crate::{
@@ -65,44 +65,68 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Demo(demo::Args),
-    Init(init::Args),
-    Run(run::Args),
-    Status(status::Args),
-    Peers(peers::Args),
-    Routes(routes::Args),
-    Known(known::Args),
+    /// Show a small mesh at work: nodes in a line, real messages over several hops
+    Demo(Deferred<demo::Args>),
+    /// Create the identity and a commented config.toml
+    Init(Deferred<init::Args>),
+    /// Run a node in the foreground until a signal or `qpc drain`
+    Run(Deferred<run::Args>),
+    /// Show how the node is
+    Status(Deferred<status::Args>),
+    /// List the links to other nodes
+    Peers(Deferred<peers::Args>),
+    /// Show the routing table
+    Routes(Deferred<routes::Args>),
+    /// Show every node heard within the last day, reachable or not
+    Known(Deferred<known::Args>),
+    /// Look for a path to a node, or forget one
     #[command(subcommand)]
-    Path(path::Command),
-    Stats(stats::Args),
-    Health(health::Args),
-    Drain(drain::Args),
+    Path(Deferred<path::Command>),
+    /// Show all counters
+    Stats(Deferred<stats::Args>),
+    /// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
+    Health(Deferred<health::Args>),
+    /// Drain and stop the node, as SIGTERM does
+    Drain(Deferred<drain::Args>),
+    /// Add or remove a link at run time
     #[command(subcommand)]
-    Peer(peer::Command),
-    Announce(announce::Args),
+    Peer(Deferred<peer::Command>),
+    /// Announce this node now
+    Announce(Deferred<announce::Args>),
+    /// Names for addresses
     #[command(subcommand)]
-    Contact(contact::Command),
-    Send(send::Args),
-    Broadcast(broadcast::Args),
-    Recv(recv::Args),
+    Contact(Deferred<contact::Command>),
+    /// Send a message, end-to-end encrypted and signed
+    Send(Deferred<send::Args>),
+    /// Send to every node within reach: signed, NOT ENCRYPTED
+    Broadcast(Deferred<broadcast::Args>),
+    /// Take messages out of the inbox, oldest first
+    Recv(Deferred<recv::Args>),
+    /// Look at messages that arrived, without taking them out
     #[command(subcommand_required = false)]
-    Inbox(inbox::Args),
+    Inbox(Deferred<inbox::Args>),
+    /// Look at messages that are on their way
     #[command(subcommand_required = false)]
-    Outbox(outbox::Args),
-    Trace(trace::Args),
-    Ping(ping::Args),
+    Outbox(Deferred<outbox::Args>),
+    /// Show the path to a node, hop by hop
+    Trace(Deferred<trace::Args>),
+    /// Measure round trips to a node
+    Ping(Deferred<ping::Args>),
+    /// Show or check the configuration
     #[command(subcommand)]
-    Config(config::Command),
-    Wire(wire::Args),
+    Config(Deferred<config::Command>),
+    /// Explain a link frame given in hex
+    Wire(Deferred<wire::Args>),
     /// Measure this machine and this build
     #[cfg(feature = "quic")]
     #[command(subcommand)]
     Bench(Deferred<bench::Command>),
-    Version(version::Args),
+    /// Show the version, the protocol and what is compiled in
+    Version(Deferred<version::Args>),
 }
 
-/// A command whose own commands are described only where it is called: a description of all of
-/// `bench` would be built, and its memory kept, by every node that starts.
+/// A command that is described only where it is called: a description of all of them would be built,
+/// and the program's pages for it stay resident, in every node that starts.
 #[derive(Debug)]
 pub struct Deferred<T>(pub T);
 
@@ -130,10 +154,20 @@ impl<T: Subcommand> Subcommand for Deferred<T> {
     }
 }
 
+impl<T: Args> Args for Deferred<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_args)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command.defer(T::augment_args_for_update)
+    }
+}
+
 /// Runs a command. All but `run`, which has a runtime of its own, live on one thread.
 pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
     if let Command::Run(args) = command {
-        return run::run(args, cx);
+        return run::run(args.0, cx);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -141,32 +175,32 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
         .map_err(|e| ApiError::failed(format!("cannot start: {e}")))?;
     runtime.block_on(async {
         match command {
-            Command::Run(args) => run::run(args, cx),
-            Command::Demo(args) => demo::run(args, cx).await,
-            Command::Init(args) => init::run(args, cx),
-            Command::Status(args) => status::run(args, cx).await,
-            Command::Peers(args) => peers::run(args, cx).await,
-            Command::Routes(args) => routes::run(args, cx).await,
-            Command::Known(args) => known::run(args, cx).await,
-            Command::Path(command) => path::run(command, cx).await,
-            Command::Stats(args) => stats::run(args, cx).await,
-            Command::Health(args) => health::run(args, cx).await,
-            Command::Drain(args) => drain::run(args, cx).await,
-            Command::Peer(command) => peer::run(command, cx).await,
-            Command::Announce(args) => announce::run(args, cx).await,
-            Command::Contact(command) => contact::run(command, cx).await,
-            Command::Send(args) => send::run(args, cx).await,
-            Command::Broadcast(args) => broadcast::run(args, cx).await,
-            Command::Recv(args) => recv::run(args, cx).await,
-            Command::Inbox(args) => inbox::run(args, cx).await,
-            Command::Outbox(args) => outbox::run(args, cx).await,
-            Command::Trace(args) => trace::run(args, cx).await,
-            Command::Ping(args) => ping::run(args, cx).await,
-            Command::Config(command) => config::run(command, cx),
-            Command::Wire(args) => wire::run(args, cx),
+            Command::Run(args) => run::run(args.0, cx),
+            Command::Demo(args) => demo::run(args.0, cx).await,
+            Command::Init(args) => init::run(args.0, cx),
+            Command::Status(args) => status::run(args.0, cx).await,
+            Command::Peers(args) => peers::run(args.0, cx).await,
+            Command::Routes(args) => routes::run(args.0, cx).await,
+            Command::Known(args) => known::run(args.0, cx).await,
+            Command::Path(command) => path::run(command.0, cx).await,
+            Command::Stats(args) => stats::run(args.0, cx).await,
+            Command::Health(args) => health::run(args.0, cx).await,
+            Command::Drain(args) => drain::run(args.0, cx).await,
+            Command::Peer(command) => peer::run(command.0, cx).await,
+            Command::Announce(args) => announce::run(args.0, cx).await,
+            Command::Contact(command) => contact::run(command.0, cx).await,
+            Command::Send(args) => send::run(args.0, cx).await,
+            Command::Broadcast(args) => broadcast::run(args.0, cx).await,
+            Command::Recv(args) => recv::run(args.0, cx).await,
+            Command::Inbox(args) => inbox::run(args.0, cx).await,
+            Command::Outbox(args) => outbox::run(args.0, cx).await,
+            Command::Trace(args) => trace::run(args.0, cx).await,
+            Command::Ping(args) => ping::run(args.0, cx).await,
+            Command::Config(command) => config::run(command.0, cx),
+            Command::Wire(args) => wire::run(args.0, cx),
             #[cfg(feature = "quic")]
             Command::Bench(command) => bench::run(command.0, cx).await,
-            Command::Version(args) => version::run(args, cx),
+            Command::Version(args) => version::run(args.0, cx),
         }
     })
 }

@@ -5,7 +5,6 @@ use quicprochat_mesh::api::{Done, Request, Target};
 
 use crate::{call, cx::Context, fail::Failure};
 
-/// Look for a path to a node, or forget one
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Ask the neighbours for a path; `qpc routes ADDRESS` shows what was found

@@ -8,7 +8,6 @@ use quicprochat_mesh::{
 
 use crate::{call, cx::Context, fail::Failure};
 
-/// Add or remove a link at run time
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Dial a node now and keep the link, also after a restart

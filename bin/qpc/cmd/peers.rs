@@ -4,7 +4,6 @@ use quicprochat_mesh::api::{Peer, Request};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// List the links to other nodes
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

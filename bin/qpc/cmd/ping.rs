@@ -7,7 +7,6 @@ use quicprochat_mesh::api::{ApiError, Pong, Request, Target};
 use super::{duration, to_ms};
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Measure round trips to a node
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Destination

@@ -4,7 +4,6 @@ use quicprochat_mesh::api::{Request, Route, Target};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Show the routing table
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only the route to this node

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Show all counters
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

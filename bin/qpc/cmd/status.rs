@@ -4,7 +4,6 @@ use quicprochat_mesh::api::{Request, Status};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Show how the node is
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

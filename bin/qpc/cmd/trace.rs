@@ -7,7 +7,6 @@ use quicprochat_mesh::api::{ApiError, Request, Target, Trace};
 use super::{duration, to_ms};
 use crate::{call, cx::Context, fail::Failure, human};
 
-/// Show the path to a node, hop by hop
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Destination

@@ -7,7 +7,6 @@ use crate::{cx::Context, fail::Failure};
 /// The protocol of links, as TLS negotiates it.
 const PROTOCOL: &str = "quicprochat/mesh/1";
 
-/// Show the version, the protocol and what is compiled in
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 

@@ -7,7 +7,6 @@ use serde::Serialize;
 
 use crate::{cx::Context, fail::Failure, human, seam::explain_frame};
 
-/// Explain a link frame given in hex
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The frame; spaces are ignored; - reads stdin
