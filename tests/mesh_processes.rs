@@ -166,6 +166,10 @@ fn a_message_to_a_node_that_is_down_waits_in_custody_and_arrives_once() {
     assert_eq!(kept.len(), 1, "the origin keeps it until the receipt: {kept:?}");
     assert_eq!(kept[0]["id"], *id);
     wait_until("the custody ack at a", || nodes[0].ask(&["outbox"])[0]["state"] == "in_custody");
+    let held = nodes[1].ask(&["mailboxes"]);
+    assert_eq!(held.len(), 1, "{held:?}");
+    assert_eq!(held[0]["destination"], json!(nodes[2].address()));
+    assert_eq!((&held[0]["messages"], &held[0]["reachable"]), (&json!(1), &json!(false)));
 
     nodes[2].restart();
     let message = nodes[2].take(1).remove(0);

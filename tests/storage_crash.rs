@@ -19,7 +19,7 @@ use quicprochat_mesh::{
         StoreError, StoreThread, Work, WorkDone,
         faults::{FaultOn, FaultyDisk},
     },
-    wire::{Address, MessageUid, PacketId},
+    wire::{Address, MessageUid, PacketId, Priority},
 };
 
 const ALL: PageLimit = PageLimit { rows_max: usize::MAX, bytes_max: usize::MAX };
@@ -34,7 +34,7 @@ fn outbox_put(n: u64) -> LocalOp {
         uid: MessageUid(wide(n)),
         destination: Address([1; 16]),
         created_unix_s: n,
-        expires_unix_s: u64::MAX,
+        expires_s: u64::MAX,
         state: vec![],
         body: body(n),
     })
@@ -55,9 +55,10 @@ fn hold(n: u64) -> MailOp {
         packet_id: PacketId(wide(n)),
         destination: Address([3; 16]),
         source: Address([2; 16]),
+        priority: Priority::from_bits(n as u8),
         ingress: Address([4; 16]),
-        expires_unix_s: u64::MAX,
-        held_at_unix_s: n,
+        expires_s: u64::MAX,
+        held_at_s: n,
         age_s: 0,
         frame: Bytes::from(body(n)),
     })

@@ -22,7 +22,7 @@ use quicprochat_mesh::{
         faults::{FaultOn, FaultyDisk},
         space::Space,
     },
-    wire::{Address, MessageUid, PacketId, TransferTag},
+    wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
 
 const EIO: i32 = 5;
@@ -48,7 +48,7 @@ fn outbox_put(n: u64) -> LocalOp {
         uid: MessageUid(wide(n)),
         destination: Address([1; 16]),
         created_unix_s: n,
-        expires_unix_s: 100 + n,
+        expires_s: 100 + n,
         state: vec![n as u8; 10],
         body: vec![n as u8; 3000],
     })
@@ -59,9 +59,10 @@ fn hold(n: u64) -> MailOp {
         packet_id: PacketId(wide(n)),
         destination: Address([3; 16]),
         source: Address([2; 16]),
+        priority: Priority::from_bits(n as u8),
         ingress: Address([4; 16]),
-        expires_unix_s: 100 + n,
-        held_at_unix_s: n,
+        expires_s: 100 + n,
+        held_at_s: n,
         age_s: 0,
         frame: Bytes::from(vec![n as u8; 2000]),
     })
@@ -90,7 +91,7 @@ fn mixed(n: u64) -> Vec<Work> {
         Work::Mail(vec![
             hold(n),
             MailOp::Remove(vec![PacketId(wide(n.saturating_sub(3)))]),
-            MailOp::Expire { now_unix_s: 95 + n, rows_max: 10 },
+            MailOp::Expire { now_s: 95 + n, rows_max: 10 },
         ]),
     ]
 }

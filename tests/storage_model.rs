@@ -18,13 +18,14 @@ use quicprochat_mesh::{
         Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, InboxQuota, LocalOp,
         MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
     },
-    wire::{Address, MessageUid, PacketId, TransferTag},
+    wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
 
 /// Small enough that refusals happen.
 const QUOTA: MailboxQuota = MailboxQuota {
     global: Quota { bytes_max: 4000, rows_max: 9 },
     per_ingress: Quota { bytes_max: 3000, rows_max: 6 },
+    per_source: Quota { bytes_max: 2500, rows_max: 5 },
     per_destination: Quota { bytes_max: 2000, rows_max: 5 },
 };
 
@@ -79,7 +80,7 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
             uid: MessageUid(uid),
             destination: Address(destination),
             created_unix_s: created,
-            expires_unix_s: expires,
+            expires_s: expires,
             state,
             body,
         },
@@ -106,15 +107,16 @@ fn partial_row() -> impl Strategy<Value = PartialRow> {
 }
 
 fn held_row() -> impl Strategy<Value = HeldRow> {
-    (vec(any::<u8>(), 16), id(), id(), id(), time(), time(), bytes()).prop_map(
-        |(packet, destination, source, ingress, expires, held_at, frame)| HeldRow {
+    (vec(any::<u8>(), 16), id(), id(), id(), 0u8..4, time(), time(), bytes()).prop_map(
+        |(packet, destination, source, ingress, priority, expires, held_at, frame)| HeldRow {
             // Of 24 packets, so that duplicates happen among more rows than the quotas allow.
             packet_id: PacketId([packet[0] % 24; 16]),
             destination: Address(destination),
             source: Address(source),
+            priority: Priority::from_bits(priority),
             ingress: Address(ingress),
-            expires_unix_s: expires,
-            held_at_unix_s: held_at,
+            expires_s: expires,
+            held_at_s: held_at,
             age_s: 7,
             frame: Bytes::from(frame),
         },
@@ -181,7 +183,7 @@ fn mail_op() -> impl Strategy<Value = MailOp> {
             destination: Address(destination),
             packet_ids: ids.into_iter().map(|n| PacketId([n; 16])).collect(),
         }),
-        2 => (time(), 0usize..4).prop_map(|(now_unix_s, rows_max)| MailOp::Expire { now_unix_s, rows_max }),
+        2 => (time(), 0usize..4).prop_map(|(now_s, rows_max)| MailOp::Expire { now_s, rows_max }),
         2 => proptest::option::of(id())
             .prop_map(|destination| MailOp::Usage { destination: destination.map(Address) }),
         1 => any::<bool>().prop_map(|write| MailOp::CheckRoom { write }),

@@ -3,9 +3,13 @@
 //!
 //! - Receives: `HoldEnvelopes`, `CustodyNews` from the router; `GetHeld`, `HandOver`, `ExpireHeld`
 //!   from handles; `Drain`.
-//! - Sends: `CustodyAnswer`, `FromCustody` to the router; submissions to the mailboxes; health
+//! - Sends: `CustodyAnswer`, `FromCustody`, `WhichReachable` to the router; submissions to the mailboxes; health
 //!   reports about the disk.
 //! - Owns: which destinations have a mailbox here, and the hand-overs under way.
+//!
+//! The router says when a destination becomes reachable, but what it said may have been lost: to an
+//! incarnation before this one, to a full mailbox, or because nothing was held then. So it is asked
+//! about mailboxes that are found at the start, about new ones, and about all of them in turn.
 //!
 //! It speaks for the store in the node's health. What was refused or failed for want of the disk
 //! counts as trouble until something was *written*: that rows can still be read says nothing. A
@@ -23,6 +27,7 @@ use std::{
 use actix::prelude::*;
 
 use super::{
+    clock_handle::ClockHandle,
     link_io::priority_name,
     mailbox::{Outlet, Seat},
     rate_limiter::PressureGauge,
@@ -33,7 +38,7 @@ use crate::{
     messages::{
         health::ReportHealth,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
-        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes},
+        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes, WhichReachable},
     },
     proto::{
         custody::{Custodian, ReadPage},
@@ -57,7 +62,7 @@ const EXPIRE_ROWS: usize = 1024;
 /// A disk that has not answered for so long does not do its job: five reports.
 const SILENT_AFTER: Duration = REPORT_EVERY.saturating_mul(5);
 
-/// Destinations read at once when the actor starts.
+/// Destinations read at once when the actor starts, and asked about at once.
 const DESTINATIONS_PAGE: usize = 1024;
 
 /// What the actor is made of; the factory clones it for each incarnation.
@@ -69,10 +74,14 @@ pub struct CustodyParts {
     pub answer: Seat<CustodyAnswer>,
     /// To the router.
     pub from_custody: Seat<FromCustody>,
+    /// To the router.
+    pub which_reachable: Seat<WhichReachable>,
     /// To health.
     pub health: Seat<ReportHealth>,
     /// How slow the disk is.
     pub pressure: PressureGauge,
+    /// What time it is.
+    pub clock: ClockHandle,
 }
 
 /// See the module.
@@ -80,10 +89,14 @@ pub struct StoreActor {
     parts: CustodyParts,
     answer: Outlet<CustodyAnswer>,
     from_custody: Outlet<FromCustody>,
+    which_reachable: Outlet<WhichReachable>,
     health: Outlet<ReportHealth>,
     custodian: Custodian,
     mailboxes_of: BTreeSet<Address>,
+    /// Those of them that can be reached.
     reachable: BTreeSet<Address>,
+    /// The last of them that was looked at in turn.
+    looked_through: Option<Address>,
     held: HeldSummary,
     /// Why nothing new is taken. Only a write takes it away.
     trouble: Option<String>,
@@ -99,10 +112,12 @@ impl StoreActor {
         Self {
             answer: parts.answer.outlet(),
             from_custody: parts.from_custody.outlet(),
+            which_reachable: parts.which_reachable.outlet(),
             health: parts.health.outlet(),
             custodian: Custodian::new(),
             mailboxes_of: BTreeSet::new(),
             reachable: BTreeSet::new(),
+            looked_through: None,
             held: HeldSummary::default(),
             trouble: None,
             looking_since: None,
@@ -117,9 +132,10 @@ impl StoreActor {
         if message.envelopes.is_empty() {
             return;
         }
-        let now = clock::unix_s();
+        let now_s = self.parts.clock.steady_s();
         let ids: Vec<_> = message.envelopes.iter().map(|e| (e.packet_id, e.destination)).collect();
-        let ops = message.envelopes.iter().map(|e| MailOp::Hold(held_row(e, message.ingress, now))).collect();
+        let ops =
+            message.envelopes.iter().map(|e| MailOp::Hold(held_row(e, message.ingress, now_s))).collect();
         self.ask(ops, ctx, move |actor, result, ctx| actor.held(ids, result, ctx));
     }
 
@@ -143,6 +159,7 @@ impl StoreActor {
 
     fn held(&mut self, ids: Vec<(PacketId, Address)>, result: Answered, ctx: &mut Context<Self>) {
         let mut answer = CustodyAnswer { taken: Vec::new(), refused: Vec::new() };
+        let mut new_mailboxes = Vec::new();
         match result {
             Ok(outcomes) => {
                 for ((packet_id, destination), outcome) in ids.into_iter().zip(outcomes) {
@@ -152,10 +169,12 @@ impl StoreActor {
                                 self.written();
                             }
                             answer.taken.push(packet_id);
-                            self.mailboxes_of.insert(destination);
                             // Held because a queue was full: the way there is open.
                             if self.reachable.contains(&destination) {
                                 self.custodian.reachable(destination);
+                            }
+                            if self.mailboxes_of.insert(destination) {
+                                new_mailboxes.push(destination);
                             }
                         }
                         refused => {
@@ -187,8 +206,25 @@ impl StoreActor {
         }
         // An answer that is lost costs a retry of the origin, not the message.
         self.answer.offer_gossip("router", answer);
+        self.ask_about(new_mailboxes);
         self.pump(ctx);
         self.measure(ctx);
+    }
+
+    /// Asks the router to which of these there is a path. A question that is lost is asked again in
+    /// its turn.
+    fn ask_about(&mut self, destinations: Vec<Address>) {
+        if !destinations.is_empty() {
+            self.which_reachable.offer_gossip("router", WhichReachable(destinations));
+        }
+    }
+
+    /// There is a path to somebody, for whom something may be held.
+    fn is_reachable(&mut self, destination: Address) {
+        if self.mailboxes_of.contains(&destination) {
+            self.reachable.insert(destination);
+            self.custodian.reachable(destination);
+        }
     }
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
@@ -212,18 +248,19 @@ impl StoreActor {
             },
             Err(error) => {
                 tracing::error!(%error, "cannot read a mailbox");
-                self.custodian.read_failed(now, &page.destination);
+                self.custodian.read_failed(now, &page);
                 return self.rearm(ctx);
             }
         };
         if page.after.is_none() && read.rows.is_empty() {
             self.mailboxes_of.remove(&page.destination);
+            self.reachable.remove(&page.destination);
         }
-        let unix_s = clock::unix_s();
-        let envelopes: Vec<_> = read.rows.iter().filter_map(|row| revive(row, unix_s)).collect();
+        let now_s = self.parts.clock.steady_s();
+        let envelopes: Vec<_> = read.rows.iter().filter_map(|row| revive(row, now_s)).collect();
         let ids: Vec<_> = envelopes.iter().map(|e| e.packet_id).collect();
-        self.custodian.handed_on(now, &page.destination, ids, read.next);
-        if !envelopes.is_empty() {
+        let is_wanted = self.custodian.handed_on(now, &page, ids, read.next);
+        if is_wanted && !envelopes.is_empty() {
             metrics::counter!(telemetry::HANDED_ON).increment(envelopes.len() as u64);
             self.from_custody.offer_gossip("router", FromCustody(envelopes));
         }
@@ -233,10 +270,13 @@ impl StoreActor {
     fn news(&mut self, news: CustodyNews, ctx: &mut Context<Self>) {
         let now = clock::now();
         match news {
-            CustodyNews::Reachable(destination) => {
-                self.reachable.insert(destination);
-                if self.mailboxes_of.contains(&destination) {
-                    self.custodian.reachable(destination);
+            CustodyNews::Reachable(destination) => self.is_reachable(destination),
+            CustodyNews::AllReachable(destinations) => {
+                for destination in destinations {
+                    // Known already: a hand-over that is done or waits is not begun anew by a question.
+                    if !self.reachable.contains(&destination) {
+                        self.is_reachable(destination);
+                    }
                 }
             }
             CustodyNews::Unreachable(destination) => {
@@ -271,13 +311,16 @@ impl StoreActor {
     }
 
     fn expire(&mut self, ctx: &mut Context<Self>) {
-        let op = MailOp::Expire { now_unix_s: clock::unix_s(), rows_max: EXPIRE_ROWS };
+        let op = MailOp::Expire { now_s: self.parts.clock.steady_s(), rows_max: EXPIRE_ROWS };
         self.ask(vec![op], ctx, |actor, result, ctx| {
             let more = matches!(result.as_deref(), Ok([MailOutcome::Expired { more: true, .. }]));
             if let Ok([MailOutcome::Expired { rows, .. }]) = result.as_deref() {
                 metrics::counter!(telemetry::HELD_EXPIRED).increment(*rows as u64);
             }
             let wait = if more { Duration::ZERO } else { EXPIRE_EVERY };
+            if !more {
+                actor.look(false, ctx);
+            }
             ctx.run_later(wait, Self::expire);
             actor.measure(ctx);
         });
@@ -331,20 +374,29 @@ impl StoreActor {
         }
     }
 
-    fn load(&mut self, after: Option<Address>, ctx: &mut Context<Self>) {
+    /// Reads whose mailboxes there are, a page, and asks about those to whom no path is known. At the
+    /// start all pages at once, later one at a time in turn.
+    fn look(&mut self, all: bool, ctx: &mut Context<Self>) {
+        let after = self.looked_through;
         let op = MailOp::Destinations { after, rows_max: DESTINATIONS_PAGE };
-        self.ask(vec![op], ctx, |actor, result, ctx| {
+        self.ask(vec![op], ctx, move |actor, result, ctx| {
             let Ok([MailOutcome::Destinations(page)]) = result.as_deref() else { return };
-            for usage in page {
-                actor.mailboxes_of.insert(usage.destination);
-                if actor.reachable.contains(&usage.destination) {
-                    actor.custodian.reachable(usage.destination);
-                }
+            let found: BTreeSet<_> = page.iter().map(|usage| usage.destination).collect();
+            let last = found.last().copied().filter(|_| page.len() >= DESTINATIONS_PAGE);
+            actor.looked_through = last;
+            // Between the ends of this page there is nobody else.
+            let is_gone = |of: &Address| {
+                after.is_none_or(|after| *of > after)
+                    && last.is_none_or(|last| *of <= last)
+                    && !found.contains(of)
+            };
+            actor.mailboxes_of.retain(|of| !is_gone(of));
+            actor.reachable.retain(|of| !is_gone(of));
+            actor.mailboxes_of.extend(&found);
+            actor.ask_about(found.into_iter().filter(|of| !actor.reachable.contains(of)).collect());
+            if all && last.is_some() {
+                actor.look(all, ctx);
             }
-            if page.len() >= DESTINATIONS_PAGE {
-                actor.load(page.last().map(|usage| usage.destination), ctx);
-            }
-            actor.pump(ctx);
         });
     }
 
@@ -409,7 +461,7 @@ fn then_call(
     move |result, actor, ctx| then(actor, result, ctx)
 }
 
-fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_unix_s: u64) -> HeldRow {
+fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_s: u64) -> HeldRow {
     let header = envelope.envelope.header();
     let age_s = envelope.ext.age_s;
     let left = header.lifetime.as_secs().saturating_sub(age_s);
@@ -419,9 +471,10 @@ fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_unix_s: 
         packet_id: envelope.packet_id,
         destination: envelope.destination,
         source: envelope.source,
+        priority: envelope.envelope.header().priority,
         ingress,
-        expires_unix_s: now_unix_s.saturating_add(u64::from(left)),
-        held_at_unix_s: now_unix_s,
+        expires_s: now_s.saturating_add(u64::from(left)),
+        held_at_s: now_s,
         age_s,
         frame: keyed.to_frame(FrameExt::default()).to_bytes(),
     }
@@ -429,13 +482,13 @@ fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_unix_s: 
 
 /// An envelope out of its row, older by the time it lay there. It was verified before it was
 /// written, and the row is sealed.
-fn revive(row: &HeldRow, now_unix_s: u64) -> Option<Verified<InboundEnvelope>> {
+fn revive(row: &HeldRow, now_s: u64) -> Option<Verified<InboundEnvelope>> {
     let Ok(Frame::Envelope(envelope, _)) = Frame::decode(&row.frame) else {
         tracing::error!(packet_id = %row.packet_id, "a held message does not decode");
         return None;
     };
     let key = envelope.source_key()?;
-    let residence = now_unix_s.saturating_sub(row.held_at_unix_s);
+    let residence = now_s.saturating_sub(row.held_at_s);
     let ext = FrameExt {
         age_s: row.age_s.saturating_add(u32::try_from(residence).unwrap_or(u32::MAX)),
         retransmit: true,
@@ -449,7 +502,7 @@ impl Actor for StoreActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.load(None, ctx);
+        self.look(true, ctx);
         self.measure(ctx);
         self.report(ctx);
         ctx.run_later(EXPIRE_EVERY, Self::expire);

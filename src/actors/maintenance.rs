@@ -2,7 +2,7 @@
 //!
 //! - Receives: `Drain` from the supervisor.
 //! - Sends: `AnnounceNow` to the router after a key rotation; submissions to the store.
-//! - Owns: the receiver secrets' rotation. A new secret is durable before anyone hears of it.
+//! - Owns: the receiver secrets' rotation, and the mark of the time that the next start finds. A new secret is durable before anyone hears of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,11 +10,11 @@ use actix::prelude::*;
 use tokio::sync::watch;
 
 use super::{
+    clock_handle::ClockHandle,
     delivery::OwnKeys,
     mailbox::{Outlet, Seat},
 };
 use crate::{
-    clock,
     crypto::{MeshIdentity, SignatureInput, key_record, random},
     messages::{
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
@@ -33,6 +33,9 @@ const FORGET_ROWS: usize = 4096;
 /// Key of the receiver secrets in their namespace.
 pub const RECEIVER_SECRETS_KEY: &[u8] = b"receiver";
 
+/// Key of the last look at the clocks among the node's small facts.
+pub const CLOCK_MARK_KEY: &[u8] = b"clock";
+
 /// What the actor is made of; the factory clones it for each incarnation.
 #[derive(Clone)]
 pub struct MaintenanceParts {
@@ -46,6 +49,8 @@ pub struct MaintenanceParts {
     pub store: Arc<dyn LocalStore>,
     /// To the router.
     pub announce: Seat<AnnounceNow>,
+    /// What time it is.
+    pub clock: ClockHandle,
 }
 
 /// See the module.
@@ -62,14 +67,32 @@ impl MaintenanceActor {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.rotate(ctx);
-        self.forget(ctx);
+        // Neither can be undone, so neither goes by a clock that may be set back.
+        let time = self.parts.clock.time();
+        if time.trusted {
+            self.rotate(time.unix_s, ctx);
+            self.forget(time.unix_s, ctx);
+        }
+        self.mark_time();
         ctx.run_later(EVERY, Self::tick);
     }
 
-    fn rotate(&mut self, ctx: &mut Context<Self>) {
+    /// Leaves word of the time to the next start. One that is lost costs nothing while the machine
+    /// runs, and over its restart the time since the last.
+    fn mark_time(&self) {
+        let put = LocalOp::KvPut {
+            namespace: Namespace::Identity,
+            key: CLOCK_MARK_KEY.to_vec(),
+            value: self.parts.clock.mark().encode(),
+        };
+        if self.parts.store.submit(vec![put], Box::new(|_| {})).is_err() {
+            tracing::debug!("the store's queue is full; the time is marked with the next look");
+        }
+    }
+
+    fn rotate(&mut self, now_unix_s: u64, ctx: &mut Context<Self>) {
         let held = self.parts.keys.borrow().clone();
-        if held.secrets.next_change_unix_s() > clock::unix_s() {
+        if held.secrets.next_change_unix_s() > now_unix_s {
             return;
         }
         let mut secrets = match crate::crypto::ReceiverKeys::from_bytes(
@@ -80,7 +103,7 @@ impl MaintenanceActor {
             Err(error) => return tracing::error!(%error, "cannot rotate the receiver key"),
         };
         secrets.follow(held.secrets.policy());
-        let rotation = secrets.rotate(clock::unix_s(), &mut random::os_rng());
+        let rotation = secrets.rotate(now_unix_s, &mut random::os_rng());
         let mut scratch = SignatureInput::new(self.parts.network);
         let record = match key_record::sign(&self.parts.identity, &mut scratch, secrets.record()) {
             Ok(record) => record,
@@ -110,12 +133,12 @@ impl MaintenanceActor {
         }));
     }
 
-    fn forget(&mut self, ctx: &mut Context<Self>) {
-        let op = LocalOp::ForgetSeen { now_unix_s: clock::unix_s(), rows_max: FORGET_ROWS };
+    fn forget(&mut self, now_unix_s: u64, ctx: &mut Context<Self>) {
+        let op = LocalOp::ForgetSeen { now_unix_s, rows_max: FORGET_ROWS };
         let Ok(answer) = ask_local(&*self.parts.store, vec![op]) else { return };
-        ctx.spawn(answer.into_actor(self).map(|result, actor, ctx| {
+        ctx.spawn(answer.into_actor(self).map(move |result, actor, ctx| {
             if matches!(result.as_deref(), Ok([LocalOutcome::Forgotten { more: true, .. }])) {
-                actor.forget(ctx);
+                actor.forget(now_unix_s, ctx);
             }
         }));
     }
@@ -134,7 +157,10 @@ impl Handler<Drain> for MaintenanceActor {
 
     fn handle(&mut self, drain: Drain, ctx: &mut Context<Self>) {
         match drain.phase {
-            DrainPhase::Draining | DrainPhase::Persisting => {
+            DrainPhase::Draining => self.guard.report(drain.phase, DrainCounts::default()),
+            DrainPhase::Persisting => {
+                // The store closes after all actors, with what waits by then.
+                self.mark_time();
                 self.guard.report(drain.phase, DrainCounts::default());
             }
             DrainPhase::Cleanup => {

@@ -2,6 +2,7 @@
 //! out. Everything about actix that bites is handled in the files here.
 
 pub mod child;
+pub mod clock_handle;
 pub mod custody;
 pub mod delivery;
 pub mod health;

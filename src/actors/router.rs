@@ -26,6 +26,7 @@ use actix::prelude::*;
 use tokio::sync::watch;
 
 use super::{
+    clock_handle::ClockHandle,
     delivery::OwnKeys,
     mailbox::{Outlet, Seat},
 };
@@ -44,11 +45,10 @@ use crate::{
             AnnounceNow, DropPath, GetRouterState, ListKnown, ListRoutes, Page, RouteLine, RouterState,
             SearchPath,
         },
-        store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
+        store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes, WhichReachable},
     },
     proto::{
         announce::{AnnounceParts, create_announce},
-        clock_trust::ClockTrust,
         health::{HealthStatus, REPORT_EVERY, SubsystemReport},
         router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
         table::{Order, RouteInfo},
@@ -95,6 +95,8 @@ pub struct RouterParts {
     pub custody_news: Seat<CustodyNews>,
     /// To health.
     pub health: Seat<ReportHealth>,
+    /// What time it is.
+    pub clock: ClockHandle,
 }
 
 /// The order of this node's announces: the boot epoch, raised where somebody knows a higher one.
@@ -135,7 +137,7 @@ pub struct RouterActor {
     parts: RouterParts,
     core: Router,
     scratch: SignatureInput,
-    clock_trust: ClockTrust,
+    /// True where the wall clock was believed at the last look.
     trusted: bool,
     links: BTreeMap<LinkId, LinkState>,
     deliver: Outlet<DeliverLocal>,
@@ -162,7 +164,6 @@ impl RouterActor {
         Self {
             core: Router::new(parts.config.clone(), now, seed),
             scratch: SignatureInput::new(parts.network),
-            clock_trust: ClockTrust::new(now, clock::unix_s(), clock::BUILT_UNIX_S),
             trusted: true,
             links: BTreeMap::new(),
             deliver: parts.deliver.outlet(),
@@ -191,7 +192,8 @@ impl RouterActor {
     }
 
     fn wall(&self) -> WallClock {
-        WallClock { unix_s: clock::unix_s(), trusted: self.trusted }
+        let time = self.parts.clock.time();
+        WallClock { unix_s: time.unix_s, trusted: time.trusted }
     }
 
     /// Asks the core for something that has an answer, and carries out what follows.
@@ -373,7 +375,7 @@ impl RouterActor {
     /// Every two seconds: health, metrics, the clock.
     fn report(&mut self, ctx: &mut Context<Self>) {
         let now = clock::now();
-        let distrust = self.clock_trust.judge(now, clock::unix_s()).err();
+        let distrust = self.parts.clock.judge().err();
         if let Some(why) = distrust.filter(|_| self.trusted) {
             tracing::warn!(%why, "the wall clock is not trusted; messages expire by their age alone");
         }
@@ -471,7 +473,7 @@ impl Handler<LinkUp> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, up: LinkUp, ctx: &mut Context<Self>) {
-        self.clock_trust.neighbour(clock::now(), up.peer, up.hello.clock_unix_s);
+        self.parts.clock.neighbour(up.peer, up.hello.clock_unix_s);
         let info = LinkInfo { link: up.link, peer: up.peer_key, class: up.class, trusted: false };
         self.links.insert(up.link, LinkState { peer: up.peer, transport: up.transport, outlet: up.outlet });
         self.step(Input::LinkUp(info), ctx);
@@ -485,7 +487,7 @@ impl Handler<LinkDown> for RouterActor {
         if let Some(state) = self.links.remove(&down.0)
             && !self.links.values().any(|l| l.peer == state.peer)
         {
-            self.clock_trust.neighbour_gone(&state.peer);
+            self.parts.clock.neighbour_gone(&state.peer);
         }
         self.step(Input::LinkDown(down.0), ctx);
     }
@@ -557,6 +559,17 @@ impl Handler<CustodyAnswer> for RouterActor {
         }
         for (packet_id, reason) in message.refused {
             self.step(Input::CustodyRefused(packet_id, reason), ctx);
+        }
+    }
+}
+
+impl Handler<WhichReachable> for RouterActor {
+    type Result = ();
+
+    fn handle(&mut self, WhichReachable(mut of): WhichReachable, _: &mut Context<Self>) {
+        of.retain(|destination| self.core.is_reachable(destination));
+        if !of.is_empty() {
+            self.custody_news.offer_gossip("store", CustodyNews::AllReachable(of));
         }
     }
 }

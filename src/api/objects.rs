@@ -342,6 +342,21 @@ pub struct OutboxItem {
     pub reason: Option<String>,
 }
 
+/// What this node keeps for another one that cannot be reached, or not fast enough.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mailbox {
+    /// Whom for.
+    pub destination: Address,
+    /// How many messages.
+    pub messages: u64,
+    /// Their bytes on disk.
+    pub bytes: u64,
+    /// Seconds since the first of them came.
+    pub oldest_s: Option<u64>,
+    /// Whether there is a path, and so they are being handed over.
+    pub reachable: bool,
+}
+
 /// One hop of a trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TraceHop {
@@ -503,6 +518,7 @@ pub enum Reply {
     MessageId(MessageId),
     InboxItem(InboxItem),
     OutboxItem(OutboxItem),
+    Mailbox(Mailbox),
     Trace(Trace),
     Pong(Pong),
     Contact(Contact),
@@ -529,6 +545,7 @@ reply_from!(
     MessageId,
     InboxItem,
     OutboxItem,
+    Mailbox,
     Trace,
     Pong,
     Contact,

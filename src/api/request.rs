@@ -98,6 +98,8 @@ pub enum Request {
         /// Which message.
         id: MessageUid,
     },
+    /// What is held for other nodes. One [`super::Mailbox`] each.
+    Mailboxes,
     /// The path to a node, hop by hop. One [`super::Trace`].
     Trace {
         /// Destination.

@@ -57,6 +57,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("routing.routes_max", c.routing.routes_max, 16, 1 << 24);
     findings.range("routing.dedup_entries_max", c.routing.dedup_entries_max, 256, DEDUP_ENTRIES_MAX);
     findings.range("store.mailbox_neighbour_percent", c.store.mailbox_neighbour_percent, 1, 100);
+    findings.range("store.mailbox_source_percent", c.store.mailbox_source_percent, 1, 100);
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
     findings.range("store.inbox_strangers_percent", c.store.inbox_strangers_percent, 0, 100);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);

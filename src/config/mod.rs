@@ -190,6 +190,8 @@ sections! {
         mailbox_max: ByteSize = ByteSize(1024 * MIB);
         /// Share of the mailboxes that one neighbour can fill, in percent.
         mailbox_neighbour_percent: u8 = 25;
+        /// Share of the mailboxes that one sender can fill, in percent.
+        mailbox_source_percent: u8 = 10;
         /// Share of the mailboxes that one destination can fill, in percent.
         mailbox_destination_percent: u8 = 5;
         /// Lifetime of a message where `send` names none; at most 14d.

@@ -4,6 +4,7 @@ use super::message;
 use crate::{
     error::MeshError,
     proto::verify::{InboundEnvelope, Verified},
+    storage::HeldSummary,
     wire::{Address, PacketId, control::RefuseReason},
 };
 
@@ -37,6 +38,8 @@ message!(FromCustody => ());
 pub enum CustodyNews {
     /// There is a path now.
     Reachable(Address),
+    /// The answer to [`WhichReachable`]: there is a path to these.
+    AllReachable(Vec<Address>),
     /// There is none any more.
     Unreachable(Address),
     /// Receipted. Counts for packets whose destination is `by` and for no others: anybody can sign
@@ -54,16 +57,51 @@ pub enum CustodyNews {
 }
 message!(CustodyNews => ());
 
+/// Store to router: to which of these is there a path? Answered by [`CustodyNews::AllReachable`].
+#[derive(Debug)]
+pub struct WhichReachable(pub Vec<Address>);
+message!(WhichReachable => ());
+
 /// Handle to store: what is held.
 #[derive(Debug, Clone, Copy)]
 pub struct GetHeld;
-message!(GetHeld => crate::storage::HeldSummary);
+message!(GetHeld => HeldSummary);
 
 /// Handle to store: hand over now what is held for a destination. How many messages; none where
 /// something is held and there is no path.
 #[derive(Debug, Clone, Copy)]
 pub struct HandOver(pub Address);
 message!(HandOver => Result<Option<u64>, MeshError>);
+
+/// Handle to store: whose mailboxes there are, from behind `after` on.
+#[derive(Debug, Clone, Copy)]
+pub struct ListMailboxes {
+    /// The `next` of the page before; `None` starts.
+    pub after: Option<Address>,
+}
+message!(ListMailboxes => Result<MailboxPage, MeshError>);
+
+/// Some mailboxes, in the order of their addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MailboxPage {
+    /// The mailboxes.
+    pub rows: Vec<MailboxLine>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<Address>,
+}
+
+/// What is held for one destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxLine {
+    /// Who.
+    pub destination: Address,
+    /// How much.
+    pub held: HeldSummary,
+    /// How long the first of it has lain here, in seconds.
+    pub oldest_s: Option<u64>,
+    /// True where there is a path, and so it is being handed over.
+    pub is_reachable: bool,
+}
 
 /// Handle to store: drop what has expired. How many messages.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,12 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Inner, MeshNode, Seats, ShutdownCoordinator, sweep, tree::Prepared};
 use crate::{
-    actors::{delivery::OwnKeys, health::HealthHandle, maintenance::RECEIVER_SECRETS_KEY},
+    actors::{
+        clock_handle::ClockHandle,
+        delivery::OwnKeys,
+        health::HealthHandle,
+        maintenance::{CLOCK_MARK_KEY, RECEIVER_SECRETS_KEY},
+    },
     clock,
     config::{HealthListen, MeshConfig},
     crypto::{
@@ -17,7 +22,11 @@ use crate::{
         random::{self, check_os_rng},
     },
     error::{ErrorContext, MeshError},
-    proto::{link::NetworkSecret, verify::Verifier},
+    proto::{
+        link::NetworkSecret,
+        node_clock::{Mark, NodeTime},
+        verify::Verifier,
+    },
     storage::{
         BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome, LocalStore,
         Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
@@ -118,7 +127,9 @@ impl MeshNodeBuilder {
         let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
         sweep::contents_without_rows(&*store, &opened.blobs).await;
-        let keys = receiver_keys(&*store, &opened.identity, network, rotation_policy(&self.config)).await?;
+        let clock = node_clock(&*store).await?;
+        let policy = rotation_policy(&self.config);
+        let keys = receiver_keys(&*store, &opened.identity, network, policy, clock.time()).await?;
 
         // Last of what can be refused: a coordinator of a node that was not built stays free.
         if let Some(program) = &self.program {
@@ -138,6 +149,7 @@ impl MeshNodeBuilder {
             store_events: opened.events,
             blobs: opened.blobs.clone(),
             keys,
+            clock: clock.clone(),
             inbox_grown,
             health: health.clone(),
             seats: seats.clone(),
@@ -153,6 +165,7 @@ impl MeshNodeBuilder {
             store,
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
+            clock,
             verifier: Mutex::new(verifier),
             taker: Arc::default(),
             started_at: clock::now(),
@@ -206,6 +219,7 @@ fn quota(config: &MeshConfig) -> crate::storage::MailboxQuota {
     let share = |percent: u8| total / 100 * u64::from(percent);
     quota.global.bytes_max = total;
     quota.per_ingress.bytes_max = share(config.store.mailbox_neighbour_percent);
+    quota.per_source.bytes_max = share(config.store.mailbox_source_percent);
     quota.per_destination.bytes_max = share(config.store.mailbox_destination_percent);
     quota
 }
@@ -232,24 +246,37 @@ fn rotation_policy(config: &MeshConfig) -> RotationPolicy {
     }
 }
 
+/// The node's clock, with what an earlier start knew of the time.
+async fn node_clock(store: &dyn LocalStore) -> Result<ClockHandle, MeshError> {
+    let get = LocalOp::KvGet { namespace: Namespace::Identity, key: CLOCK_MARK_KEY.to_vec() };
+    let asked = ask_local(store, vec![get]).map_err(|reason| MeshError::Refused(reason.to_string()))?;
+    let mark = match asked.await?.pop() {
+        Some(LocalOutcome::Value(Some(bytes))) => Mark::decode(&bytes),
+        _ => None,
+    };
+    Ok(ClockHandle::new(mark))
+}
+
 /// The receiver secrets of the store, or the first ones, durable before anybody is told of them.
 async fn receiver_keys(
     store: &dyn LocalStore,
     identity: &MeshIdentity,
     network: NetworkId,
     policy: RotationPolicy,
+    time: NodeTime,
 ) -> Result<OwnKeys, MeshError> {
     let busy = |reason: crate::storage::NotTaken| MeshError::Refused(reason.to_string());
     let get = LocalOp::KvGet { namespace: Namespace::ReceiverSecret, key: RECEIVER_SECRETS_KEY.to_vec() };
     let held = ask_local(store, vec![get]).map_err(busy)?.await?.pop();
-    let now = clock::unix_s();
+    let now = time.unix_s;
     let mut rng = random::os_rng();
     let (secrets, changed) = match held {
         Some(LocalOutcome::Value(Some(bytes))) => {
             let mut secrets = ReceiverKeys::from_bytes(identity.public_key(), &bytes)
                 .context("reading the receiver keys")?;
             secrets.follow(policy);
-            let changed = secrets.next_change_unix_s() <= now;
+            // A secret is not destroyed by the word of a clock that may be set back.
+            let changed = time.trusted && secrets.next_change_unix_s() <= now;
             if changed {
                 secrets.rotate(now, &mut rng);
             }
@@ -283,13 +310,24 @@ mod tests {
         config.crypto.receiver_key_rotation = day * 3;
         config.crypto.receiver_key_sealable = day * 6;
         config.validate().expect("a valid policy");
+        let time = NodeTime { steady_s: 0, unix_s: clock::unix_s(), trusted: true };
         for start in ["first", "second"] {
-            let keys = receiver_keys(&store, &identity, network, rotation_policy(&config)).await;
+            let keys = receiver_keys(&store, &identity, network, rotation_policy(&config), time).await;
             let keys = keys.expect("a store in memory");
             let left_s = u64::from(keys.record.record().not_after).saturating_sub(clock::unix_s());
             assert!(left_s.abs_diff(6 * 86_400) < 600, "{start}: {left_s}");
             let until_rotation_s = keys.secrets.next_change_unix_s().saturating_sub(clock::unix_s());
             assert!(until_rotation_s.abs_diff(3 * 86_400) < 600, "{start}: {until_rotation_s}");
         }
+        // A clock that nobody believes replaces and destroys nothing, whatever it says.
+        let wrong = NodeTime { steady_s: 0, unix_s: clock::unix_s() + 366 * 86_400, trusted: false };
+        let policy = rotation_policy(&config);
+        let order = async |time| {
+            let keys = receiver_keys(&store, &identity, network, policy, time).await;
+            keys.expect("a store in memory").record.record().order
+        };
+        let before = order(time).await;
+        assert_eq!(order(wrong).await, before);
+        assert!(order(NodeTime { trusted: true, ..wrong }).await > before, "it was due by that clock");
     }
 }

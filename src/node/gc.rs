@@ -2,7 +2,6 @@
 
 use super::{MeshNode, ask};
 use crate::{
-    clock,
     error::MeshError,
     messages::{route::SweepRoutes, store::ExpireHeld},
     storage::{LocalOp, LocalOutcome},
@@ -20,7 +19,7 @@ pub struct GcReport {
     pub held_expired: u64,
     /// Records of messages that arrived, which would be refused by now anyway.
     pub records_forgotten: u64,
-    /// False where the wall clock is not trusted: nothing was dropped by it then, only routes.
+    /// False where the wall clock is not trusted: no record was forgotten then, whose end is by it.
     pub clock_is_trusted: bool,
 }
 
@@ -45,12 +44,13 @@ impl MeshNode {
             clock_is_trusted: swept.clock_is_trusted,
             ..GcReport::default()
         };
+        report.held_expired = ask(&self.0.seats.expire_held, "store", ExpireHeld).await??;
         if !swept.clock_is_trusted {
             return Ok(report);
         }
-        report.held_expired = ask(&self.0.seats.expire_held, "store", ExpireHeld).await??;
+        let now_unix_s = self.0.clock.unix_s();
         loop {
-            let op = LocalOp::ForgetSeen { now_unix_s: clock::unix_s(), rows_max: FORGET_ROWS };
+            let op = LocalOp::ForgetSeen { now_unix_s, rows_max: FORGET_ROWS };
             let LocalOutcome::Forgotten { rows, more } = self.kv(op).await? else { return Ok(report) };
             report.records_forgotten = report.records_forgotten.saturating_add(rows as u64);
             if !more {

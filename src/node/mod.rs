@@ -34,6 +34,7 @@ pub use shutdown::{ConnectionDrainer, ShutdownCoordinator, ShutdownError, Shutdo
 
 use crate::{
     actors::{
+        clock_handle::ClockHandle,
         health::HealthHandle,
         links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
         mailbox::Seat,
@@ -51,7 +52,7 @@ use crate::{
             AnnounceNow, DropPath, GetRouterState, HandIn, ListKnown, ListRoutes, PAGE_ROWS_MAX, Page,
             RouteLine, RouterState, SearchPath, SweepRoutes,
         },
-        store::{ExpireHeld, GetHeld, HandOver},
+        store::{ExpireHeld, GetHeld, HandOver, ListMailboxes, MailboxPage},
     },
     proto::{
         delivery::outbox::{Finished, Hold, OutboxLine},
@@ -94,6 +95,7 @@ pub(crate) struct Seats {
     sweep_routes: Seat<SweepRoutes>,
     hand_over: Seat<HandOver>,
     expire_held: Seat<ExpireHeld>,
+    list_mailboxes: Seat<ListMailboxes>,
     /// By the names of the actor tree.
     #[cfg(any(test, feature = "testing"))]
     panics: std::collections::BTreeMap<&'static str, Seat<crate::messages::lifecycle::PanicNow>>,
@@ -123,6 +125,7 @@ impl Seats {
             sweep_routes: Seat::vacant(),
             hand_over: Seat::vacant(),
             expire_held: Seat::vacant(),
+            list_mailboxes: Seat::vacant(),
             #[cfg(any(test, feature = "testing"))]
             panics: ["health", "store", "delivery", "router", "maintenance", "links"]
                 .map(|actor| (actor, Seat::vacant()))
@@ -139,6 +142,7 @@ struct Inner {
     store: Arc<dyn LocalStore>,
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
+    clock: ClockHandle,
     /// Checks what the program brings from media of its own.
     verifier: std::sync::Mutex<Verifier>,
     /// One taker of the inbox at a time.
@@ -389,6 +393,14 @@ impl MeshNode {
     /// The node does not run.
     pub async fn routes_from(&self, from: Address) -> Result<Page<RouteLine>, MeshError> {
         ask(&self.0.seats.list_routes, "router", ListRoutes { from, rows_max: PAGE_ROWS_MAX }).await
+    }
+
+    /// A page of what is held for others, from behind `after` on.
+    ///
+    /// # Errors
+    /// The node does not run; the disk.
+    pub async fn mailboxes_after(&self, after: Option<Address>) -> Result<MailboxPage, MeshError> {
+        ask(&self.0.seats.list_mailboxes, "store", ListMailboxes { after }).await?
     }
 
     /// The route to `destination`.

@@ -11,13 +11,13 @@ use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, MessageId, NodeState,
-        OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped,
-        StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
+        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, Mailbox, MessageId,
+        NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status,
+        Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
-    messages::{delivery::ProbeAnswer, lifecycle::DrainSummary, route::RouteLine},
+    messages::{delivery::ProbeAnswer, lifecycle::DrainSummary, route::RouteLine, store::MailboxLine},
     proto::{
         delivery::outbox::{End, Finished, Hold, OutboxLine},
         health::HealthStatus,
@@ -164,6 +164,19 @@ impl NodeService {
                     return Err(ApiError::failed(format!("no message {id} is in the outbox")));
                 }
                 replies.send(Done::OK).await?;
+            }
+            Request::Mailboxes => {
+                let mut after = None;
+                loop {
+                    let page = node.mailboxes_after(after).await.map_err(ApiError::failed)?;
+                    for line in &page.rows {
+                        replies.send(mailbox(line)).await?;
+                    }
+                    after = page.next;
+                    if after.is_none() {
+                        break;
+                    }
+                }
             }
             Request::Trace { destination, timeout_ms } => {
                 let to = node.resolve(&destination, true).await?;
@@ -484,6 +497,16 @@ fn path_search(to: Address, search: PathSearch) -> Result<(), ApiError> {
         PathSearch::NotLookedFor => format!("{to} is this node itself, or an address that no node has"),
     };
     Err(ApiError::failed(why))
+}
+
+fn mailbox(line: &MailboxLine) -> Mailbox {
+    Mailbox {
+        destination: line.destination,
+        messages: line.held.rows,
+        bytes: line.held.bytes,
+        oldest_s: line.oldest_s,
+        reachable: line.is_reachable,
+    }
 }
 
 fn outbox_item(line: &OutboxLine) -> OutboxItem {

@@ -177,7 +177,7 @@ mod tests {
             uid: MessageUid([n; 16]),
             destination: SOURCE,
             created_unix_s: 0,
-            expires_unix_s: 1,
+            expires_s: 1,
             state: Vec::new(),
             body: Vec::new(),
         })

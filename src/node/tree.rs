@@ -29,6 +29,7 @@ use super::{
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
+        clock_handle::ClockHandle,
         custody::{CustodyParts, StoreActor},
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
         health::{HealthActor, HealthHandle},
@@ -75,6 +76,7 @@ pub(crate) struct Prepared {
     pub(super) store_events: mpsc::UnboundedReceiver<StopReason>,
     pub(super) blobs: Arc<BlobDir>,
     pub(super) keys: OwnKeys,
+    pub(super) clock: ClockHandle,
     pub(super) inbox_grown: watch::Sender<u64>,
     pub(super) health: HealthHandle,
     pub(super) seats: Seats,
@@ -209,6 +211,7 @@ async fn launch(
         store_events,
         blobs,
         keys,
+        clock,
         inbox_grown,
         health,
         seats,
@@ -267,8 +270,10 @@ async fn launch(
         mailboxes,
         answer: ways.custody_answer.clone(),
         from_custody: ways.from_custody.clone(),
+        which_reachable: ways.which_reachable.clone(),
         health: ways.health.clone(),
         pressure: gauge,
+        clock: clock.clone(),
     };
     start.child(store_child(custody, ways.clone(), seats.clone())).await?;
     start.child(limiter_child(limiter.clone(), ways.lease.clone())).await?;
@@ -289,6 +294,7 @@ async fn launch(
         find_key: ways.find_key.clone(),
         refuse: ways.custody_answer.clone(),
         inbox_grown,
+        clock: clock.clone(),
     };
     start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
     let router = RouterParts {
@@ -316,6 +322,7 @@ async fn launch(
         hold: ways.hold.clone(),
         custody_news: ways.custody_news.clone(),
         health: ways.health.clone(),
+        clock: clock.clone(),
     };
     start.child(router_child(router, ways.clone(), seats.clone())).await?;
     let maintenance = MaintenanceParts {
@@ -324,6 +331,7 @@ async fn launch(
         keys: keys_tx,
         store,
         announce: seats.announce.clone(),
+        clock,
     };
     start.child(maintenance_child(maintenance, seats.clone())).await?;
     let links = LinksParts {
@@ -390,6 +398,7 @@ struct Ways {
     health: Seat<crate::messages::health::ReportHealth>,
     custody_answer: Seat<crate::messages::store::CustodyAnswer>,
     from_custody: Seat<crate::messages::store::FromCustody>,
+    which_reachable: Seat<crate::messages::store::WhichReachable>,
     hold: Seat<crate::messages::store::HoldEnvelopes>,
     custody_news: Seat<crate::messages::store::CustodyNews>,
     originate: Seat<crate::messages::delivery::Originate>,
@@ -418,6 +427,7 @@ impl Ways {
             health: Seat::vacant(),
             custody_answer: Seat::vacant(),
             from_custody: Seat::vacant(),
+            which_reachable: Seat::vacant(),
             hold: Seat::vacant(),
             custody_news: Seat::vacant(),
             originate: Seat::vacant(),
@@ -504,6 +514,7 @@ fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
         });
         publish!(address in
             ways.hold, ways.custody_news, seats.held, seats.hand_over, seats.expire_held,
+            seats.list_mailboxes,
         );
         can_panic!(address in seats as "store");
         Ok(Child::actor(&address))
@@ -548,7 +559,7 @@ fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
         });
         publish!(address in
             ways.envelopes, ways.announces, ways.control, ways.egress_full, ways.link_up, ways.link_down,
-            ways.originate, ways.find_key, ways.custody_answer, ways.from_custody,
+            ways.originate, ways.find_key, ways.custody_answer, ways.from_custody, ways.which_reachable,
             seats.list_routes, seats.router_state, seats.announce, seats.hand_in, seats.sweep_routes,
             seats.list_known, seats.search_path, seats.drop_path,
         );

@@ -7,7 +7,6 @@
 
 pub mod announce;
 pub mod backoff;
-pub mod clock_trust;
 pub mod credit;
 pub mod custody;
 pub mod dedup;
@@ -21,6 +20,7 @@ pub mod kept_out;
 pub mod lease;
 pub mod limit;
 pub mod link;
+pub mod node_clock;
 pub mod pressure;
 pub mod ranking;
 pub mod router;

@@ -108,7 +108,7 @@ impl RouterConfig {
     }
 }
 
-/// The wall clock as far as it is believed ([`super::clock_trust`]).
+/// The wall clock as far as it is believed ([`super::node_clock`]).
 #[derive(Debug, Clone, Copy)]
 pub struct WallClock {
     /// Seconds since 1970.

@@ -361,12 +361,12 @@ impl MemEngine {
                     .retain(|_, row| row.destination != *destination || !packet_ids.contains(&row.packet_id));
                 O::Removed { rows: before - self.held.len() }
             }
-            MailOp::Expire { now_unix_s, rows_max } => {
+            MailOp::Expire { now_s, rows_max } => {
                 let due: BTreeSet<(u64, u64)> = self
                     .held
                     .iter()
-                    .filter(|(_, row)| row.expires_unix_s < *now_unix_s)
-                    .map(|(seq, row)| (row.expires_unix_s, *seq))
+                    .filter(|(_, row)| row.expires_s < *now_s)
+                    .map(|(seq, row)| (row.expires_s, *seq))
                     .collect();
                 let more = due.len() > (*rows_max).max(1);
                 let mut rows = 0;
@@ -404,6 +404,8 @@ impl MemEngine {
         let fits = |quota: Quota, held: HeldSummary| quota.admits(held.bytes, held.rows, bytes);
         let scope = if !fits(self.quota.per_ingress, self.sum(|held| held.ingress == row.ingress)) {
             Some(QuotaScope::Ingress)
+        } else if !fits(self.quota.per_source, self.sum(|held| held.source == row.source)) {
+            Some(QuotaScope::Source)
         } else if !fits(self.quota.per_destination, self.sum(|held| held.destination == row.destination)) {
             Some(QuotaScope::Destination)
         } else if !fits(self.quota.global, self.sum(|_| true)) {
@@ -415,8 +417,9 @@ impl MemEngine {
             return MailOutcome::Refused(HoldRefusal::Quota(scope));
         }
         self.held_seq += 1;
-        self.held.insert(self.held_seq, row.clone());
-        MailOutcome::Held { seq: self.held_seq }
+        let place = row.place(self.held_seq);
+        self.held.insert(place, row.clone());
+        MailOutcome::Held { place }
     }
 
     fn sum(&self, of: impl Fn(&HeldRow) -> bool) -> HeldSummary {
@@ -430,11 +433,10 @@ impl MemEngine {
         DestinationUsage {
             destination: *destination,
             held: self.sum(|row| row.destination == *destination),
-            oldest_held_at_unix_s: self
-                .held
-                .values()
-                .find(|row| row.destination == *destination)
-                .map(|row| row.held_at_unix_s),
+            oldest_held_at_s: HeldRow::class_starts()
+                .filter_map(|start| self.held.range(start..).find(|(_, row)| row.destination == *destination))
+                .map(|(_, row)| row.held_at_s)
+                .min(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The operations of both stores, their rows and their outcomes.
 //!
-//! Times are seconds since 1970. Rows called *sealed* are encrypted on disk; all others are
+//! Times named `_unix_s` are seconds since 1970 by the wall clock; those named `_s` are seconds of the
+//! node's steady time, which never jumps ([`crate::proto::node_clock`]). Rows called *sealed* are encrypted on disk; all others are
 //! readable there by whoever can read the data directory.
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use super::{
     error::StoreError,
     quota::{HoldRefusal, InboxScope},
 };
-use crate::wire::{Address, MessageUid, PacketId, TransferTag};
+use crate::wire::{Address, MessageUid, PacketId, Priority, TransferTag};
 
 /// Bounds of one page. A page ends at whichever comes first and holds at least one row if there
 /// is one, however large.
@@ -243,7 +244,7 @@ pub struct OutboxRow {
     /// When the user gave it to us.
     pub created_unix_s: u64,
     /// When it is given up.
-    pub expires_unix_s: u64,
+    pub expires_s: u64,
     /// Attempts, next retry and the like: small, replaced at each attempt, opaque, not sealed.
     pub state: Vec<u8>,
     /// What to send, opaque. Sealed.
@@ -423,7 +424,8 @@ pub struct LocalCounts {
 pub enum MailOp {
     /// Holds an envelope. → [`MailOutcome::Held`], [`MailOutcome::Duplicate`] or [`MailOutcome::Refused`].
     Hold(HeldRow),
-    /// Reads what waits for `destination` in arrival order. → [`MailOutcome::Page`].
+    /// Reads what waits for `destination`, the most urgent first and in arrival order within a class.
+    /// → [`MailOutcome::Page`].
     Page {
         /// Whose mailbox.
         destination: Address,
@@ -444,8 +446,8 @@ pub enum MailOp {
     },
     /// Drops what has expired, earliest first, at most `rows_max`. → [`MailOutcome::Expired`].
     Expire {
-        /// Rows that expire earlier go.
-        now_unix_s: u64,
+        /// Rows that expire earlier go; steady time.
+        now_s: u64,
         /// Bound of the work.
         rows_max: usize,
     },
@@ -474,8 +476,8 @@ pub enum MailOp {
 pub enum MailOutcome {
     /// It is held.
     Held {
-        /// Its place in the order of arrival.
-        seq: u64,
+        /// Its place in the mailbox.
+        place: u64,
     },
     /// It is held already; custody may be acknowledged again.
     Duplicate,
@@ -512,19 +514,21 @@ pub struct HeldRow {
     pub destination: Address,
     /// Who signed it.
     pub source: Address,
+    /// Its class: a mailbox is read from the most urgent on.
+    pub priority: Priority,
     /// The neighbour it came from.
     pub ingress: Address,
     /// When it is dropped.
-    pub expires_unix_s: u64,
+    pub expires_s: u64,
     /// When it came.
-    pub held_at_unix_s: u64,
+    pub held_at_s: u64,
     /// Its age when it came, in seconds.
     pub age_s: u32,
     /// The envelope as received. Sealed.
     pub frame: Bytes,
 }
 
-/// Envelopes of one destination in arrival order.
+/// Envelopes of one destination, the most urgent first and in arrival order within a class.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HeldPage {
     /// The envelopes.
@@ -561,7 +565,29 @@ pub struct DestinationUsage {
     /// How much.
     pub held: HeldSummary,
     /// When the first of it came; `None` if nothing is held.
-    pub oldest_held_at_unix_s: Option<u64>,
+    pub oldest_held_at_s: Option<u64>,
+}
+
+/// Bits of a place that count arrivals; those above are the class.
+const PLACE_ARRIVAL_BITS: u32 = 56;
+
+impl HeldRow {
+    /// Its place in the mailbox: the more urgent, the lower, and in order of arrival `seq` within a
+    /// class.
+    pub(crate) fn place(&self, seq: u64) -> u64 {
+        let rank = 3u64.saturating_sub(self.priority as u64);
+        (rank << PLACE_ARRIVAL_BITS) | (seq & ((1 << PLACE_ARRIVAL_BITS) - 1))
+    }
+
+    /// The class of what lies at `place`.
+    pub(crate) fn priority_at(place: u64) -> Priority {
+        Priority::from_bits(3u8.saturating_sub((place >> PLACE_ARRIVAL_BITS) as u8))
+    }
+
+    /// The first places of all classes, the most urgent first.
+    pub(crate) fn class_starts() -> impl Iterator<Item = u64> {
+        (0..4u64).map(|rank| rank << PLACE_ARRIVAL_BITS)
+    }
 }
 
 impl LocalOp {

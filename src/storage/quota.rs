@@ -29,17 +29,20 @@ pub struct MailboxQuota {
     pub global: Quota,
     /// What one neighbour brought.
     pub per_ingress: Quota,
+    /// What one source signed, whoever brought it.
+    pub per_source: Quota,
     /// What waits for one destination.
     pub per_destination: Quota,
 }
 
 impl Default for MailboxQuota {
-    /// 1 GiB and a million rows; a quarter of it a neighbour, 64 MiB a destination: four of the
-    /// largest files (THREATS M-11: a neighbour ≤ 25 %, a destination about 5 %).
+    /// 1 GiB and a million rows; a quarter of it a neighbour, a tenth a source, 64 MiB a destination:
+    /// four of the largest files (THREATS M-11: a neighbour ≤ 25 %, a destination about 5 %).
     fn default() -> Self {
         Self {
             global: Quota { bytes_max: 1 << 30, rows_max: 1_000_000 },
             per_ingress: Quota { bytes_max: 1 << 28, rows_max: 250_000 },
+            per_source: Quota { bytes_max: (1 << 30) / 10, rows_max: 100_000 },
             per_destination: Quota { bytes_max: 1 << 26, rows_max: 62_500 },
         }
     }
@@ -94,6 +97,8 @@ pub enum QuotaScope {
     Global,
     /// Of the neighbour it came from.
     Ingress,
+    /// Of who signed it.
+    Source,
     /// Of the destination it is for.
     Destination,
 }

@@ -25,4 +25,4 @@ mod probe;
 mod virtual_time;
 
 pub use probe::{Probe, expect_silence, expect_within};
-pub use virtual_time::{eventually, with_virtual_time};
+pub use virtual_time::{eventually, set_wall_clock_off, with_virtual_time};

@@ -26,6 +26,12 @@ pub fn with_virtual_time<F: Future>(body: impl FnOnce() -> F) -> F::Output {
     })
 }
 
+/// Sets the wall clock of this thread off by so many seconds, and no other clock; gives what sets it
+/// right again when dropped.
+pub fn set_wall_clock_off(off_s: i64) -> impl Drop {
+    crate::clock::set_wall_off(off_s)
+}
+
 /// Asks again every 10 ms of virtual time until `condition` gives a value.
 ///
 /// # Panics

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
+        clock_handle::ClockHandle,
         custody::{CustodyParts, StoreActor},
         mailbox,
         rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
@@ -13,11 +14,11 @@ use quicprochat_mesh::{
     messages::{
         health::ReportHealth,
         lifecycle::{DrainPhase, ExitReason},
-        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes},
+        store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes, WhichReachable},
     },
     proto::health::HealthStatus,
     storage::{MailboxQuota, MemFault, Quota},
-    testing::{expect_silence, expect_within, with_virtual_time},
+    testing::{expect_silence, expect_within, set_wall_clock_off, with_virtual_time},
     wire::{EnvelopeKind, PacketId, control::RefuseReason},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -28,6 +29,7 @@ struct Bench {
     store: FragileStore,
     answers: UnboundedReceiver<CustodyAnswer>,
     handed_on: UnboundedReceiver<FromCustody>,
+    asked: UnboundedReceiver<WhichReachable>,
     health: UnboundedReceiver<ReportHealth>,
     parent: Parent,
     actor: Addr<StoreActor>,
@@ -46,7 +48,16 @@ fn start_pressed(store: FragileStore, pressure: PressureGauge) -> Bench {
     let (health_seat, health) = seat::<ReportHealth>();
     let (guard, parent) = guard();
     let mailboxes = Arc::new(store.clone());
-    let parts = CustodyParts { mailboxes, answer, from_custody, health: health_seat, pressure };
+    let (which_reachable, asked) = seat::<WhichReachable>();
+    let parts = CustodyParts {
+        mailboxes,
+        answer,
+        from_custody,
+        which_reachable,
+        health: health_seat,
+        pressure,
+        clock: ClockHandle::new(None),
+    };
     let actor = StoreActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::STORE);
         StoreActor::new(parts, guard)
@@ -55,6 +66,7 @@ fn start_pressed(store: FragileStore, pressure: PressureGauge) -> Bench {
         store,
         answers,
         handed_on,
+        asked,
         health,
         parent,
         actor,
@@ -235,8 +247,37 @@ fn a_crash_is_heard_and_the_next_one_finds_what_was_held() {
         bench.store.arm(false);
         let mut again = start_on(bench.store.clone());
         assert_eq!(again.rows().await, 1);
-        again.target_is_up();
+        // Its predecessor heard which paths there are. It has to ask.
+        let WhichReachable(asked) = expect_within(&mut again.asked, PATIENCE).await;
+        assert_eq!(asked, [again.target.address()]);
+        again.actor.do_send(CustodyNews::AllReachable(asked));
         assert_eq!(again.next_handed_on().await, [id]);
+    });
+}
+
+#[test]
+fn a_new_mailbox_is_asked_about_and_all_are_again_in_turn() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        // Said before anything was held, it counts for nothing: nobody remembers a million paths.
+        bench.target_is_up();
+        let first = bench.held().await;
+        let WhichReachable(asked) = expect_within(&mut bench.asked, PATIENCE).await;
+        assert_eq!(asked, [bench.target.address()]);
+        // The answer, or what the router says by itself later, is lost: it is asked again.
+        let WhichReachable(asked) = expect_within(&mut bench.asked, secs(61)).await;
+        bench.actor.do_send(CustodyNews::AllReachable(asked));
+        assert_eq!(bench.next_handed_on().await, [first]);
+        while bench.asked.try_recv().is_ok() {}
+        // No question while the path is known, and none once nothing is held.
+        expect_silence(&mut bench.asked, secs(600)).await;
+        bench.actor.do_send(CustodyNews::Unreachable(bench.target.address()));
+        expect_within(&mut bench.asked, secs(61)).await;
+        bench.target_is_up();
+        bench.actor.do_send(CustodyNews::Settled { by: bench.target.address(), packets: vec![first] });
+        tokio::time::sleep(secs(600)).await;
+        while bench.asked.try_recv().is_ok() {}
+        expect_silence(&mut bench.asked, secs(600)).await;
     });
 }
 
@@ -250,6 +291,30 @@ fn a_message_whose_time_is_over_goes() {
         bench.target_is_up();
         expect_silence(&mut bench.handed_on, secs(60)).await;
     });
+}
+
+/// An hour, a year, to 1970, beyond 2038, beyond 2106; both ways.
+const CLOCK_JUMPS_S: [i64; 6] = [3600, -3600, 366 * 86_400, -366 * 86_400, -(1 << 31), 1 << 32];
+
+#[test]
+fn whatever_the_wall_clock_is_set_to_a_message_lives_as_long_as_it_was_given() {
+    for off_s in CLOCK_JUMPS_S {
+        with_virtual_time(|| async {
+            let mut bench = start();
+            bench.held().await;
+            tokio::time::sleep(secs(3600)).await;
+            let _wrong = set_wall_clock_off(off_s);
+            tokio::time::sleep(secs(3600)).await;
+            assert_eq!(bench.rows().await, 1, "{off_s}: an acknowledged message is gone");
+            bench.target_is_up();
+            let FromCustody(handed) = expect_within(&mut bench.handed_on, PATIENCE).await;
+            let age_s = handed[0].ext.age_s;
+            assert!((7200..7210).contains(&age_s), "{off_s}: its age is what it lay here, not {age_s}");
+            // And no longer.
+            tokio::time::sleep(secs(23 * 3600)).await;
+            assert_eq!(bench.rows().await, 0, "{off_s}");
+        });
+    }
 }
 
 #[test]

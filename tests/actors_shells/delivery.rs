@@ -10,6 +10,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use quicprochat_mesh::{
     actors::{
+        clock_handle::ClockHandle,
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
         mailbox::{self, Seat},
     },
@@ -85,6 +86,7 @@ fn start_on(store: FragileStore) -> Bench {
         find_key: find_seat,
         refuse: refuse_seat,
         inbox_grown: grown,
+        clock: ClockHandle::new(None),
     };
     let actor = DeliveryActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::DELIVERY);

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
+        clock_handle::ClockHandle,
         delivery::OwnKeys,
         mailbox,
-        maintenance::{MaintenanceActor, MaintenanceParts, RECEIVER_SECRETS_KEY},
+        maintenance::{CLOCK_MARK_KEY, MaintenanceActor, MaintenanceParts, RECEIVER_SECRETS_KEY},
     },
+    clock,
     crypto::ReceiverKeys,
     messages::{lifecycle::ExitReason, route::AnnounceNow},
-    storage::{LocalOp, LocalOutcome, MemFault, Namespace, ask_local},
-    testing::{expect_silence, expect_within, with_virtual_time},
+    proto::node_clock::Mark,
+    storage::{LocalOp, LocalOutcome, MemFault, Namespace, Seen, ask_local},
+    testing::{expect_silence, expect_within, set_wall_clock_off, with_virtual_time},
+    wire::PacketId,
 };
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 
@@ -40,6 +44,7 @@ fn start() -> Bench {
         keys: keys_tx,
         store: Arc::new(store.clone()),
         announce: announce_seat,
+        clock: ClockHandle::new(None),
     };
     let actor = MaintenanceActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::MAINTENANCE);
@@ -89,6 +94,49 @@ fn a_rotation_that_the_disk_refused_is_tried_again() {
         expect_silence(&mut bench.announce, secs(5 * 60)).await;
         expect_within(&mut bench.announce, secs(30 * 60)).await;
         assert!(bench.keys.has_changed().unwrap());
+    });
+}
+
+#[test]
+fn a_clock_that_jumped_destroys_no_key_and_forgets_no_message() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let seen = |now: u64| LocalOp::SeenPacket { packet_id: PacketId([7; 16]), until_unix_s: now + DAY };
+        let record = |bench: &Bench, op: LocalOp| {
+            let store = bench.store.clone();
+            async move { ask_local(&store, vec![op]).unwrap().await.unwrap().remove(0) }
+        };
+        let now = clock::unix_s();
+        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Done);
+        let wrong = set_wall_clock_off(366 * DAY as i64);
+        expect_silence(&mut bench.announce, secs(2 * DAY)).await;
+        assert!(!bench.keys.has_changed().unwrap(), "a year passed for the clock alone");
+        // A packet that is played again is still known.
+        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Seen(Seen::Packet));
+        // Once the clock is right, what is due is done.
+        drop(wrong);
+        tokio::time::sleep(secs(11 * 60)).await;
+        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Done);
+        expect_within(&mut bench.announce, secs(6 * DAY)).await;
+    });
+}
+
+#[test]
+fn the_next_start_finds_the_time_marked() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(601)).await;
+        let wrong = set_wall_clock_off(-(366 * DAY as i64));
+        drained(&bench.actor, &mut bench.parent).await;
+        let get = LocalOp::KvGet { namespace: Namespace::Identity, key: CLOCK_MARK_KEY.to_vec() };
+        let outcome = ask_local(&bench.store, vec![get]).unwrap().await.unwrap().remove(0);
+        let LocalOutcome::Value(Some(bytes)) = outcome else { panic!("{outcome:?}") };
+        let next = ClockHandle::new(Mark::decode(&bytes));
+        let time = next.time();
+        assert!(!time.trusted, "the clock was set back meanwhile");
+        drop(wrong);
+        assert!(next.time().trusted);
+        assert!(next.unix_s().abs_diff(time.unix_s) <= 1, "and the right time was known all along");
     });
 }
 

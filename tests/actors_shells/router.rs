@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
+        clock_handle::ClockHandle,
         mailbox::{self, Seat},
         router::{AnnounceOrder, RouterActor, RouterParts},
     },
@@ -96,6 +97,7 @@ fn start_with(stores: bool, change: impl FnOnce(&mut RouterParts)) -> Bench {
         hold: hold_seat,
         custody_news: news_seat,
         health: Seat::vacant(),
+        clock: ClockHandle::new(None),
     };
     change(&mut parts);
     let actor = RouterActor::create(move |ctx| {

@@ -166,6 +166,16 @@ impl Fake {
             }
             Request::OutboxList => replies.send(outbox_item()).await?,
             Request::OutboxCancel { .. } => replies.send(Done::OK).await?,
+            Request::Mailboxes => {
+                let mailbox = Mailbox {
+                    destination: BERT,
+                    messages: 2,
+                    bytes: 4096,
+                    oldest_s: Some(90),
+                    reachable: false,
+                };
+                replies.send(mailbox).await?;
+            }
             Request::Trace { destination, .. } if destination == "hang" => {
                 let _tell = TellOnDrop(&self.cancelled);
                 self.hanging.notify_one();

@@ -12,6 +12,7 @@ use actix::prelude::*;
 use quicprochat_mesh::{
     actors::{
         child::{Child, ChildSpec},
+        clock_handle::ClockHandle,
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
         health::HealthHandle,
         links::{AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, PeerLine, Peers, listener},
@@ -174,6 +175,7 @@ impl Node {
         });
         lease.publish(limiter.await.recipient());
 
+        let clock = ClockHandle::new(None);
         let (originate, find_key, refuse) = (Seat::vacant(), Seat::vacant(), Seat::vacant());
         let (grown, inbox) = watch::channel(0);
         let (keys_tx, keys) = watch::channel(spec.keys.clone());
@@ -190,6 +192,7 @@ impl Node {
             find_key: find_key.clone(),
             refuse: refuse.clone(),
             inbox_grown: grown,
+            clock: clock.clone(),
         };
         let delivery = child(&root, "delivery", move |guard| {
             let parts = parts.clone();
@@ -216,6 +219,7 @@ impl Node {
             hold: Seat::vacant(),
             custody_news: Seat::vacant(),
             health: Seat::vacant(),
+            clock,
         };
         let router = child(&root, "router", move |guard| {
             let parts = parts.clone();

@@ -12,7 +12,7 @@ use quicprochat_mesh::{
         BatchStats, DataDir, EmbeddedOptions, EmbeddedStore, HeldRow, InboxCommit, LocalOp, LocalStore,
         MailOp, Mailboxes, OutboxRow, QueueBounds, StoreEvent, StoreThread,
     },
-    wire::{Address, MessageUid, PacketId},
+    wire::{Address, MessageUid, PacketId, Priority},
 };
 
 use crate::{Result, message};
@@ -93,7 +93,7 @@ fn local(kind: &str, n: u64) -> Option<LocalOp> {
             uid: MessageUid(id),
             destination: Address(message(n % 1000).id),
             created_unix_s: n,
-            expires_unix_s: n,
+            expires_s: n,
             state: Vec::new(),
             body: vec![7; BODY_BYTES],
         })),
@@ -106,9 +106,10 @@ fn hold(n: u64) -> MailOp {
         packet_id: PacketId(message(n).id),
         destination: Address(message(n % 1000).id),
         source: Address([1; 16]),
+        priority: Priority::Normal,
         ingress: Address(message(n % 8).id),
-        expires_unix_s: n / 100,
-        held_at_unix_s: n,
+        expires_s: n / 100,
+        held_at_s: n,
         age_s: 0,
         frame: Bytes::from(vec![7; BODY_BYTES]),
     })

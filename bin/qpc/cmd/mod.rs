@@ -12,6 +12,7 @@ mod health;
 mod inbox;
 mod init;
 mod known;
+mod mailboxes;
 mod outbox;
 mod path;
 mod peer;
@@ -108,6 +109,8 @@ pub enum Command {
     /// Look at messages that are on their way
     #[command(subcommand_required = false)]
     Outbox(Deferred<outbox::Args>),
+    /// Look at what is held for other nodes
+    Mailboxes(Deferred<mailboxes::Args>),
     /// Show the path to a node, hop by hop
     Trace(Deferred<trace::Args>),
     /// Measure round trips to a node
@@ -194,6 +197,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Recv(args) => recv::run(args.0, cx).await,
             Command::Inbox(args) => inbox::run(args.0, cx).await,
             Command::Outbox(args) => outbox::run(args.0, cx).await,
+            Command::Mailboxes(args) => mailboxes::run(args.0, cx).await,
             Command::Trace(args) => trace::run(args.0, cx).await,
             Command::Ping(args) => ping::run(args.0, cx).await,
             Command::Config(command) => config::run(command.0, cx),

@@ -2,11 +2,10 @@
 
 use actix::prelude::*;
 
-use super::{EXPIRE_ROWS, StoreActor};
+use super::{DESTINATIONS_PAGE, EXPIRE_ROWS, StoreActor};
 use crate::{
-    clock,
     error::MeshError,
-    messages::store::{ExpireHeld, HandOver},
+    messages::store::{ExpireHeld, HandOver, ListMailboxes, MailboxLine, MailboxPage},
     storage::{MailOp, MailOutcome, StoreError, ask_mail},
     telemetry,
 };
@@ -36,17 +35,42 @@ impl Handler<HandOver> for StoreActor {
     }
 }
 
+impl Handler<ListMailboxes> for StoreActor {
+    type Result = ResponseActFuture<Self, Result<MailboxPage, MeshError>>;
+
+    fn handle(&mut self, ListMailboxes { after }: ListMailboxes, _: &mut Context<Self>) -> Self::Result {
+        let op = MailOp::Destinations { after, rows_max: DESTINATIONS_PAGE };
+        let asked = ask_mail(&*self.parts.mailboxes, vec![op]);
+        let read = async move { asked.map_err(|_| StoreError::Stopped)?.await };
+        Box::pin(read.into_actor(self).map(|outcomes, actor, _| {
+            let outcomes = outcomes?;
+            let Some(MailOutcome::Destinations(found)) = outcomes.first() else {
+                return Ok(MailboxPage::default());
+            };
+            let now_s = actor.parts.clock.steady_s();
+            let next = found.last().map(|of| of.destination).filter(|_| found.len() >= DESTINATIONS_PAGE);
+            let lines = found.iter().map(|of| MailboxLine {
+                destination: of.destination,
+                held: of.held,
+                oldest_s: of.oldest_held_at_s.map(|at_s| now_s.saturating_sub(at_s)),
+                is_reachable: actor.reachable.contains(&of.destination),
+            });
+            Ok(MailboxPage { rows: lines.collect(), next })
+        }))
+    }
+}
+
 impl Handler<ExpireHeld> for StoreActor {
     type Result = ResponseActFuture<Self, Result<u64, MeshError>>;
 
     fn handle(&mut self, _: ExpireHeld, _: &mut Context<Self>) -> Self::Result {
         let mailboxes = self.parts.mailboxes.clone();
-        let now_unix_s = clock::unix_s();
+        let now_s = self.parts.clock.steady_s();
         // What is held is counted with the last of them: whoever asks after this answer finds it so.
         let expired = async move {
             let mut gone = 0u64;
             loop {
-                let expire = MailOp::Expire { now_unix_s, rows_max: EXPIRE_ROWS };
+                let expire = MailOp::Expire { now_s, rows_max: EXPIRE_ROWS };
                 let ops = vec![expire, MailOp::Usage { destination: None }];
                 let outcomes = ask_mail(&*mailboxes, ops).map_err(|_| StoreError::Stopped)?.await?;
                 let [MailOutcome::Expired { rows, more }, MailOutcome::Usage(usage)] = outcomes.as_slice()

@@ -28,6 +28,7 @@ use hashlink::LruCache;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
+    clock_handle::ClockHandle,
     mailbox::{self, Outlet},
     wake_timer::WakeTimer,
 };
@@ -132,6 +133,8 @@ pub struct DeliveryParts {
     pub refuse: mailbox::Seat<CustodyAnswer>,
     /// Told whenever the inbox has grown.
     pub inbox_grown: watch::Sender<u64>,
+    /// What time it is.
+    pub clock: ClockHandle,
 }
 
 /// The node's receiver secrets and the record that announces them.

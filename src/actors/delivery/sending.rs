@@ -43,7 +43,7 @@ impl DeliveryActor {
             uid,
             destination: record.destination,
             created_unix_s: record.created_unix_s(),
-            expires_unix_s: record.expires_unix_s(),
+            expires_s: record.expires_unix_s(),
             state: Vec::new(),
             body: record.encode(),
         };

@@ -90,7 +90,14 @@ impl RouterActor {
     pub(super) fn load(&mut self, after: Option<Vec<u8>>, ctx: &mut Context<Self>) {
         let parts = &self.parts;
         let seal = self.saving.seal.clone();
-        let page = load_page(parts.store.clone(), seal, self.core.own(), parts.network, after);
+        let page = load_page(
+            parts.store.clone(),
+            seal,
+            self.core.own(),
+            parts.network,
+            after,
+            parts.clock.steady_s(),
+        );
         let done = page.into_actor(self).map(|loaded, actor, ctx| {
             let Some(loaded) = loaded else {
                 return actor.begin(ctx);
@@ -122,7 +129,7 @@ impl RouterActor {
             return;
         }
         let now = clock::now();
-        let now_unix_s = clock::unix_s();
+        let now_s = self.parts.clock.steady_s();
         let rows_max = if self.saving.drain.is_some() { DRAIN_ROWS_MAX } else { SAVE_ROWS_MAX };
         let unsaved = self.core.take_unsaved(now, rows_max);
         let mut origins = Vec::with_capacity(unsaved.len());
@@ -132,7 +139,7 @@ impl RouterActor {
             ops.push(LocalOp::KvPut {
                 namespace: Namespace::Route,
                 key: origin.0.to_vec(),
-                value: SavedRow::new(saved, now_unix_s).encode(&self.saving.seal),
+                value: SavedRow::new(saved, now_s).encode(&self.saving.seal),
             });
         }
         if self.saving.drain.is_none() {
@@ -231,6 +238,7 @@ async fn load_page(
     own: Address,
     network: NetworkId,
     after: Option<Vec<u8>>,
+    now_s: u64,
 ) -> Option<Loaded> {
     let op = LocalOp::KvPage { namespace: Namespace::Route, after, limit: LOAD_PAGE };
     let outcomes = match ask_local(&*store, vec![op]) {
@@ -253,7 +261,6 @@ async fn load_page(
     if page.rows.is_empty() {
         return None;
     }
-    let now_unix_s = clock::unix_s();
     let check = move || {
         let mut verifier = Verifier::new(own, network);
         let mut loaded = Loaded { rows: Vec::new(), damaged: page.damaged, next: page.next };
@@ -262,7 +269,7 @@ async fn load_page(
                 loaded.damaged = loaded.damaged.saturating_add(1);
                 continue;
             };
-            let Some(ends_in) = row.ends_in(now_unix_s) else { continue };
+            let Some(ends_in) = row.ends_in(now_s) else { continue };
             match row.verify(&mut verifier) {
                 Ok(announce) if announce.origin.0[..] == key[..] => loaded.rows.push((announce, ends_in)),
                 _ => loaded.damaged = loaded.damaged.saturating_add(1),

@@ -30,28 +30,28 @@ pub fn row_seal(identity: &MeshIdentity, network: NetworkId) -> OwnSeal {
     OwnSeal::new(identity, network, "routes")
 }
 
-/// One origin's row: `version 1, route's end in seconds since 1970 8, the announce as a frame, the
+/// One origin's row: `version 1, route's end in seconds of steady time 8, the announce as a frame, the
 /// writer's mark on all of that 16`.
 #[derive(Debug, Clone)]
 pub struct SavedRow {
-    /// When no route is made of it any more, in seconds since 1970.
-    pub ends_unix_s: u64,
+    /// When no route is made of it any more, in seconds of steady time ([`crate::proto::node_clock`]).
+    pub ends_s: u64,
     announce: Announce,
     /// True for a row that this node wrote, and so verified.
     is_own: bool,
 }
 
 impl SavedRow {
-    /// What is written of `saved` at `now_unix_s`.
-    pub fn new(saved: Saved, now_unix_s: u64) -> Self {
-        let ends_unix_s = now_unix_s.saturating_add(saved.ends_in.as_secs());
-        Self { ends_unix_s, announce: saved.announce, is_own: true }
+    /// What is written of `saved` at `now_s`.
+    pub fn new(saved: Saved, now_s: u64) -> Self {
+        let ends_s = now_s.saturating_add(saved.ends_in.as_secs());
+        Self { ends_s, announce: saved.announce, is_own: true }
     }
 
     /// The row's bytes, marked.
     pub fn encode(&self, seal: &OwnSeal) -> Vec<u8> {
         let frame = Frame::Announce(self.announce.clone()).encode();
-        let mut row = [&[ROW_VERSION][..], &self.ends_unix_s.to_be_bytes(), &frame].concat();
+        let mut row = [&[ROW_VERSION][..], &self.ends_s.to_be_bytes(), &frame].concat();
         row.extend(seal.mark(&row));
         row
     }
@@ -66,18 +66,18 @@ impl SavedRow {
             _ => return None,
         };
         let is_own = seal.knows(marked, mark);
-        Some(Self { ends_unix_s: u64::from_be_bytes(*ends), announce, is_own })
+        Some(Self { ends_s: u64::from_be_bytes(*ends), announce, is_own })
     }
 
-    /// How long a route may be made of the announce at `now_unix_s`; none where it is so old that
+    /// How long a route may be made of the announce at `now_s`; none where it is so old that
     /// its order would have been forgotten. Never longer than the announce itself signs, whatever
     /// the disk or the clock says.
-    pub fn ends_in(&self, now_unix_s: u64) -> Option<Duration> {
+    pub fn ends_in(&self, now_s: u64) -> Option<Duration> {
         let lifetime = Duration::from_secs(u64::from(self.announce.content.lifetime_s));
-        if now_unix_s > self.ends_unix_s.saturating_add(ORDER_MEMORY.as_secs()) {
+        if now_s > self.ends_s.saturating_add(ORDER_MEMORY.as_secs()) {
             return None;
         }
-        Some(Duration::from_secs(self.ends_unix_s.saturating_sub(now_unix_s)).min(lifetime))
+        Some(Duration::from_secs(self.ends_s.saturating_sub(now_s)).min(lifetime))
     }
 
     /// The announce: a disk is not trusted, so what this node did not write itself is verified.

@@ -153,7 +153,7 @@ fn outbox_put(txn: &mut Txn<'_>, row: &OutboxRow) -> Result<LocalOutcome> {
         row.uid.as_bytes(),
         row.destination.as_bytes(),
         &row.created_unix_s.to_be_bytes(),
-        &row.expires_unix_s.to_be_bytes(),
+        &row.expires_s.to_be_bytes(),
         &row.state,
     ]);
     txn.put(T::Outbox, &key, &open)?;
@@ -211,7 +211,7 @@ fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
         uid: MessageUid(f.take()?),
         destination: Address(f.take()?),
         created_unix_s: f.u64()?,
-        expires_unix_s: f.u64()?,
+        expires_s: f.u64()?,
         state: f.rest().to_vec(),
         body: Vec::new(),
     })

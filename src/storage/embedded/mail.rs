@@ -1,4 +1,4 @@
-//! Rows held for others: one row, three indexes, three running totals, so that every operation
+//! Rows held for others: one row, two indexes, four running totals, so that every operation
 //! touches what it is about and nothing else.
 
 use std::ops::{Bound, ControlFlow};
@@ -17,7 +17,7 @@ use crate::{
         quota::{HELD_ROW_OVERHEAD_BYTES, HoldRefusal, MailboxQuota, QuotaScope},
         row_seal::SEAL_BYTES,
     },
-    wire::{Address, PacketId},
+    wire::{Address, PacketId, Priority},
 };
 
 type Result<V> = std::result::Result<V, StoreError>;
@@ -36,7 +36,7 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &MailOp, admission: &Admission<'_>) -
         MailOp::Page { destination, after, limit } => page(txn, destination, *after, *limit),
         MailOp::Remove(ids) => remove_all(txn, ids, None),
         MailOp::RemoveFor { destination, packet_ids } => remove_all(txn, packet_ids, Some(destination)),
-        MailOp::Expire { now_unix_s, rows_max } => expire(txn, *now_unix_s, *rows_max),
+        MailOp::Expire { now_s, rows_max } => expire(txn, *now_s, *rows_max),
         MailOp::Usage { destination } => {
             let destination = match destination {
                 Some(destination) => Some(usage(txn, destination)?),
@@ -65,9 +65,10 @@ fn hold(txn: &mut Txn<'_>, row: &HeldRow, admission: &Admission<'_>) -> Result<M
     }
     let bytes = HELD_ROW_OVERHEAD_BYTES.saturating_add(row.frame.len() as u64);
     let quota = admission.quota;
-    let mut totals = Vec::with_capacity(3);
+    let mut totals = Vec::with_capacity(4);
     for (scope, address, quota) in [
         (QuotaScope::Ingress, &row.ingress, quota.per_ingress),
+        (QuotaScope::Source, &row.source, quota.per_source),
         (QuotaScope::Destination, &row.destination, quota.per_destination),
         (QuotaScope::Global, &GLOBAL, quota.global),
     ] {
@@ -81,20 +82,20 @@ fn hold(txn: &mut Txn<'_>, row: &HeldRow, admission: &Admission<'_>) -> Result<M
     for (scope, address, held) in totals {
         set_total(txn, scope, address, held);
     }
-    let seq = next(&mut txn.heads.held_seq);
-    let key = held_key(&row.destination, seq);
+    let place = row.place(next(&mut txn.heads.held_seq));
+    let key = held_key(&row.destination, place);
     let header = join(&[
         row.packet_id.as_bytes(),
         row.source.as_bytes(),
         row.ingress.as_bytes(),
-        &row.expires_unix_s.to_be_bytes(),
-        &row.held_at_unix_s.to_be_bytes(),
+        &row.expires_s.to_be_bytes(),
+        &row.held_at_s.to_be_bytes(),
         &row.age_s.to_be_bytes(),
     ]);
     txn.put_sealed(T::Held, &key, &header, &row.frame)?;
     txn.put(T::HeldPacket, row.packet_id.as_bytes(), &key)?;
-    txn.put(T::HeldExpiry, &expiry_key(row.expires_unix_s, seq), row.destination.as_bytes())?;
-    Ok(MailOutcome::Held { seq })
+    txn.put(T::HeldExpiry, &expiry_key(row.expires_s, place), row.destination.as_bytes())?;
+    Ok(MailOutcome::Held { place })
 }
 
 fn check_room(txn: &mut Txn<'_>, write: bool, admission: &Admission<'_>) -> Result<MailOutcome> {
@@ -120,13 +121,13 @@ fn page(
         page_of(txn, T::Held, Bound::Excluded(first.as_slice()), Bound::Included(last.as_slice()), limit)?;
     let mut page = HeldPage::default();
     for (key, row) in rows {
-        let seq = seq_of(txn, &key)?;
-        page.next = more.then_some(seq);
+        let place = place_of(txn, &key)?;
+        page.next = more.then_some(place);
         match read_row(txn, destination, &key, &row) {
-            Some(row) => page.rows.push(row),
+            Some(row) => page.rows.push(HeldRow { priority: HeldRow::priority_at(place), ..row }),
             None => {
                 page.damaged += 1;
-                forget(txn, destination, seq)?;
+                forget(txn, destination, place)?;
                 txn.quarantine(T::Held, &key, &row)?;
             }
         }
@@ -146,9 +147,10 @@ fn header(row: &[u8]) -> Option<HeldRow> {
         packet_id: PacketId(f.take()?),
         destination: GLOBAL,
         source: Address(f.take()?),
+        priority: Priority::default(),
         ingress: Address(f.take()?),
-        expires_unix_s: f.u64()?,
-        held_at_unix_s: f.u64()?,
+        expires_s: f.u64()?,
+        held_at_s: f.u64()?,
         age_s: f.u32()?,
         frame: Bytes::new(),
     })
@@ -170,22 +172,23 @@ fn remove(txn: &mut Txn<'_>, id: &PacketId, only_for: Option<&Address>) -> Resul
     if only_for.is_some_and(|only| *only != destination) {
         return Ok(false);
     }
-    let seq = seq_of(txn, &key)?;
-    forget(txn, &destination, seq)?;
+    let place = place_of(txn, &key)?;
+    forget(txn, &destination, place)?;
     Ok(true)
 }
 
 /// Removes a row, its indexes and its share of the totals.
-fn forget(txn: &mut Txn<'_>, destination: &Address, seq: u64) -> Result<()> {
-    let key = held_key(destination, seq);
+fn forget(txn: &mut Txn<'_>, destination: &Address, place: u64) -> Result<()> {
+    let key = held_key(destination, place);
     let Some(row) = txn.remove_sealed(T::Held, &key, HELD_HEADER_BYTES)? else { return Ok(()) };
     let header = header(&row).ok_or_else(|| txn.corrupt(T::Held, "a row is too short"))?;
     txn.remove(T::HeldPacket, header.packet_id.as_bytes())?;
-    txn.remove(T::HeldExpiry, &expiry_key(header.expires_unix_s, seq))?;
+    txn.remove(T::HeldExpiry, &expiry_key(header.expires_s, place))?;
     let frame_bytes = row.len().saturating_sub(HELD_HEADER_BYTES + SEAL_BYTES) as u64;
     let bytes = HELD_ROW_OVERHEAD_BYTES.saturating_add(frame_bytes);
     for (scope, address) in [
         (QuotaScope::Ingress, &header.ingress),
+        (QuotaScope::Source, &header.source),
         (QuotaScope::Destination, destination),
         (QuotaScope::Global, &GLOBAL),
     ] {
@@ -202,10 +205,10 @@ fn expire(txn: &mut Txn<'_>, now: u64, rows_max: usize) -> Result<MailOutcome> {
     let (due, more) = page_of(txn, T::HeldExpiry, Bound::Unbounded, Bound::Excluded(&now), limit)?;
     for (key, destination) in &due {
         let mut f = Fields(key);
-        let seq = f.u64().and_then(|_| f.u64());
-        let place = Fields(destination).take().map(Address).zip(seq);
-        let (destination, seq) = place.ok_or_else(|| txn.corrupt(T::HeldExpiry, "a row is too short"))?;
-        forget(txn, &destination, seq)?;
+        let place = f.u64().and_then(|_| f.u64());
+        let found = Fields(destination).take().map(Address).zip(place);
+        let (destination, place) = found.ok_or_else(|| txn.corrupt(T::HeldExpiry, "a row is too short"))?;
+        forget(txn, &destination, place)?;
         // Gone with the row, unless the row itself was gone.
         txn.remove(T::HeldExpiry, key)?;
     }
@@ -213,23 +216,29 @@ fn expire(txn: &mut Txn<'_>, now: u64, rows_max: usize) -> Result<MailOutcome> {
 }
 
 fn usage(txn: &Txn<'_>, destination: &Address) -> Result<DestinationUsage> {
-    let mut oldest_held_at_unix_s = None;
-    let (from, to) = (held_key(destination, 0), held_key(destination, u64::MAX));
-    txn.scan(T::Held, Bound::Included(&from), Bound::Included(&to), |_, row| {
-        oldest_held_at_unix_s = header(row).map(|row| row.held_at_unix_s);
-        ControlFlow::Break(())
-    })?;
+    // Each class is in order of arrival, so the oldest of all is the first of one of them.
+    let mut oldest_held_at_s: Option<u64> = None;
+    let to = held_key(destination, u64::MAX);
+    for start in HeldRow::class_starts() {
+        let from = held_key(destination, start);
+        txn.scan(T::Held, Bound::Included(&from), Bound::Included(&to), |_, row| {
+            let held_at_s = header(row).map(|row| row.held_at_s);
+            oldest_held_at_s = [oldest_held_at_s, held_at_s].into_iter().flatten().min();
+            ControlFlow::Break(())
+        })?;
+    }
     let held = total(txn, QuotaScope::Destination, destination)?;
-    Ok(DestinationUsage { destination: *destination, held, oldest_held_at_unix_s })
+    Ok(DestinationUsage { destination: *destination, held, oldest_held_at_s })
 }
 
 fn destinations(txn: &mut Txn<'_>, after: Option<&Address>, rows_max: usize) -> Result<MailOutcome> {
     txn.write_totals()?;
     let limit = PageLimit { rows_max: rows_max.max(1), bytes_max: usize::MAX };
-    let first = [scope_byte(QuotaScope::Destination)];
+    let scope = scope_byte(QuotaScope::Destination);
+    let (first, behind) = ([scope], [scope.saturating_add(1)]);
     let after = after.map(|address| total_key(QuotaScope::Destination, address));
     let from = after.as_deref().map_or(Bound::Included(first.as_slice()), Bound::Excluded);
-    let (rows, _) = page_of(txn, T::HeldTotal, from, Bound::Unbounded, limit)?;
+    let (rows, _) = page_of(txn, T::HeldTotal, from, Bound::Excluded(&behind), limit)?;
     let mut found = Vec::with_capacity(rows.len());
     for (key, _) in rows {
         let mut f = Fields(&key);
@@ -242,25 +251,26 @@ fn destinations(txn: &mut Txn<'_>, after: Option<&Address>, rows_max: usize) -> 
 
 // ---- spelling ----------------------------------------------------------------------------------
 
-fn held_key(destination: &Address, seq: u64) -> Vec<u8> {
-    join(&[destination.as_bytes(), &seq.to_be_bytes()])
+fn held_key(destination: &Address, place: u64) -> Vec<u8> {
+    join(&[destination.as_bytes(), &place.to_be_bytes()])
 }
 
-fn seq_of(txn: &Txn<'_>, key: &[u8]) -> Result<u64> {
+fn place_of(txn: &Txn<'_>, key: &[u8]) -> Result<u64> {
     let mut f = Fields(key);
     f.take::<16>().and_then(|_| f.u64()).ok_or_else(|| txn.corrupt(T::Held, "a key is too short"))
 }
 
-fn expiry_key(expires: u64, seq: u64) -> Vec<u8> {
-    join(&[&expires.to_be_bytes(), &seq.to_be_bytes()])
+fn expiry_key(expires: u64, place: u64) -> Vec<u8> {
+    join(&[&expires.to_be_bytes(), &place.to_be_bytes()])
 }
 
-/// Part of the disk format; destinations come last, so that they can be read to the table's end.
+/// Part of the disk format.
 fn scope_byte(scope: QuotaScope) -> u8 {
     match scope {
         QuotaScope::Global => 0,
         QuotaScope::Ingress => 1,
         QuotaScope::Destination => 2,
+        QuotaScope::Source => 3,
     }
 }
 

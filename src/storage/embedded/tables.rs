@@ -1,7 +1,7 @@
 //! Tables of the embedded store and the spelling of their rows: the disk format, version 1.
 //!
 //! Keys and values are bytes, integers big-endian, so that the order of keys is the order of
-//! numbers. `hdr` is a row's open part, `sealed` what `row_seal` makes of the rest.
+//! numbers. A place is `3 - priority` 1 and seq 7, so that what is urgent comes first. `hdr` is a row's open part, `sealed` what `row_seal` makes of the rest.
 //!
 //! ```text
 //! meta          name                         → bytes          format, boot epoch, heads
@@ -15,10 +15,10 @@
 //! seen_expiry   until 8, kind 1, id          →
 //! partial       source 16, tag 16            → hdr: until 8; sealed state
 //! kv            namespace 1, key             → value, sealed in some namespaces
-//! held          destination 16, seq 8        → hdr: packet 16, source 16, ingress 16, expires 8,
+//! held          destination 16, place 8      → hdr: packet 16, source 16, ingress 16, expires 8,
 //!                                              held at 8, age 4; sealed frame
-//! held_packet   packet 16                    → destination 16, seq 8
-//! held_expiry   expires 8, seq 8             → destination 16
+//! held_packet   packet 16                    → destination 16, place 8
+//! held_expiry   expires 8, place 8           → destination 16
 //! held_total    scope 1, address 16          → rows 8, bytes 8
 //!               0, "inbox…"                  → the same of the inbox
 //! row_key_refs  hour 4                       → rows 8

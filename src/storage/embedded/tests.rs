@@ -15,7 +15,7 @@ use crate::{
         HeldRow, InboxCommit, LocalOutcome, MailOutcome, Namespace, OutboxRow, PageLimit, PartialRow,
         row_seal::{RowPlace, UnsealError},
     },
-    wire::{Address, MessageUid, PacketId, TransferTag},
+    wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
 
 const SECRET: &[u8] = b"a text that only sealed rows may hold";
@@ -96,7 +96,7 @@ fn one_of_each() -> [Work; 2] {
                 uid: MessageUid([1; 16]),
                 destination: Address([2; 16]),
                 created_unix_s: 0,
-                expires_unix_s: 0,
+                expires_s: 0,
                 state: vec![],
                 body: SECRET.to_vec(),
             }),
@@ -119,13 +119,59 @@ fn one_of_each() -> [Work; 2] {
             packet_id: PacketId([3; 16]),
             destination: Address([5; 16]),
             source: Address([2; 16]),
+            priority: Priority::Normal,
             ingress: Address([6; 16]),
-            expires_unix_s: 0,
-            held_at_unix_s: 0,
+            expires_s: 0,
+            held_at_s: 0,
             age_s: 0,
             frame: SECRET.into(),
         })]),
     ]
+}
+
+#[test]
+fn a_mailbox_is_read_from_the_most_urgent_on_and_in_order_of_arrival_within_a_class() {
+    let bench = Bench::new();
+    let mut store = bench.open().unwrap();
+    let destination = Address([5; 16]);
+    for n in 0..8u8 {
+        let held = MailOp::Hold(HeldRow {
+            packet_id: PacketId([n; 16]),
+            destination,
+            source: Address([2; 16]),
+            priority: Priority::from_bits(n),
+            ingress: Address([6; 16]),
+            expires_s: 9,
+            held_at_s: u64::from(10 - n),
+            age_s: 0,
+            frame: vec![n].into(),
+        });
+        assert!(matches!(mail(&mut store, held), MailOutcome::Held { .. }));
+    }
+    let (mut read, mut after) = (Vec::new(), None);
+    loop {
+        let limit = PageLimit { rows_max: 3, ..PageLimit::default() };
+        let MailOutcome::Page(page) = mail(&mut store, MailOp::Page { destination, after, limit }) else {
+            panic!("no page")
+        };
+        assert!(page.rows.iter().all(|row| row.priority == Priority::from_bits(row.frame[0])));
+        read.extend(page.rows.iter().map(|row| row.frame[0]));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(read, [3, 7, 2, 6, 1, 5, 0, 4]);
+    let MailOutcome::Destinations(of) = mail(&mut store, MailOp::Destinations { after: None, rows_max: 9 })
+    else {
+        panic!("no destinations")
+    };
+    assert_eq!((of.len(), of[0].held.rows), (1, 8), "sources and neighbours are no destinations");
+    assert_eq!(of[0].oldest_held_at_s, Some(7), "the oldest of the first of each class");
+    assert!(matches!(
+        mail(&mut store, MailOp::Expire { now_s: 10, rows_max: 100 }),
+        MailOutcome::Expired { rows: 8, more: false }
+    ));
 }
 
 #[test]
