@@ -55,7 +55,7 @@ fn hold(n: u64) -> MailOp {
         packet_id: PacketId(wide(n)),
         destination: Address([3; 16]),
         source: Address([2; 16]),
-        priority: Priority::from_bits(n as u8),
+        priority: Priority::Normal,
         ingress: Address([4; 16]),
         expires_s: u64::MAX,
         held_at_s: n,
