@@ -23,8 +23,11 @@
 //! Large contents live beside the engine as files (`blob`). Rows that hold message content are
 //! sealed under keys that are destroyed when their messages are gone (`row_seal`).
 //!
+//! Beside it a journal for people (`append_log`), which nothing depends on.
+//!
 //! Deliberately absent: packets, routes, actors, and any decision about *what* to keep or retry.
 
+pub mod append_log;
 pub mod blob;
 pub mod data_dir;
 mod embedded;
@@ -42,6 +45,7 @@ pub mod space;
 
 use std::{fmt, pin::Pin};
 
+pub use append_log::AppendLog;
 pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
 pub use embedded::{CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
