@@ -3,8 +3,8 @@
 //! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
 //! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
-//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one with a million routes. [`peer`]
-//! takes part in comparisons that another program drives.
+//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one with a million routes,
+//! [`stored`] one that holds a million messages. [`peer`] takes part in comparisons that another program drives.
 
 mod bare;
 mod beside;
@@ -16,6 +16,7 @@ mod neighbour;
 mod peer;
 mod relay;
 mod routes;
+mod stored;
 mod volatile;
 
 use crate::{cx::Context, fail::Failure};
@@ -26,6 +27,7 @@ pub enum Command {
     Relay(relay::Args),
     Links(links::Args),
     Routes(routes::Args),
+    Stored(stored::Args),
     #[command(hide = true)]
     Part(ends::Args),
     #[command(hide = true)]
@@ -44,6 +46,7 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
         Command::Part(args) => Ok(ends::run(args).await?),
         Command::Links(args) => links::run(args, cx).await,
         Command::Routes(args) => routes::run(args, cx).await,
+        Command::Stored(args) => stored::run(args, cx).await,
         Command::Strangers(args) => Ok(routes::strangers(args).await?),
         Command::Clients(args) => Ok(links::clients(args).await?),
         Command::Neighbour(args) => Ok(neighbour::run(args).await?),

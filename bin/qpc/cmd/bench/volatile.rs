@@ -314,7 +314,12 @@ pub struct Sink {
 impl Sink {
     /// Links to the relay.
     pub async fn connect(relay: &str) -> Result<Self, ApiError> {
-        let end = End::connect(relay).await?;
+        Self::connect_as(relay, MeshIdentity::generate(&mut random::os_rng())).await
+    }
+
+    /// The same as `identity`.
+    pub async fn connect_as(relay: &str, identity: MeshIdentity) -> Result<Self, ApiError> {
+        let end = End::connect_as(relay, identity).await?;
         Ok(Self { end, granted: CreditIn::new(WINDOW_BYTES), heard: 0 })
     }
 
