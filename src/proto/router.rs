@@ -266,7 +266,7 @@ impl Router {
         let own = compute_address(&config.own_key);
         Self {
             own,
-            links: Links::default(),
+            links: Links::new(),
             table: RoutingTable::new(now, seed, config.origins_max),
             dedup: Dedup::with_capacity(now, seed.rotate_left(17), config.dedup_entries_max),
             ranking: Ranking::new(now, seed.rotate_left(29)),

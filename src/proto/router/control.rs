@@ -67,8 +67,7 @@ impl Router {
 
     /// A neighbour wants the key record of an address.
     fn on_key_request(&mut self, now: Instant, link: LinkId, address: &Address) {
-        let Some(state) = self.links.get_mut(link) else { return };
-        if !state.may_ask_key(now) {
+        if !self.links.may_ask_key(now, link) {
             return bump(&mut self.counters.control_ignored);
         }
         let record = if *address == self.own {
@@ -79,7 +78,7 @@ impl Router {
         match record {
             Some(record) => self.outputs.push_back(Output::Control(link, Frame::KeyReply(record))),
             // Asked on at the price of a path request, since it goes as far.
-            None if self.config.relay && self.links.get_mut(link).is_some_and(|l| l.may_ask_path(now)) => {
+            None if self.config.relay && self.links.may_ask_path(now, link) => {
                 self.want_key_record(now, *address, Some(link));
             }
             None => {}
@@ -88,8 +87,7 @@ impl Router {
 
     /// A neighbour got an envelope whose source it does not know.
     fn on_key_needed(&mut self, now: Instant, link: LinkId, address: &Address) {
-        let Some(state) = self.links.get_mut(link) else { return };
-        if !state.may_ask_key(now) {
+        if !self.links.may_ask_key(now, link) {
             return bump(&mut self.counters.control_ignored);
         }
         let key = if *address == self.own {

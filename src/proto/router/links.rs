@@ -28,6 +28,9 @@ const KEY_QUESTIONS_PER_SECOND: u32 = 100;
 /// Least time between two answers to stale announces.
 const STALE_ANSWER_SPACING: Duration = Duration::from_secs(10);
 
+/// Neighbours whose questions are counted; who asked longest ago gives way.
+const QUESTIONERS_MAX: usize = 16_384;
+
 /// How long a neighbour counts as new, and may fill a small share of the table alone.
 const YOUNG_FOR: Duration = Duration::from_secs(5 * 60);
 
@@ -39,10 +42,26 @@ pub(super) struct LinkState {
     pub(super) class: LinkClass,
     pub(super) trusted: bool,
     keys_sent: LruCache<Address, ()>,
+    up_since: Instant,
+}
+
+/// What a neighbour may ask, over all its links and for a while beyond them: who dials again, or
+/// twice, gets no more than who does not.
+#[derive(Debug)]
+struct Questions {
     path_requests: Allowance,
     key_questions: Allowance,
     stale_answered: Option<Instant>,
-    up_since: Instant,
+}
+
+impl Questions {
+    fn new(now: Instant) -> Self {
+        Self {
+            path_requests: Allowance::new(now, PATH_REQUESTS_PER_SECOND),
+            key_questions: Allowance::new(now, KEY_QUESTIONS_PER_SECOND),
+            stale_answered: None,
+        }
+    }
 }
 
 impl LinkState {
@@ -63,27 +82,30 @@ impl LinkState {
     pub(super) fn is_young(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.up_since) < YOUNG_FOR
     }
-
-    pub(super) fn may_ask_path(&mut self, now: Instant) -> bool {
-        self.path_requests.take(now)
-    }
-
-    pub(super) fn may_ask_key(&mut self, now: Instant) -> bool {
-        self.key_questions.take(now)
-    }
 }
 
 /// All links that are up.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Links {
     links: BTreeMap<LinkId, LinkState>,
     /// Of them, the thin ones.
     thin: usize,
     /// By neighbour, the best link first.
     neighbours: BTreeMap<Address, BTreeSet<(LinkClass, LinkId)>>,
+    questions: LruCache<Address, Questions>,
 }
 
 impl Links {
+    /// None.
+    pub(super) fn new() -> Self {
+        Self {
+            links: BTreeMap::new(),
+            thin: 0,
+            neighbours: BTreeMap::new(),
+            questions: LruCache::new(QUESTIONERS_MAX),
+        }
+    }
+
     /// Adds a link and gives its neighbour's address; none where it is known already.
     pub(super) fn insert(&mut self, now: Instant, info: LinkInfo) -> Option<Address> {
         if self.links.contains_key(&info.link) {
@@ -96,9 +118,6 @@ impl Links {
             class: info.class,
             trusted: info.trusted,
             keys_sent: LruCache::new(KEYS_SENT_MAX),
-            path_requests: Allowance::new(now, PATH_REQUESTS_PER_SECOND),
-            key_questions: Allowance::new(now, KEY_QUESTIONS_PER_SECOND),
-            stale_answered: None,
             up_since: now,
         };
         self.thin = self.thin.saturating_add(usize::from(state.is_thin()));
@@ -162,12 +181,27 @@ impl Links {
 
     /// Whether a stale announce over its origin's own link is answered now.
     pub(super) fn may_answer_stale(&mut self, now: Instant, link: LinkId) -> bool {
-        let Some(state) = self.links.get_mut(&link) else { return false };
+        let Some(questions) = self.questions(now, link) else { return false };
         let is_soon = |at: &Instant| now.saturating_duration_since(*at) < STALE_ANSWER_SPACING;
-        if state.stale_answered.as_ref().is_some_and(is_soon) {
+        if questions.stale_answered.as_ref().is_some_and(is_soon) {
             return false;
         }
-        state.stale_answered = Some(now);
+        questions.stale_answered = Some(now);
         true
+    }
+
+    /// Whether one more path is looked for because this link's neighbour asks.
+    pub(super) fn may_ask_path(&mut self, now: Instant, link: LinkId) -> bool {
+        self.questions(now, link).is_some_and(|questions| questions.path_requests.take(now))
+    }
+
+    /// Whether one more question of this link's neighbour for a key is answered.
+    pub(super) fn may_ask_key(&mut self, now: Instant, link: LinkId) -> bool {
+        self.questions(now, link).is_some_and(|questions| questions.key_questions.take(now))
+    }
+
+    fn questions(&mut self, now: Instant, link: LinkId) -> Option<&mut Questions> {
+        let neighbour = self.links.get(&link)?.neighbour;
+        Some(self.questions.entry(neighbour).or_insert_with(|| Questions::new(now)))
     }
 }

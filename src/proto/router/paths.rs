@@ -391,8 +391,7 @@ impl Router {
 
     /// A neighbour looks for a destination, or passes that on.
     pub(super) fn on_path_request(&mut self, now: Instant, link: LinkId, request: &PathRequest) {
-        let Some(state) = self.links.get_mut(link) else { return };
-        if !state.may_ask_path(now) {
+        if !self.links.may_ask_path(now, link) {
             return bump(&mut self.counters.path_requests_over_budget);
         }
         bump(&mut self.counters.path_requests);

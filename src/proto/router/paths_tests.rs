@@ -296,6 +296,30 @@ fn a_storm_of_requests_costs_a_bounded_number_of_frames() {
 }
 
 #[test]
+fn a_neighbour_that_dials_again_or_twice_may_ask_no_more() {
+    let peers: Vec<Node> = (1..=2).map(Node::new).collect();
+    let mut one = One::new(&peers.iter().collect::<Vec<_>>());
+    one.advance(SECOND * 5);
+    let before = *one.router.counters();
+    let (mut link, mut id) = (1, 0);
+    // Ten seconds, a new link every hundredth of one, ten requests over each, and a second link beside.
+    one.link(1000, &peers[0]);
+    for _ in 0..1000 {
+        for _ in 0..10 {
+            id += 2;
+            one.control(link, request(id, stranger(id as u32), 128, 0));
+            one.control(1000, request(id + 1, stranger(id as u32 + 1), 128, 0));
+        }
+        one.give(Input::LinkDown(LinkId(link)));
+        link += 10_000;
+        one.link(link, &peers[0]);
+        one.now += SECOND / 100;
+    }
+    let taken = one.router.counters().path_requests - before.path_requests;
+    assert!(taken <= 110, "{taken}: ten a second a neighbour, and ten at once");
+}
+
+#[test]
 fn a_request_ends_where_it_may_go_no_further_and_never_goes_back() {
     let (a, b, c) = (Node::new(1), Node::new(2), Node::new(3));
     let mut one = One::new(&[&a, &b, &c]);
