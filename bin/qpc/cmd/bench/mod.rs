@@ -4,18 +4,24 @@
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
 //! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
 //! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one with a million routes. [`peer`]
-//! takes part in comparisons that another program drives.
+//! takes part in comparisons that another program drives. [`load`] drives nodes that run already and logs
+//! what becomes of every message, [`verify`] compares such logs; what they share is [`evidence`]; [`disk`] is what such
+//! figures are read beside.
 
 mod bare;
 mod beside;
+mod disk;
 mod durable;
 mod ends;
+mod evidence;
 mod links;
+mod load;
 mod measure;
 mod neighbour;
 mod peer;
 mod relay;
 mod routes;
+mod verify;
 mod volatile;
 
 use crate::{cx::Context, fail::Failure};
@@ -26,6 +32,9 @@ pub enum Command {
     Relay(relay::Args),
     Links(links::Args),
     Routes(routes::Args),
+    Load(load::Args),
+    Verify(verify::Args),
+    Disk(disk::Args),
     #[command(hide = true)]
     Part(ends::Args),
     #[command(hide = true)]
@@ -44,6 +53,9 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
         Command::Part(args) => Ok(ends::run(args).await?),
         Command::Links(args) => links::run(args, cx).await,
         Command::Routes(args) => routes::run(args, cx).await,
+        Command::Load(args) => load::run(args, cx).await,
+        Command::Verify(args) => verify::run(args, cx).await,
+        Command::Disk(args) => disk::run(&args, cx),
         Command::Strangers(args) => Ok(routes::strangers(args).await?),
         Command::Clients(args) => Ok(links::clients(args).await?),
         Command::Neighbour(args) => Ok(neighbour::run(args).await?),
