@@ -27,11 +27,12 @@ const STORE_LATENCY: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// The load has to stay below a level for so long before the level falls by one: a level that
-/// flickers makes neighbours retry for nothing.
-const CALM_FOR: Duration = Duration::from_secs(5);
+/// flickers makes neighbours retry for nothing. Three levels are gone in nine seconds: after a burst
+/// a node takes everything again within ten.
+const CALM_FOR: Duration = Duration::from_secs(3);
 
 /// When a neighbour that was refused may try again, in seconds.
-pub const RETRY_AFTER_S: u16 = 5;
+pub const RETRY_AFTER_S: u16 = 3;
 
 /// What the node carries at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -198,12 +199,12 @@ mod tests {
         let mut controller = BackpressureController::new();
         assert_eq!(controller.observe(start, &queued(95)).get(), 3);
         assert_eq!(controller.observe(at(1), &queued(10)).get(), 3);
-        assert_eq!(controller.observe(at(4), &queued(92)).get(), 3, "it was not calm for long enough");
-        assert_eq!(controller.observe(at(5), &queued(10)).get(), 3);
-        assert_eq!(controller.observe(at(10), &queued(10)).get(), 2);
-        assert_eq!(controller.observe(at(14), &queued(10)).get(), 2);
-        assert_eq!(controller.observe(at(15), &queued(10)).get(), 1);
-        assert_eq!(controller.observe(at(20), &queued(10)).get(), 0);
+        assert_eq!(controller.observe(at(3), &queued(92)).get(), 3, "it was not calm for long enough");
+        assert_eq!(controller.observe(at(4), &queued(10)).get(), 3);
+        assert_eq!(controller.observe(at(7), &queued(10)).get(), 2);
+        assert_eq!(controller.observe(at(9), &queued(10)).get(), 2);
+        assert_eq!(controller.observe(at(10), &queued(10)).get(), 1);
+        assert_eq!(controller.observe(at(13), &queued(10)).get(), 0, "nine seconds after the last of it");
         assert_eq!(controller.level().get(), 0);
     }
 }

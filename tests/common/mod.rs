@@ -342,6 +342,12 @@ impl Node {
         (run.object(), code)
     }
 
+    /// Waits for the end of a node that was not told to stop.
+    #[track_caller]
+    pub fn ends(&mut self) -> Run {
+        self.process.take().unwrap().finish()
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -502,6 +508,86 @@ impl Node {
             eprintln!("--- {} ({why}) ---\n{}", self.name, process.stderr());
         }
     }
+}
+
+/// `qpc bench load` between nodes of this machine, with what else it is to be told. It goes on when
+/// a node dies, and ends the sending at SIGINT.
+pub struct Load {
+    pub log: PathBuf,
+    process: Background,
+}
+
+impl Load {
+    #[track_caller]
+    pub fn start(log: &Path, from: &[&Node], to: &[&str], more: &[&str]) -> Self {
+        let dirs = from.iter().map(|node| node.dir().to_str().unwrap());
+        let mut args = vec!["bench", "load", "--log", log.to_str().unwrap(), "--from"];
+        args.extend(dirs);
+        args.push("--to");
+        args.extend(to);
+        args.extend(more);
+        let mut command = command(log.parent().unwrap(), &args);
+        Self { log: log.to_owned(), process: Background::start(&mut command) }
+    }
+
+    /// Lines of the log that tell of this event so far.
+    pub fn count(&self, event: &str) -> usize {
+        count_events(&self.log, event)
+    }
+
+    /// Waits for that many more lines of an event.
+    #[track_caller]
+    pub fn goes_on(&mut self, event: &str, more: usize) {
+        let wanted = self.count(event) + more;
+        wait_until(&format!("{wanted} times {event} in the log of the load"), || {
+            assert!(self.process.is_running(), "the load ended: {}", self.process.stderr());
+            self.count(event) >= wanted
+        });
+    }
+
+    /// Sends no more, waits for what is on its way, and gives how it ended.
+    #[track_caller]
+    pub fn stop(self) -> Run {
+        signal(self.process.pid(), "INT");
+        self.process.finish()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn finish(self) -> Run {
+        self.process.finish()
+    }
+}
+
+/// Lines of a load's log that tell of this event.
+pub fn count_events(log: &Path, event: &str) -> usize {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let mark = format!("\"ev\":\"{event}\"");
+    text.lines().filter(|line| line.contains(&mark)).count()
+}
+
+/// `qpc bench verify` of a log, with what running nodes still have.
+#[track_caller]
+pub fn verify(log: &Path, nodes: &[&Node]) -> Run {
+    let mut args = vec!["bench", "verify", log.to_str().unwrap()];
+    args.extend(nodes.iter().flat_map(|node| ["--data-dir", node.dir().to_str().unwrap()]));
+    finish(command(log.parent().unwrap(), &args))
+}
+
+/// Asserts that a comparison found everything acknowledged, once, and nothing else; gives it.
+#[track_caller]
+pub fn nothing_amiss(run: Run) -> Value {
+    let found = run.exits(0).object();
+    for what in ["lost", "duplicate", "phantom", "present", "unobserved", "foreign"] {
+        assert_eq!(found[what], 0, "{what}: {found:#}");
+    }
+    assert!(found["acked"].as_u64().unwrap() > 0, "{found:#}");
+    found
 }
 
 impl Drop for Node {

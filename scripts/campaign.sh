@@ -1,0 +1,470 @@
+#!/usr/bin/env bash
+# The long tests of what is promised, each against real nodes of a release build:
+#
+#   campaign.sh kills [N]        N times kill -9 of one of three nodes under load (1000)
+#   campaign.sh eio [N]          the n-th sync of a node fails, for n = 1 to N (50); needs strace
+#   campaign.sh partitions [N]   N cuts of a line of five in network name spaces (20); needs root and ip
+#   campaign.sh half-open [N]    the same without a sign: no end learns that its link is dead (10)
+#   campaign.sh floods           honest traffic beside every neighbour that misbehaves
+#   campaign.sh soak [MINUTES]   half of what the line does at most, peers come and go (60)
+#   campaign.sh overload [S]     ten times what the line does at most, for S seconds (120)
+#   campaign.sh steady [S]       2,000 durable messages a second for S seconds (300)
+#   campaign.sh all              all of them
+#
+# Each leaves target/campaign/NAME.json: what it came to, the seed (QPC_SEED to repeat one), the
+# commit, and the disk's own sync rate of the same minutes. Exit 0: passed. 1: failed, with the nodes'
+# directories, logs and the load's log kept where it says. 3: not measured, with the reason.
+# QPC names another qpc than target/release/qpc, CAMPAIGN_OUT another directory for the files.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+out=${CAMPAIGN_OUT:-target/campaign}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+seed=${QPC_SEED:-$((RANDOM * 32768 + RANDOM))}
+RANDOM=$((seed % 32768))
+ready_within_s=30
+
+say() { printf '%s  %s\n' "$(date +%T)" "$*" >&2; }
+die() { say "failed: $*"; exit 1; }
+
+# Not measured is said and is no pass.
+not_measured() {
+    say "$name: not measured: $*"
+    jq -n --arg campaign "$name" --arg reason "$*" '{$campaign, passed: null, not_measured: $reason}' >"$out/$name.json"
+    exit 3
+}
+
+# --- Nodes -------------------------------------------------------------------------------------
+
+declare -A pid_of url_of space_of peers_of
+peak_rss_kib=0
+slowest_ready_ms=0
+
+now_ms() { date +%s%3N; }
+
+dir_of() { printf '%s/%s' "$work" "$1"; }
+
+# start NAME: listens where it did before, dials peers_of[NAME], in the name space space_of[NAME].
+start() {
+    local node=$1 began listen line command=()
+    began=$(now_ms)
+    [[ -z ${space_of[$node]:-} ]] || command=(ip netns exec "${space_of[$node]}")
+    command+=("$qpc" --json --data-dir "$(dir_of "$node")" run --health-listen 127.0.0.1:0)
+    for listen in ${url_of[$node]:-quic://127.0.0.1:0 tcp://127.0.0.1:0}; do command+=(--listen "$listen"); done
+    for peer in ${peers_of[$node]:-}; do command+=(--peer "$peer"); done
+    : >"$work/$node.out"
+    QPC_TRANSPORT_KEEPALIVE=${keepalive:-1s} "${command[@]}" >"$work/$node.out" 2>>"$work/$node.log" &
+    pid_of[$node]=$!
+    until grep -q '"event":"ready"' "$work/$node.out"; do
+        kill -0 "${pid_of[$node]}" 2>/dev/null || die "$node ended: $(tail -n 3 "$work/$node.log")"
+        (($(now_ms) - began < ready_within_s * 1000)) || die "$node was not ready within $ready_within_s s"
+        sleep 0.02
+    done
+    line=$(head -n 1 "$work/$node.out")
+    url_of[$node]=$(jq -r '.listen | join(" ")' <<<"$line")
+    # Of ip netns exec it is the same process.
+    pid_of[$node]=$(jq -r .pid <<<"$line")
+    local took=$(($(now_ms) - began))
+    ((took <= slowest_ready_ms)) || slowest_ready_ms=$took
+}
+
+# The most memory that a node ever had resident.
+note_rss() {
+    local kib
+    kib=$(awk '/^VmHWM:/ {print $2}' "/proc/${pid_of[$1]}/status" 2>/dev/null || true)
+    [[ -z $kib ]] || ((kib <= peak_rss_kib)) || peak_rss_kib=$kib
+}
+
+kill_hard() {
+    note_rss "$1"
+    kill -9 "${pid_of[$1]}"
+    wait "${pid_of[$1]}" 2>/dev/null || true
+}
+
+stop_all() {
+    local node
+    for node in "${!pid_of[@]}"; do
+        kill -9 "${pid_of[$node]}" 2>/dev/null || true
+        wait "${pid_of[$node]}" 2>/dev/null || true
+    done
+}
+
+ask() { "$qpc" --json --data-dir "$(dir_of "$1")" "${@:2}"; }
+address_of() { ask "$1" status | jq -r .address; }
+url() { tr ' ' '\n' <<<"${url_of[$1]}" | grep "^$2:" | head -n 1; }
+
+# until_so SECONDS WHAT COMMAND…: waits for a command to succeed.
+until_so() {
+    local until=$(($(now_ms) + $1 * 1000)) what=$2
+    shift 2
+    until "$@"; do
+        (($(now_ms) < until)) || die "waited in vain for $what"
+        sleep 0.1
+    done
+}
+
+knows() { ask "$1" routes | jq -e --arg to "$(address_of "$2")" -s 'any(.destination == $to)' >/dev/null; }
+
+# A line of nodes over QUIC and TCP in turn.
+line() {
+    local before="" scheme=quic node
+    for node in "$@"; do
+        [[ -z $before ]] || peers_of[$node]=$(url "$before" $scheme)
+        [[ $scheme == quic ]] && scheme=tcp || scheme=quic
+        start "$node"
+        before=$node
+    done
+    until_so 60 "a route from $1 to $before" knows "$1" "$before"
+    until_so 60 "a route from $before to $1" knows "$before" "$1"
+}
+
+# --- Load and verdict --------------------------------------------------------------------------
+
+load_pid=""
+log_bytes() { stat -c %s "$work/load.jsonl" 2>/dev/null || printf 0; }
+
+# load ARGS…: begins in the background; load_ends waits for its end, load_stop ends the sending first.
+load() {
+    "$qpc" --json bench load --log "$work/load.jsonl" "$@" >"$work/load.json" 2>>"$work/load.err" &
+    load_pid=$!
+}
+load_ends() {
+    # 75 says that something is missing; the comparison says what.
+    wait "$load_pid" || (($? == 75)) || die "the load ended badly: $(tail -n 3 "$work/load.err")"
+    load_pid=""
+}
+load_stop() {
+    kill -INT "$load_pid"
+    load_ends
+}
+
+# Waits until the load's log has grown: it goes on.
+load_goes_on() {
+    local from=$(($(log_bytes) + ${1:-4096})) until=$(($(now_ms) + 120000))
+    until (($(log_bytes) >= from)); do
+        kill -0 "$load_pid" 2>/dev/null || die "the load ended: $(tail -n 3 "$work/load.err")"
+        (($(now_ms) < until)) || die "the load came to a standstill"
+        sleep 0.02
+    done
+}
+
+# compare NODES…: what the log says beside what the nodes still have.
+compare() {
+    local dirs=() node
+    for node in "$@"; do dirs+=("$(dir_of "$node")"); done
+    "$qpc" --json bench verify "$work/load.jsonl" --data-dir "${dirs[@]}" >"$work/verify.json" ||
+        [[ -s $work/verify.json ]] || die "the logs cannot be compared"
+}
+
+disk() { "$qpc" --json bench disk "$work" --seconds "${1:-2}" >"$work/disk.json"; }
+
+# evidence FILTER [JQ-ARGS…]: writes the evidence file. FILTER is a jq object of what this campaign
+# adds; `.passed` in it is and-ed with nothing lost, duplicate or phantom.
+evidence() {
+    local filter=$1 node
+    shift
+    for node in "${!pid_of[@]}"; do note_rss "$node"; done
+    [[ -s $work/verify.json ]] || echo '{}' >"$work/verify.json"
+    [[ -s $work/disk.json ]] || disk
+    jq -n --slurpfile verify "$work/verify.json" --slurpfile disk "$work/disk.json" \
+        --arg campaign "$name" --arg commit "$commit" --argjson seed "$seed" --arg version "$("$qpc" version | head -n 1)" \
+        --argjson cores "$(nproc)" --argjson rss "$peak_rss_kib" --argjson ready "$slowest_ready_ms" \
+        --argjson began "$began_ms" --argjson ended "$(now_ms)" "$@" "
+        \$verify[0] as \$v | \$disk[0] as \$d | ($filter) as \$own
+        | {campaign: \$campaign, commit: \$commit, version: \$version, cores: \$cores, seed: \$seed,
+           duration_s: ((\$ended - \$began) / 1000),
+           sent: \$v.sent, acked: \$v.acked, refused: ([\$v.refused // {} | .[]] | add // 0), unknown: \$v.unknown,
+           delivered: \$v.delivered, present: \$v.present, lost: \$v.lost, duplicate: \$v.duplicate,
+           phantom: \$v.phantom, gap: \$v.gap, out_of_order: \$v.out_of_order,
+           unacked_received: \$v.unacked_received, named: \$v.named,
+           peak_rss_mib: (\$rss / 1024 * 10 | round / 10), slowest_ready_ms: \$ready,
+           disk_syncs_per_s: \$d.syncs_per_s, disk_sync_p50_ms: \$d.sync_p50_ms, disk_sync_p99_ms: \$d.sync_p99_ms}
+          + \$own
+        | .passed = ((\$own.passed | if . == null then true else . end)
+                     and ([.lost, .duplicate, .phantom] | all(. == null or . == 0)))" >"$out/$name.json"
+    jq -c '{campaign, passed, sent, acked, delivered, lost, duplicate, phantom, gap, peak_rss_mib, duration_s}' "$out/$name.json"
+    if [[ $(jq .passed "$out/$name.json") != true ]]; then
+        keep=1
+        die "$name: see $out/$name.json and $work"
+    fi
+}
+
+# --- Campaigns ---------------------------------------------------------------------------------
+
+kills() {
+    local n=${1:-1000} victim nodes=(source relay sink)
+    line "${nodes[@]}"
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate 200 --window 16 --seconds 1000000 --settle 300s
+    load_goes_on
+    for ((kill = 1; kill <= n; kill++)); do
+        load_goes_on 2000
+        # The moment is what is tried out.
+        sleep "0.$(printf %03d $((RANDOM % 300)))"
+        victim=${nodes[RANDOM % 3]}
+        kill_hard "$victim"
+        start "$victim"
+        ((kill % 50)) || say "$kill kills, slowest start $slowest_ready_ms ms"
+    done
+    load_goes_on
+    load_stop
+    compare "${nodes[@]}"
+    evidence '{kills: $kills, passed: ($v.present == 0 and $v.acked > 0)}' --argjson kills "$n"
+}
+
+eio() {
+    local n=${1:-50} i code wrong=0 tracer nowhere=0123456789abcdef0123456789abcdef
+    command -v strace >/dev/null || not_measured "strace is not installed"
+    strace -qq -o /dev/null true 2>/dev/null || not_measured "strace may trace nothing here"
+    start node
+    for ((i = 1; i <= n; i++)); do
+        load --from "$(dir_of node)" --to $nowhere --rate 200 --window 8 --seconds 1000 --settle 0s
+        load_goes_on
+        strace -f -qq -s 400 -o "$work/trace" -e trace=write,sendto,writev,sendmsg,fsync,fdatasync \
+            -e inject=fsync,fdatasync:error=EIO:when="$i" -p "${pid_of[node]}" 2>>"$work/strace.err" &
+        tracer=$!
+        until_so 60 "the node to end of its failed sync" eval '! kill -0 "${pid_of[node]}" 2>/dev/null'
+        code=0
+        wait "${pid_of[node]}" || code=$?
+        wait $tracer || true
+        load_stop
+        ((code != 0)) || { say "n = $i: exit 0 after a failed sync"; wrong=$((wrong + 1)); }
+        awk '/INJECTED/ {failed = 1} failed && /status\\":\\"queued/ {bad = 1} END {exit !failed || bad}' "$work/trace" ||
+            { say "n = $i: acknowledged after the failed sync, or none failed"; wrong=$((wrong + 1)); }
+        note_rss node
+        start node
+    done
+    compare node
+    evidence '{failed_syncs: $n, wrong: $wrong, passed: ($wrong == 0 and $v.unobserved == 0 and $v.present == $v.acked)}' \
+        --argjson n "$n" --argjson wrong "$wrong"
+}
+
+# Five name spaces in a row, each link through a bridge in a name space of its own: with the bridge
+# down both ends keep their carrier and nothing arrives.
+spaces=()
+lay_cables() {
+    ((EUID == 0)) || not_measured "network name spaces need root"
+    command -v ip >/dev/null || not_measured "ip (iproute2) is not installed"
+    local i space
+    for i in 1 2 3 4 5; do
+        space="qpc$$-$i"
+        ip netns add "$space" 2>/dev/null || not_measured "this system lets nobody make network name spaces"
+        spaces+=("$space")
+        ip -n "$space" link set lo up
+    done
+    for i in 1 2 3 4; do
+        space="qpc$$-m$i"
+        ip netns add "$space"
+        spaces+=("$space")
+        ip -n "$space" link add br type bridge 2>/dev/null || not_measured "this kernel has no bridges"
+        ip link add "l$i" netns "$space" type veth peer name right netns "qpc$$-$i"
+        ip link add "r$i" netns "$space" type veth peer name left netns "qpc$$-$((i + 1))"
+        ip -n "$space" link set "l$i" master br up
+        ip -n "$space" link set "r$i" master br up
+        ip -n "$space" link set br up
+        ip -n "qpc$$-$i" addr add "10.77.$i.1/24" dev right
+        ip -n "qpc$$-$i" link set right up
+        ip -n "qpc$$-$((i + 1))" addr add "10.77.$i.2/24" dev left
+        ip -n "qpc$$-$((i + 1))" link set left up
+    done
+    for i in 1 2 3 4 5; do
+        space_of[n$i]="qpc$$-$i"
+        url_of[n$i]=""
+        # To the right a node listens, to the left it dials.
+        ((i == 5)) || url_of[n$i]="quic://10.77.$i.1:7410 tcp://10.77.$i.1:7410"
+        ((i > 1)) || continue
+        [[ $((i % 2)) == 0 ]] && peers_of[n$i]="quic://10.77.$((i - 1)).1:7410" || peers_of[n$i]="tcp://10.77.$((i - 1)).1:7410"
+    done
+    for i in 1 2 3 4 5; do start n$i; done
+    until_so 60 "a route from end to end" knows n1 n5
+    until_so 60 "a route back" knows n5 n1
+}
+
+# sever N HOW, heal N HOW: of the link between nodes N and N + 1.
+sever() { case $2 in
+    silent) ip -n "qpc$$-m$1" link set br down ;;
+    carrier) ip -n "qpc$$-$1" link set right down ;;
+    esac }
+heal() { case $2 in
+    silent) ip -n "qpc$$-m$1" link set br up ;;
+    carrier) ip -n "qpc$$-$1" link set right up ;;
+    esac }
+
+count_links() { ask "$1" peers | jq -s length; }
+has_links() { (($(count_links "$1") == $2)); }
+
+# cuts N HOW…: cuts random links in turn in these ways, load going on from end to end both ways.
+cuts() {
+    local n=$1 i at how links healed_ms slowest_heal_ms=0
+    shift
+    lay_cables
+    load --from "$(dir_of n1)" "$(dir_of n5)" --to "$(dir_of n1)" "$(dir_of n5)" --rate 100 --seconds 1000000 --settle 300s
+    load_goes_on
+    for ((i = 1; i <= n; i++)); do
+        at=$((RANDOM % 4 + 1))
+        how=${*:$((i % $# + 1)):1}
+        sever $at "$how"
+        links=1
+        ((at > 1)) || links=0
+        until_so 60 "n$at to see that its link is cut" has_links n$at $links
+        load_goes_on 20000
+        heal $at "$how"
+        healed_ms=$(now_ms)
+        until_so 120 "the link of n$at to come back" has_links n$at $((links + 1))
+        healed_ms=$(($(now_ms) - healed_ms))
+        ((healed_ms <= slowest_heal_ms)) || slowest_heal_ms=$healed_ms
+        say "cut $i of $n ($how, link $at), back after $healed_ms ms"
+    done
+    load_stop
+    compare n1 n2 n3 n4 n5
+    evidence '{cuts: $n, slowest_heal_ms: $heal, passed: ($v.present == 0 and $v.acked > 0)}' \
+        --argjson n "$n" --argjson heal "$slowest_heal_ms"
+}
+partitions() { cuts "${1:-20}" carrier silent; }
+half_open() { cuts "${1:-10}" silent; }
+
+floods() {
+    local kinds=${1:-busy,slow,full,dead,forged,sybil,roots,paths,refuse,withdraw,digests,credit,garbage}
+    "$qpc" --json bench relay --seconds 3 --rounds 1 --beside "$kinds" >"$work/relay.json"
+    evidence '{floods: $relay[0].beside, passed: ($relay[0].ours.lost == 0)}' --slurpfile relay "$work/relay.json"
+}
+
+# The most that the line carries: what arrived in a short load without a rate.
+knee() {
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --seconds "${1:-15}" --settle 300s
+    local began
+    began=$(now_ms)
+    load_ends
+    jq --argjson ms "$(($(now_ms) - began))" '.received / $ms * 1000 | floor' "$work/load.json"
+}
+
+# MiB that a node has resident now.
+rss_mib() { awk '/^VmRSS:/ {printf "%.1f", $2 / 1024}' "/proc/${pid_of[$1]}/status"; }
+
+# Slope in MiB a minute of the last half of lines "SECONDS MIB".
+slope() {
+    awk '{t[NR] = $1 / 60; m[NR] = $2}
+         END {for (i = int(NR / 2) + 1; i <= NR; i++) {n++; x += t[i]; y += m[i]; xy += t[i] * m[i]; xx += t[i] * t[i]}
+              d = n * xx - x * x; printf "%.3f", n > 1 && d > 0 ? (n * xy - x * y) / d : 0}' "$1"
+}
+
+# watch_rss SECONDS NODES…: a line a second and node, while the load runs.
+watch_rss() {
+    local from=$SECONDS for_s=$1 node
+    shift
+    while ((SECONDS - from < for_s)) && kill -0 "$load_pid" 2>/dev/null; do
+        for node in "$@"; do printf '%s %s\n' $((SECONDS - from)) "$(rss_mib "$node")" >>"$work/rss.$node"; done
+        sleep 1
+    done
+}
+
+worst_slope() {
+    local file
+    for file in "$work"/rss.*; do slope "$file"; echo; done | sort -g | tail -n 1
+}
+
+soak() {
+    local minutes=${1:-60} rate guest=0 until
+    line source relay sink
+    rate=$(($(knee) / 2))
+    say "half of what the line carries is $rate messages/s"
+    rm "$work/load.jsonl"
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate "$rate" --seconds $((minutes * 60)) --settle 300s
+    until=$((SECONDS + minutes * 60))
+    peers_of[guest]=$(url relay quic)
+    while ((SECONDS < until)); do
+        guest=$((guest + 1))
+        start guest
+        watch_rss 10 source relay sink
+        if ((guest % 2)); then kill_hard guest; else ask guest drain >/dev/null; wait "${pid_of[guest]}" || true; fi
+        watch_rss 2 source relay sink
+    done
+    load_ends
+    compare source relay sink
+    evidence '{rate: $rate, minutes: $minutes, guests: $guests, rss_slope_mib_per_min: $slope, load: $load[0],
+               passed: ($v.present == 0 and $slope < 1)}' --argjson rate "$rate" --argjson minutes "$minutes" \
+        --argjson guests "$guest" --argjson slope "$(worst_slope)" --slurpfile load "$work/load.json"
+}
+
+overload() {
+    local seconds=${1:-120} knee_s control=() began recovered
+    line source relay sink
+    knee_s=$(knee)
+    say "the line carries $knee_s messages/s; ten times that for $seconds s"
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate $((knee_s * 10)) --window 1024 --seconds "$seconds" --settle 0s
+    while kill -0 "$load_pid" 2>/dev/null; do
+        began=$(now_ms)
+        # A command that is refused says so at once, which is an answer too.
+        ask relay status >/dev/null 2>&1 || true
+        control+=($(($(now_ms) - began)))
+        sleep 0.2
+    done
+    load_ends
+    cp "$work/load.json" "$work/over.json"
+    printf '%s\n' "${control[@]}" | sort -n >"$work/control"
+    # Back to nine tenths within ten seconds: what arrives in the ten seconds after those.
+    sleep 10
+    recovered=$(knee 10)
+    compare source relay sink
+    evidence '{knee_per_s: $knee, recovered_per_s: $recovered, control_p99_ms: $p99, over: $over[0],
+               passed: ($recovered >= 0.9 * $knee and $p99 <= 500 and ([$over[0].refused[]] | add // 0) > 0)}' \
+        --argjson knee "$knee_s" --argjson recovered "$recovered" --slurpfile over "$work/over.json" \
+        --argjson p99 "$(awk '{v[NR] = $1} END {print v[int(NR * 0.99) + (NR * 0.99 > int(NR * 0.99))]}' "$work/control")"
+}
+
+steady() {
+    local seconds=${1:-300} rate=${2:-2000}
+    line source sink
+    disk 5
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate "$rate" --seconds "$seconds" --settle 300s
+    watch_rss "$seconds" source sink
+    load_ends
+    compare source sink
+    evidence '{rate: $rate, rss_slope_mib_per_min: $slope, load: $load[0],
+               passed: ($slope < 1 and $rss <= 262144 and $load[0].rate_per_s >= 0.95 * $rate
+                        and $load[0].ack_p99_ms <= 2 * $d.sync_p99_ms + 10)}' \
+        --argjson rate "$rate" --argjson slope "$(worst_slope)" --slurpfile load "$work/load.json"
+}
+
+# --- One of them, or all -----------------------------------------------------------------------
+
+name=${1:-}
+[[ -n $name ]] || { sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2; }
+shift
+command -v jq >/dev/null || not_measured "jq is not installed"
+
+if [[ $name == all ]]; then
+    worst=0
+    for one in kills eio partitions half-open floods steady overload soak; do
+        code=0
+        "scripts/campaign.sh" $one || code=$?
+        ((code <= worst)) || worst=$code
+    done
+    exit $worst
+fi
+
+case $name in
+kills | eio | partitions | half-open | floods | soak | overload | steady) ;;
+*) printf 'campaign.sh: no campaign is called %s\n' "$name" >&2; exit 2 ;;
+esac
+qpc=${QPC:-target/release/qpc}
+if [[ -z ${QPC:-} ]]; then
+    say "building"
+    cargo build --locked --release --bin qpc --quiet
+fi
+qpc=$(cd "$(dirname "$qpc")" && pwd)/$(basename "$qpc")
+commit=$(git rev-parse --short HEAD 2>/dev/null || printf unknown)
+[[ -z $(git status --porcelain --untracked-files=no 2>/dev/null) ]] || commit+="+changes"
+work=$(mktemp -d "${TMPDIR:-/tmp}/qpc-$name.XXXXXX")
+keep=0
+clean_up() {
+    local code=$? space
+    [[ -z $load_pid ]] || kill -9 "$load_pid" 2>/dev/null || true
+    stop_all
+    for space in "${spaces[@]}"; do ip netns del "$space" 2>/dev/null || true; done
+    if ((code == 1)); then say "kept: $work"; else rm -rf "$work"; fi
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+began_ms=$(now_ms)
+"${name//-/_}" "$@"
