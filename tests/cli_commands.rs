@@ -104,6 +104,7 @@ fn every_object_has_the_documented_keys() {
         &["id", "to", "size", "priority", "attempts", "next_retry_s", "expires_s", "state", "reason"],
     );
     check(&["outbox", "cancel", &"07".repeat(16)], &["ok"]);
+    check(&["backup", "/somewhere/else"], &["dir", "rows", "files", "bytes"]);
     check(&["mailboxes"], &["destination", "messages", "bytes", "oldest_s", "reachable"]);
     check(&["trace", "anna"], &["destination", "reached", "hops"]);
     check(&["ping", "anna"], &["seq", "rtt_ms", "hops"]);

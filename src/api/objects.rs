@@ -342,6 +342,19 @@ pub struct OutboxItem {
     pub reason: Option<String>,
 }
 
+/// A backup that was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackedUp {
+    /// Where.
+    pub dir: String,
+    /// Rows of the store.
+    pub rows: u64,
+    /// Files beside it.
+    pub files: u64,
+    /// Bytes of all of it.
+    pub bytes: u64,
+}
+
 /// What this node keeps for another one that cannot be reached, or not fast enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mailbox {
@@ -519,6 +532,7 @@ pub enum Reply {
     InboxItem(InboxItem),
     OutboxItem(OutboxItem),
     Mailbox(Mailbox),
+    BackedUp(BackedUp),
     Trace(Trace),
     Pong(Pong),
     Contact(Contact),
@@ -546,6 +560,7 @@ reply_from!(
     InboxItem,
     OutboxItem,
     Mailbox,
+    BackedUp,
     Trace,
     Pong,
     Contact,

@@ -98,6 +98,11 @@ pub enum Request {
         /// Which message.
         id: MessageUid,
     },
+    /// Copy the data directory while the node runs. One [`super::BackedUp`].
+    Backup {
+        /// Where to: an absolute path that does not exist yet, or an empty directory.
+        dir: String,
+    },
     /// What is held for other nodes. One [`super::Mailbox`] each.
     Mailboxes,
     /// The path to a node, hop by hop. One [`super::Trace`].

@@ -28,8 +28,9 @@ use crate::{
         verify::Verifier,
     },
     storage::{
-        BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome, LocalStore,
-        Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local, space::system_space,
+        BackupSource, BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome,
+        LocalStore, Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local,
+        space::system_space,
     },
     telemetry,
     transport::MeshTransport,
@@ -166,6 +167,7 @@ impl MeshNodeBuilder {
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
             clock,
+            backup: opened.backup,
             verifier: Mutex::new(verifier),
             taker: Arc::default(),
             started_at: clock::now(),
@@ -180,6 +182,7 @@ struct Opened {
     thread: StoreThread,
     events: mpsc::UnboundedReceiver<StopReason>,
     blobs: Arc<BlobDir>,
+    backup: BackupSource,
 }
 
 /// Everything that blocks on the disk.
@@ -198,6 +201,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
         ..EmbeddedOptions::default()
     };
     let engine = EmbeddedStore::open(data_dir, options)?;
+    let backup = engine.backup_source();
     let (stopped, events) = mpsc::unbounded_channel();
     let observer = Box::new(move |event| match event {
         StoreEvent::Batch(stats) => {
@@ -210,7 +214,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
         StoreEvent::Stopped(reason) => drop(stopped.send(reason)),
     });
     let thread = StoreThread::start(Box::new(engine), QueueBounds::default(), observer)?;
-    Ok(Opened { identity: Arc::new(identity), thread, events, blobs })
+    Ok(Opened { identity: Arc::new(identity), thread, events, blobs, backup })
 }
 
 fn quota(config: &MeshConfig) -> crate::storage::MailboxQuota {

@@ -18,7 +18,7 @@ mod shutdown;
 mod sweep;
 mod tree;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actix::{Message, prelude::MailboxError};
 use bytes::Bytes;
@@ -62,7 +62,7 @@ use crate::{
         table::KnownInfo,
         verify::Verifier,
     },
-    storage::{BlobDir, HeldSummary, LocalOp, LocalOutcome, LocalStore},
+    storage::{BackupReport, BackupSource, BlobDir, HeldSummary, LocalOp, LocalOutcome, LocalStore},
     telemetry::MetricsSnapshot,
     transport::TransportAddr,
     wire::{Address, MessageUid, Priority, PublicKey},
@@ -143,6 +143,7 @@ struct Inner {
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
     clock: ClockHandle,
+    backup: BackupSource,
     /// Checks what the program brings from media of its own.
     verifier: std::sync::Mutex<Verifier>,
     /// One taker of the inbox at a time.
@@ -393,6 +394,17 @@ impl MeshNode {
     /// The node does not run.
     pub async fn routes_from(&self, from: Address) -> Result<Page<RouteLine>, MeshError> {
         ask(&self.0.seats.list_routes, "router", ListRoutes { from, rows_max: PAGE_ROWS_MAX }).await
+    }
+
+    /// Copies the data directory, as it stands at one moment, to `to`, which must not exist or be an
+    /// empty directory. A node that is started on the copy signs above whatever this one signed since.
+    ///
+    /// # Errors
+    /// The disk; nothing is left of the copy then.
+    pub async fn backup(&self, to: impl Into<PathBuf>) -> Result<BackupReport, MeshError> {
+        let (source, to) = (self.0.backup.clone(), to.into());
+        let copied = tokio::task::spawn_blocking(move || source.copy_to(&to)).await;
+        Ok(copied.map_err(|_| MeshError::Stopped("backup"))??)
     }
 
     /// A page of what is held for others, from behind `after` on.

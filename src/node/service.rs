@@ -11,9 +11,9 @@ use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        ApiError, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, Mailbox, MessageId,
-        NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status,
-        Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
+        ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, Mailbox,
+        MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route,
+        SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
@@ -24,6 +24,7 @@ use crate::{
         router::PathSearch,
         table::KnownInfo,
     },
+    storage::BackupReport,
     telemetry,
     transport::{TransportAddr, TransportCapability},
     wire::{self, Address, MessageUid},
@@ -164,6 +165,11 @@ impl NodeService {
                     return Err(ApiError::failed(format!("no message {id} is in the outbox")));
                 }
                 replies.send(Done::OK).await?;
+            }
+            Request::Backup { dir } => {
+                let report = node.backup(dir.clone()).await.map_err(ApiError::failed)?;
+                let BackupReport { rows, files, bytes } = report;
+                replies.send(BackedUp { dir, rows, files, bytes }).await?;
             }
             Request::Mailboxes => {
                 let mut after = None;

@@ -48,7 +48,7 @@ use std::{fmt, pin::Pin};
 pub use append_log::AppendLog;
 pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
-pub use embedded::{CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
+pub use embedded::{BackupReport, BackupSource, CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
 pub use error::StoreError;
 pub use group_commit::{BatchStats, Observer, QueueBounds, StopReason, StoreEvent, StoreHandle, StoreThread};

@@ -107,6 +107,17 @@ impl RowKeys {
         Ok(Self { path: path.to_owned(), keys })
     }
 
+    /// All keys of both.
+    pub(crate) fn join(mut self, other: Self) -> Self {
+        self.keys.extend(other.keys);
+        self
+    }
+
+    /// Writes the keys to another file.
+    pub(crate) fn save_to(&self, path: &Path) -> Result<(), StoreError> {
+        write_atomic(path, &encode(&self.keys))
+    }
+
     /// Hours that have a key.
     pub(crate) fn hours(&self) -> impl Iterator<Item = KeyHour> + '_ {
         self.keys.keys().copied()

@@ -166,6 +166,9 @@ impl Fake {
             }
             Request::OutboxList => replies.send(outbox_item()).await?,
             Request::OutboxCancel { .. } => replies.send(Done::OK).await?,
+            Request::Backup { dir } => {
+                replies.send(BackedUp { dir, rows: 3, files: 2, bytes: 4096 }).await?;
+            }
             Request::Mailboxes => {
                 let mailbox = Mailbox {
                     destination: BERT,

@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, a call, printing.
 
 mod announce;
+mod backup;
 #[cfg(feature = "quic")]
 mod bench;
 mod broadcast;
@@ -118,6 +119,8 @@ pub enum Command {
     /// Show or check the configuration
     #[command(subcommand)]
     Config(Deferred<config::Command>),
+    /// Copy the data directory, as it stands at one moment
+    Backup(Deferred<backup::Args>),
     /// Explain a link frame given in hex
     Wire(Deferred<wire::Args>),
     /// Measure this machine and this build
@@ -201,6 +204,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Trace(args) => trace::run(args.0, cx).await,
             Command::Ping(args) => ping::run(args.0, cx).await,
             Command::Config(command) => config::run(command.0, cx),
+            Command::Backup(args) => backup::run(args.0, cx).await,
             Command::Wire(args) => wire::run(args.0, cx),
             #[cfg(feature = "quic")]
             Command::Bench(command) => bench::run(command.0, cx).await,

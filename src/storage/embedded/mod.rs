@@ -14,6 +14,7 @@
 //! holds is unknown, and only a restart may look.
 
 mod backend;
+mod backup;
 mod format;
 mod inbox_cost;
 mod local;
@@ -36,8 +37,10 @@ use std::{
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, backends::FileBackend};
 use tracing::{info, warn};
 
+pub use self::backup::{BackupReport, BackupSource};
 use self::{
     backend::{StoreFile, SyncMeter},
+    backup::OpenDatabase,
     mail::Admission,
     tables::{T, number},
     txn::{Before, Heads, Txn, engine_error},
@@ -113,7 +116,9 @@ pub struct EmbeddedStore {
     unreferenced: BTreeSet<KeyHour>,
     boot_epoch: u32,
     /// `None` from a failure until the file is open again.
-    db: Option<Database>,
+    db: Option<Arc<Database>>,
+    /// The same, for whoever copies it meanwhile.
+    open: OpenDatabase,
     heads: Heads,
     /// A batch that reported ENOSPC and may stand: its number and how to put its rows back.
     doubtful: Option<(u64, Vec<Before>)>,
@@ -169,12 +174,13 @@ impl EmbeddedStore {
             unreferenced: BTreeSet::new(),
             boot_epoch: 0,
             db: None,
+            open: OpenDatabase::default(),
             heads: Heads::default(),
             doubtful: None,
             dead: None,
         };
         store.start(&db)?;
-        store.db = Some(db);
+        store.set_database(Some(db));
         store.reconcile_row_keys()?;
         Ok(store)
     }
@@ -228,10 +234,26 @@ impl EmbeddedStore {
     /// # Errors
     /// What the engine says; everything acknowledged is durable all the same.
     pub fn close(mut self) -> Result<()> {
-        match self.db.take() {
-            Some(db) => db.close().map_err(|e| engine_error(&self.path, "closing the store", e)),
-            None => Ok(()),
+        self.open.set(None);
+        match self.db.take().map(Arc::try_unwrap) {
+            Some(Ok(db)) => db.close().map_err(|e| engine_error(&self.path, "closing the store", e)),
+            // Whoever begins a copy just now closes it.
+            Some(Err(_)) | None => Ok(()),
         }
+    }
+
+    /// Copies this store's data directory while it is in use.
+    pub fn backup_source(&self) -> BackupSource {
+        BackupSource {
+            data_dir: self.dir.path().to_owned(),
+            open: self.open.clone(),
+            options: self.options.clone(),
+        }
+    }
+
+    fn set_database(&mut self, db: Option<Database>) {
+        self.db = db.map(Arc::new);
+        self.open.set(self.db.as_ref());
     }
 
     fn hour(&self) -> KeyHour {
@@ -239,7 +261,7 @@ impl EmbeddedStore {
     }
 
     fn database(&self) -> Result<&Database> {
-        self.db.as_ref().ok_or(StoreError::Stopped)
+        self.db.as_deref().ok_or(StoreError::Stopped)
     }
 
     /// Applies and commits; an error leaves the rows as they were or the engine in need of
@@ -311,7 +333,7 @@ impl EmbeddedStore {
         }
         self.doubtful = None;
         self.heads = heads;
-        self.db = Some(db);
+        self.set_database(Some(db));
         Ok(())
     }
 
@@ -326,6 +348,13 @@ impl EmbeddedStore {
             Ok(_) => self.unreferenced.retain(|hour| !gone.contains(hour)),
             Err(e) => warn!(error = %e, "row keys of removed messages could not be destroyed yet"),
         }
+    }
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        // The way of copies to the file must not keep it open.
+        self.open.set(None);
     }
 }
 
@@ -344,14 +373,14 @@ impl Engine for EmbeddedStore {
                 Ok(results)
             }
             Err(e) if e.is_fatal() => {
-                self.db = None;
+                self.set_database(None);
                 self.dead = Some(e.clone());
                 Err(e)
             }
             Err(e @ StoreError::NoSpace { .. }) => {
                 // The engine refuses everything after an error of its file; try to go on at once,
                 // else with the next batch.
-                self.db = None;
+                self.set_database(None);
                 if let Err(again) = self.settle()
                     && again.is_fatal()
                 {

@@ -175,6 +175,72 @@ fn a_mailbox_is_read_from_the_most_urgent_on_and_in_order_of_arrival_within_a_cl
 }
 
 #[test]
+fn a_copy_of_a_store_in_use_is_one_moment_of_it_and_signs_above_it() {
+    let bench = Bench::new();
+    let mut store = bench.open().unwrap();
+    let epoch = store.boot_epoch();
+    for work in one_of_each() {
+        store.commit(&[work]).unwrap().remove(0).unwrap();
+    }
+    bench.an_hour_later();
+    fs::write(bench.path.join("blobs").join("a"), b"content")
+        .or_else(|_| {
+            fs::create_dir(bench.path.join("blobs"))?;
+            fs::write(bench.path.join("blobs/a"), b"content")
+        })
+        .unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let to = elsewhere.path().join("copy");
+    let report = store.backup_source().copy_to(&to).unwrap();
+    assert!(report.rows > 10 && report.files >= 1, "{report:?}");
+    assert!(!elsewhere.path().join("copy.partial").exists());
+    assert_eq!(fs::read(to.join("blobs/a")).unwrap(), b"content");
+    // The original goes on, and its keys with it.
+    local(&mut store, LocalOp::OutboxRemove(MessageUid([1; 16])));
+    store.close().unwrap();
+
+    let dir = DataDir::open(&to).unwrap();
+    let mut copy = EmbeddedStore::open(dir.into(), EmbeddedOptions::default()).unwrap();
+    assert_eq!(u64::from(copy.boot_epoch()), u64::from(epoch) + backup::EPOCHS_AHEAD + 1);
+    let LocalOutcome::Outbox(page) =
+        local(&mut copy, LocalOp::OutboxPage { after: None, limit: PageLimit::default() })
+    else {
+        panic!("no page")
+    };
+    assert_eq!((page.rows.len(), page.damaged), (1, 0), "what was there at that moment");
+    assert_eq!(page.rows[0].body, SECRET);
+    let page = MailOp::Page { destination: Address([5; 16]), after: None, limit: PageLimit::default() };
+    let MailOutcome::Page(page) = mail(&mut copy, page) else { panic!("no page") };
+    assert_eq!((page.rows.len(), page.damaged), (1, 0));
+}
+
+#[test]
+fn a_copy_goes_where_nothing_is_and_leaves_nothing_where_it_fails() {
+    let bench = Bench::new();
+    let store = bench.open().unwrap();
+    let source = store.backup_source();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let taken = elsewhere.path().join("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(taken.join("file"), b"mine").unwrap();
+    let error = source.copy_to(&taken).unwrap_err().to_string();
+    assert!(error.contains("not empty"), "{error}");
+    assert_eq!(fs::read(taken.join("file")).unwrap(), b"mine");
+    let error = source.copy_to(&bench.path.join("inside")).unwrap_err().to_string();
+    assert!(error.contains("inside the data directory"), "{error}");
+    // An empty directory will do, and so does one after a copy that was killed.
+    let empty = elsewhere.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::create_dir(elsewhere.path().join("empty.partial")).unwrap();
+    source.copy_to(&empty).unwrap();
+    drop(store);
+    let error = source.copy_to(&elsewhere.path().join("late")).unwrap_err();
+    assert!(matches!(error, StoreError::Stopped), "{error}");
+    let left: Vec<_> = fs::read_dir(elsewhere.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
 fn no_content_is_on_the_disk_in_the_clear() {
     let bench = Bench::new();
     let mut store = bench.open().unwrap();
