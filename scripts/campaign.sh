@@ -212,25 +212,42 @@ kills() {
     evidence '{kills: $kills, passed: ($v.present == 0 and $v.acked > 0)}' --argjson kills "$n"
 }
 
+# What a node does when it is asked something shows that its threads are traced.
+traces() {
+    ask node status >/dev/null 2>&1 || true
+    [[ -s $work/trace ]]
+}
+
+# Every answer that a message is safe is of a request that was there before a sync that came back well,
+# and one sync failed.
+all_synced() {
+    awk '/command\\":\\"send/ {waiting++}
+         / fd?a?t?a?sync\(.* = 0|<\.\.\. fd?a?t?a?sync resumed>.* = 0/ {synced += waiting; waiting = 0}
+         /INJECTED/ {failed = 1}
+         /status\\":\\"queued/ {if (synced-- < 1) bad = 1}
+         END {exit !failed || bad}' "$1"
+}
+
 eio() {
     local n=${1:-50} i code wrong=0 tracer nowhere=0123456789abcdef0123456789abcdef
     command -v strace >/dev/null || not_measured "strace is not installed"
     strace -qq -o /dev/null true 2>/dev/null || not_measured "strace may trace nothing here"
     start node
     for ((i = 1; i <= n; i++)); do
-        load --from "$(dir_of node)" --to $nowhere --rate 200 --window 8 --seconds 1000 --settle 0s
-        load_goes_on
-        strace -f -qq -s 400 -o "$work/trace" -e trace=write,sendto,writev,sendmsg,fsync,fdatasync \
+        : >"$work/trace"
+        strace -f -qq -s 400 -o "$work/trace" \
+            -e trace=read,recvfrom,readv,write,sendto,writev,sendmsg,fsync,fdatasync \
             -e inject=fsync,fdatasync:error=EIO:when="$i" -p "${pid_of[node]}" 2>>"$work/strace.err" &
         tracer=$!
+        until_so 60 "strace to attach" traces
+        load --from "$(dir_of node)" --to $nowhere --rate 200 --window 8 --seconds 1000 --settle 0s
         until_so 60 "the node to end of its failed sync" eval '! kill -0 "${pid_of[node]}" 2>/dev/null'
         code=0
         wait "${pid_of[node]}" || code=$?
         wait $tracer || true
         load_stop
         ((code != 0)) || { say "n = $i: exit 0 after a failed sync"; wrong=$((wrong + 1)); }
-        awk '/INJECTED/ {failed = 1} failed && /status\\":\\"queued/ {bad = 1} END {exit !failed || bad}' "$work/trace" ||
-            { say "n = $i: acknowledged after the failed sync, or none failed"; wrong=$((wrong + 1)); }
+        all_synced "$work/trace" || { say "n = $i: acknowledged without a sync, or none failed"; wrong=$((wrong + 1)); }
         note_rss node
         start node
     done
@@ -256,12 +273,12 @@ lay_cables() {
         space="qpc$$-m$i"
         ip netns add "$space"
         spaces+=("$space")
-        ip -n "$space" link add br type bridge 2>/dev/null || not_measured "this kernel has no bridges"
-        ip link add "l$i" netns "$space" type veth peer name right netns "qpc$$-$i"
-        ip link add "r$i" netns "$space" type veth peer name left netns "qpc$$-$((i + 1))"
-        ip -n "$space" link set "l$i" master br up
-        ip -n "$space" link set "r$i" master br up
-        ip -n "$space" link set br up
+        ip -n "$space" link add name cable type bridge 2>/dev/null || not_measured "this kernel has no bridges"
+        ip link add name "l$i" netns "$space" type veth peer name right netns "qpc$$-$i"
+        ip link add name "r$i" netns "$space" type veth peer name left netns "qpc$$-$((i + 1))"
+        ip -n "$space" link set "l$i" master cable up
+        ip -n "$space" link set "r$i" master cable up
+        ip -n "$space" link set cable up
         ip -n "qpc$$-$i" addr add "10.77.$i.1/24" dev right
         ip -n "qpc$$-$i" link set right up
         ip -n "qpc$$-$((i + 1))" addr add "10.77.$i.2/24" dev left
@@ -269,9 +286,8 @@ lay_cables() {
     done
     for i in 1 2 3 4 5; do
         space_of[n$i]="qpc$$-$i"
-        url_of[n$i]=""
-        # To the right a node listens, to the left it dials.
-        ((i == 5)) || url_of[n$i]="quic://10.77.$i.1:7410 tcp://10.77.$i.1:7410"
+        # On every address: a node dials over QUIC from where it listens. To the left it dials.
+        url_of[n$i]="quic://0.0.0.0:7410 tcp://0.0.0.0:7410"
         ((i > 1)) || continue
         [[ $((i % 2)) == 0 ]] && peers_of[n$i]="quic://10.77.$((i - 1)).1:7410" || peers_of[n$i]="tcp://10.77.$((i - 1)).1:7410"
     done
@@ -282,11 +298,11 @@ lay_cables() {
 
 # sever N HOW, heal N HOW: of the link between nodes N and N + 1.
 sever() { case $2 in
-    silent) ip -n "qpc$$-m$1" link set br down ;;
+    silent) ip -n "qpc$$-m$1" link set cable down ;;
     carrier) ip -n "qpc$$-$1" link set right down ;;
     esac }
 heal() { case $2 in
-    silent) ip -n "qpc$$-m$1" link set br up ;;
+    silent) ip -n "qpc$$-m$1" link set cable up ;;
     carrier) ip -n "qpc$$-$1" link set right up ;;
     esac }
 
