@@ -342,7 +342,7 @@ half_open() { cuts "${1:-10}" silent; }
 floods() {
     local kinds=${1:-busy,slow,full,dead,forged,sybil,roots,paths,refuse,withdraw,digests,credit,garbage}
     "$qpc" --json bench relay --seconds 3 --rounds 1 --beside "$kinds" >"$work/relay.json"
-    evidence '{floods: $relay[0].beside, passed: ($relay[0].ours.lost == 0)}' --slurpfile relay "$work/relay.json"
+    evidence '{floods: $relay[0].beside, peak_rss_mib: $relay[0].ours.peak_rss_mib, passed: ($relay[0].ours.lost == 0)}' --slurpfile relay "$work/relay.json"
 }
 
 # The most that the line carries: what arrived in a short load without a rate.
@@ -361,7 +361,7 @@ rss_mib() { awk '/^VmRSS:/ {printf "%.1f", $2 / 1024}' "/proc/${pid_of[$1]}/stat
 slope() {
     awk '{t[NR] = $1 / 60; m[NR] = $2}
          END {for (i = int(NR / 2) + 1; i <= NR; i++) {n++; x += t[i]; y += m[i]; xy += t[i] * m[i]; xx += t[i] * t[i]}
-              d = n * xx - x * x; printf "%.3f", n > 1 && d > 0 ? (n * xy - x * y) / d : 0}' "$1"
+              d = n * xx - x * x; printf "%.3f\n", (n > 1 && d > 0) ? (n * xy - x * y) / d : 0}' "$1"
 }
 
 # watch_rss SECONDS NODES…: a line a second and node, while the load runs.
@@ -376,7 +376,7 @@ watch_rss() {
 
 worst_slope() {
     local file
-    for file in "$work"/rss.*; do slope "$file"; echo; done | sort -g | tail -n 1
+    for file in "$work"/rss.*; do slope "$file"; done | sort -g | tail -n 1
 }
 
 soak() {

@@ -44,8 +44,8 @@ use crate::{
     human,
 };
 
-/// Connections to one node that wait for a receipt. With the window they stay below the 256 that a
-/// node serves; the receipts of all other messages are read from the outbox in the end.
+/// Connections to one node that wait for a receipt. With a window of 128 they stay below the 256 that
+/// a node serves; the receipts of all other messages are read from the outbox in the end.
 const WATCHED_MAX: usize = 96;
 
 /// A sender that is behind its rate catches up with at most so much of it at once.
@@ -92,8 +92,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 256)]
     payload: usize,
 
-    /// Messages of a sender that wait for its node's acknowledgement at a time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
+    /// Messages of a sender that wait for its node's acknowledgement at a time. A node serves 256
+    /// commands at once and refuses what is beyond by name
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     window: u16,
 
     /// Lifetime of the messages [default: the nodes' own]
