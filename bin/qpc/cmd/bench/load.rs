@@ -142,6 +142,8 @@ struct Answered {
     ack_max_ms: Option<f64>,
     /// Acknowledged a second, while it sent.
     rate_per_s: f64,
+    /// Received a second, from the first message to the last arrival: takes are one after the other.
+    received_per_s: f64,
 }
 
 /// What happened so far.
@@ -154,6 +156,8 @@ struct Tally {
     receipts: u64,
     ended: BTreeMap<String, u64>,
     received: u64,
+    /// When the last of them came.
+    received_at: Option<Instant>,
     again: u64,
     ack_us: Vec<u64>,
     /// Acknowledged for receivers of this load, and not received yet.
@@ -295,6 +299,7 @@ async fn drive(args: &Args, cx: &Context) -> Result<Answered, Failure> {
         (!tally.ack_us.is_empty()).then(|| round(quantile(&tally.ack_us, per_mille) as f64 / 1e3, 3))
     };
     let seconds = sent_for.as_secs_f64();
+    let received_for = tally.received_at.map_or(Duration::ZERO, |at| at.duration_since(began));
     Ok(Answered {
         run,
         log: path_text(&path),
@@ -317,6 +322,7 @@ async fn drive(args: &Args, cx: &Context) -> Result<Answered, Failure> {
         ack_p99_ms: ms(990),
         ack_max_ms: ms(1000),
         rate_per_s: round(tally.acked as f64 / seconds.max(1e-9), 1),
+        received_per_s: round(tally.received as f64 / received_for.as_secs_f64().max(1e-3), 1),
     })
 }
 
@@ -605,6 +611,7 @@ async fn listen(
                 tally.again += 1;
             } else {
                 tally.received += 1;
+                tally.received_at = Some(Instant::now());
                 if !tally.missing.remove(&item.id) {
                     tally.early.insert(item.id);
                 }
@@ -720,6 +727,7 @@ fn tell(answered: &Answered) -> String {
     rows.push(("received", answered.received.to_string()));
     rows.push(("missing", answered.missing.to_string()));
     rows.push(("acked/s", format!("{:.1} over {:.1} s", answered.rate_per_s, answered.seconds)));
+    rows.push(("received/s", format!("{:.1}", answered.received_per_s)));
     rows.push(("ack p50", ms(answered.ack_p50_ms)));
     rows.push(("ack p99", ms(answered.ack_p99_ms)));
     rows.push(("ack max", ms(answered.ack_max_ms)));
