@@ -44,8 +44,8 @@ use crate::{
     human,
 };
 
-/// Connections to one node that wait for a receipt. With the window they stay below the 256 that a
-/// node serves; the receipts of all other messages are read from the outbox in the end.
+/// Connections to one node that wait for a receipt. With a window of 128 they stay below the 256 that
+/// a node serves; the receipts of all other messages are read from the outbox in the end.
 const WATCHED_MAX: usize = 96;
 
 /// A sender that is behind its rate catches up with at most so much of it at once.
@@ -92,8 +92,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 256)]
     payload: usize,
 
-    /// Messages of a sender that wait for its node's acknowledgement at a time
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=128))]
+    /// Messages of a sender that wait for its node's acknowledgement at a time. A node serves 256
+    /// commands at once and refuses what is beyond by name
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     window: u16,
 
     /// Lifetime of the messages [default: the nodes' own]
@@ -141,6 +142,8 @@ struct Answered {
     ack_max_ms: Option<f64>,
     /// Acknowledged a second, while it sent.
     rate_per_s: f64,
+    /// Received a second, from the first message to the last arrival: takes are one after the other.
+    received_per_s: f64,
 }
 
 /// What happened so far.
@@ -153,6 +156,8 @@ struct Tally {
     receipts: u64,
     ended: BTreeMap<String, u64>,
     received: u64,
+    /// When the last of them came.
+    received_at: Option<Instant>,
     again: u64,
     ack_us: Vec<u64>,
     /// Acknowledged for receivers of this load, and not received yet.
@@ -294,6 +299,7 @@ async fn drive(args: &Args, cx: &Context) -> Result<Answered, Failure> {
         (!tally.ack_us.is_empty()).then(|| round(quantile(&tally.ack_us, per_mille) as f64 / 1e3, 3))
     };
     let seconds = sent_for.as_secs_f64();
+    let received_for = tally.received_at.map_or(Duration::ZERO, |at| at.duration_since(began));
     Ok(Answered {
         run,
         log: path_text(&path),
@@ -316,6 +322,7 @@ async fn drive(args: &Args, cx: &Context) -> Result<Answered, Failure> {
         ack_p99_ms: ms(990),
         ack_max_ms: ms(1000),
         rate_per_s: round(tally.acked as f64 / seconds.max(1e-9), 1),
+        received_per_s: round(tally.received as f64 / received_for.as_secs_f64().max(1e-3), 1),
     })
 }
 
@@ -604,6 +611,7 @@ async fn listen(
                 tally.again += 1;
             } else {
                 tally.received += 1;
+                tally.received_at = Some(Instant::now());
                 if !tally.missing.remove(&item.id) {
                     tally.early.insert(item.id);
                 }
@@ -719,6 +727,7 @@ fn tell(answered: &Answered) -> String {
     rows.push(("received", answered.received.to_string()));
     rows.push(("missing", answered.missing.to_string()));
     rows.push(("acked/s", format!("{:.1} over {:.1} s", answered.rate_per_s, answered.seconds)));
+    rows.push(("received/s", format!("{:.1}", answered.received_per_s)));
     rows.push(("ack p50", ms(answered.ack_p50_ms)));
     rows.push(("ack p99", ms(answered.ack_p99_ms)));
     rows.push(("ack max", ms(answered.ack_max_ms)));

@@ -3,11 +3,12 @@
 //! [`relay`] starts the processes and reads what the relay used, [`ends`] is the source and the
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
 //! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
-//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one with
-//! a million routes, [`stored`] one that holds a million messages. [`peer`] takes part in comparisons that
-//! another program drives. [`load`] drives nodes that run already and logs what becomes of every message,
-//! [`verify`] compares such logs; what they share is [`evidence`]; [`disk`] is what such figures are read
-//! beside.
+//! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one
+//! with a million routes, [`stored`] one that holds a million messages. [`peer`] takes part in
+//! comparisons that another program drives.
+//!
+//! [`load`] drives nodes that run already and logs what becomes of every message, [`verify`] compares
+//! such logs; what they share is [`evidence`]. [`disk`] is what such figures are read beside.
 
 mod bare;
 mod beside;
