@@ -63,9 +63,10 @@ impl Handler<AwaitEnd> for DeliveryActor {
 
     fn handle(&mut self, message: AwaitEnd, _: &mut Context<Self>) {
         if self.outbox.record(&message.uid).is_some() {
-            let waiters = self.waiters.entry(message.uid).or_default();
-            waiters.retain(|w| !w.is_closed());
-            waiters.push(message.tell);
+            self.tell_later(message.uid, message.tell);
+        } else {
+            // Who asked may have gone.
+            let _ = message.tell.send(self.ends.get(&message.uid).copied());
         }
     }
 }

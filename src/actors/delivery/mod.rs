@@ -10,6 +10,8 @@
 //! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
 //! receipt leaves after the inbox commit, a chunk is receipted after the fsync of its blob and the
 //! commit of its bitmap. What the store hands back is not acknowledged and comes again.
+//!
+//! Nothing is answered from an outbox that is not read yet: until then no mail is.
 
 mod files;
 mod handlers;
@@ -86,6 +88,9 @@ const KEY_CACHE: usize = 4096;
 /// each and must not become a lever.
 const PROBE_ANSWERS_PER_S: u32 = 50;
 
+/// Ends of messages remembered for those who ask late: some seconds' worth at full speed.
+const ENDS_REMEMBERED: usize = 4096;
+
 /// Probes waiting for answers.
 const PROBES_MAX: usize = 1024;
 
@@ -153,6 +158,7 @@ struct ProbeState {
 struct Storing {
     record: OutboxRecord,
     answer: SendAnswer,
+    tell: Option<TellEnd>,
 }
 
 /// Tells who sends a message what became of it.
@@ -200,7 +206,9 @@ pub struct DeliveryActor {
     storing: BTreeMap<MessageUid, Storing>,
     receipts: Receipts,
     incoming: Incoming,
-    waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
+    waiters: BTreeMap<MessageUid, Vec<TellEnd>>,
+    /// How the last messages ended.
+    ends: LruCache<MessageUid, Finished>,
     probes: BTreeMap<u64, ProbeState>,
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
@@ -234,6 +242,7 @@ impl DeliveryActor {
             receipts: Receipts::new(),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
+            ends: LruCache::new(ENDS_REMEMBERED),
             probes: BTreeMap::new(),
             probe_answers: TokenBucket::new(
                 u64::from(PROBE_ANSWERS_PER_S),
@@ -250,6 +259,8 @@ impl DeliveryActor {
         }
     }
 
+    /// Reads what an earlier start left. Mail waits meanwhile: an empty outbox would say of every
+    /// message that it is gone, and of every file that arrives that it is new.
     fn load(&mut self, ctx: &mut Context<Self>) {
         let store = self.parts.store.clone();
         let load = async move {
@@ -285,7 +296,7 @@ impl DeliveryActor {
             }
             Ok::<_, MeshError>((rows, partials))
         };
-        ctx.spawn(load.into_actor(self).map(|loaded, actor, ctx| match loaded {
+        ctx.wait(load.into_actor(self).map(|loaded, actor, ctx| match loaded {
             Ok((rows, partials)) => actor.loaded(rows, partials, ctx),
             Err(error) => {
                 actor.guard.failed(format!("cannot read the outbox: {error}"));
