@@ -51,7 +51,7 @@ impl Outbox {
                 continue;
             };
             // With each attempt that came to nothing the destination is worth less haste.
-            let check_at = now.checked_add(CUSTODY_CHECK.max(backoff(&self.config, entry.attempts)));
+            let check_at = now.checked_add(CUSTODY_CHECK.max(backoff(&self.config, entry.unanswered)));
             if entry.next_at > check_at {
                 held.push((*uid, check_at));
             }
