@@ -196,8 +196,11 @@ pub struct OutboxLine {
 #[derive(Debug)]
 struct Entry {
     record: OutboxRecord,
-    /// Order of acceptance, which is the order of sending within a priority.
+    /// Order of acceptance, which is the order of sending within a priority and a rank.
     order: u64,
+    /// How often it was sent in vain when it last became ready. What was sent less often goes first:
+    /// else a silent destination's window would be taken up by the same few for ever.
+    rank: u32,
     expires_at: Instant,
     attempts: u32,
     /// Of those, attempts since the destination last answered one.
@@ -211,7 +214,7 @@ struct Entry {
     tag: Option<TransferTag>,
 }
 
-type ReadyKey = (std::cmp::Reverse<Priority>, u64, MessageUid);
+type ReadyKey = (std::cmp::Reverse<Priority>, u32, u64, MessageUid);
 
 #[derive(Debug)]
 struct Destination {
@@ -307,6 +310,7 @@ impl Outbox {
         self.bytes = self.bytes.saturating_add(record.body.len());
         let entry = Entry {
             order: self.next_order,
+            rank: 0,
             expires_at: now.checked_add(expires_in).unwrap_or(now),
             attempts: 0,
             unanswered: 0,
@@ -372,7 +376,7 @@ impl Outbox {
                 if out.len() >= most || !room(dest.in_flight_bytes) {
                     break;
                 }
-                let Some(entry) = self.entries.get_mut(&key.2) else {
+                let Some(entry) = self.entries.get_mut(&key.3) else {
                     done.push(*key);
                     continue;
                 };
@@ -380,7 +384,7 @@ impl Outbox {
                 let mut go = |part: Part, bytes: usize| {
                     entry.in_flight_bytes = entry.in_flight_bytes.saturating_add(bytes);
                     dest.in_flight_bytes = dest.in_flight_bytes.saturating_add(bytes);
-                    out.push(Transmit { uid: key.2, part, destination: *address });
+                    out.push(Transmit { uid: key.3, part, destination: *address });
                     out.len() < most && room(dest.in_flight_bytes)
                 };
                 match &mut entry.chunks {
@@ -467,7 +471,7 @@ impl Outbox {
         retry_after: Duration,
     ) {
         let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody) {
+        if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody || e.has_answered(part)) {
             return;
         }
         if matches!(reason, RefuseReason::Congested | RefuseReason::RateLimited) {
@@ -648,6 +652,9 @@ impl Outbox {
         }
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
+            dest.ready.remove(&ready_key(entry));
+            let timeouts = entry.chunks.as_ref().map_or(0, |flow| flow.timeouts);
+            entry.rank = entry.unanswered.max(timeouts);
             dest.ready.insert(ready_key(entry));
             self.active.insert(entry.record.destination);
         }
@@ -731,7 +738,7 @@ impl Outbox {
 }
 
 fn ready_key(entry: &Entry) -> ReadyKey {
-    (std::cmp::Reverse(entry.record.priority()), entry.order, entry.record.uid)
+    (std::cmp::Reverse(entry.record.priority()), entry.rank, entry.order, entry.record.uid)
 }
 
 fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
@@ -739,5 +746,7 @@ fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
     config.first_timeout.saturating_mul(1 << doublings).min(config.timeout_max)
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use super::{End, Entry, Finished, Hold, Outbox, backoff, ready_key};
+use super::{End, Entry, Finished, Hold, Outbox, Part, backoff, ready_key};
 use crate::wire::{
     Address, MessageUid, PacketId,
     limits::CHUNK_BYTES,
@@ -71,6 +71,12 @@ impl ChunkFlow {
 impl Entry {
     pub(super) fn is_sending_chunks(&self) -> bool {
         self.chunks.as_ref().is_some_and(|flow| flow.open)
+    }
+
+    /// True for the manifest of a file whose destination has it: what became of other copies of it
+    /// says nothing of the chunks.
+    pub(super) fn has_answered(&self, part: Part) -> bool {
+        part == Part::Manifest && self.is_sending_chunks()
     }
 }
 
@@ -188,9 +194,12 @@ impl Outbox {
         let freed = freed.min(entry.in_flight_bytes);
         entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
         let more = flow.next().is_some();
-        let wait = backoff(&self.config, flow.timeouts.saturating_add(1));
+        let timeouts = flow.timeouts;
+        let wait = backoff(&self.config, timeouts.saturating_add(1));
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+            dest.ready.remove(&ready_key(entry));
+            entry.rank = timeouts;
             if more {
                 dest.ready.insert(ready_key(entry));
                 self.active.insert(entry.record.destination);

@@ -16,7 +16,9 @@ impl Outbox {
     /// A custodian holds a packet durably.
     pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
         let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part)) else {
+            return;
+        };
         if let Part::Chunk(index) = part {
             if !entry.is_sending_chunks() {
                 return;

@@ -377,6 +377,28 @@ fn a_path_that_comes_up_does_not_stop_a_file_whose_chunks_are_all_there() {
 }
 
 #[test]
+fn what_becomes_of_a_second_manifest_does_not_hold_up_the_chunks() {
+    let (mut now, tag) = (Instant::now(), TransferTag([7; 16]));
+    for fate in 0..3 {
+        let mut outbox = Outbox::new(OutboxConfig::default());
+        outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(tag));
+        send_due(&mut outbox, now, 1);
+        now = outbox.next_wake().unwrap();
+        assert_eq!(send_due(&mut outbox, now, 2), [Part::Manifest]);
+        outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+        assert_eq!(send_due(&mut outbox, now, 10), ALL);
+        match fate {
+            0 => outbox.refused(now, &packet(2), RefuseReason::Congested, Duration::ZERO),
+            1 => outbox.refused(now, &packet(2), RefuseReason::NoRoute, Duration::ZERO),
+            _ => outbox.in_custody(now, &packet(2)),
+        }
+        assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::None));
+        now = outbox.next_wake().unwrap();
+        assert_eq!(send_due(&mut outbox, now, 20), ALL, "their own timer does its part");
+    }
+}
+
+#[test]
 fn a_full_outbox_refuses_before_anything_is_written() {
     let now = Instant::now();
     let config = OutboxConfig { entries_max: 1, bytes_max: 10, ..Default::default() };
@@ -457,6 +479,29 @@ fn destinations_that_wait_for_a_path_are_not_looked_at() {
     // The others' own timers still do their part.
     assert_eq!(outbox.transmit(outbox.next_wake().unwrap(), 200).len(), 99);
     assert_eq!(outbox.active.len(), 0);
+}
+
+#[test]
+fn what_does_not_get_through_does_not_keep_later_messages_from_being_tried() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig { window_bytes_start: 2000, ..OutboxConfig::default() });
+    // The first few fill the window, and are too large for some link on the way.
+    for uid in 1..=10 {
+        let body = Body::Inline(vec![7; if uid <= 3 { 14_000 } else { 10 }]);
+        outbox.add(now, record(uid, body), DAY, None);
+    }
+    let mut tried = BTreeSet::new();
+    let mut sent = 0;
+    let until = now + Duration::from_secs(600);
+    while tried.len() < 10 {
+        assert!(now < until, "{tried:?}");
+        for t in outbox.transmit(now, 16) {
+            sent += 1;
+            outbox.sent(now, &t, packet(sent));
+            tried.insert(t.uid.0[0]);
+        }
+        now = outbox.next_wake().unwrap();
+    }
 }
 
 #[test]
