@@ -512,6 +512,8 @@ fn outbox_item(line: &OutboxLine) -> OutboxItem {
         expires_s: line.expires.as_secs(),
         state: state.to_owned(),
         reason: line.hold.reason(),
+        chunks_done: line.chunks.map(|(done, _)| done),
+        chunks: line.chunks.map(|(_, all)| all),
     }
 }
 
