@@ -74,10 +74,11 @@ message!(ListOutbox => Vec<OutboxLine>);
 pub struct GetHold(pub MessageUid);
 message!(GetHold => Option<Hold>);
 
-/// Handle to delivery: take a message back. True where it was there.
+/// Handle to delivery: take a message back. True where it was there; answered when its row is gone,
+/// so that no later start sends it.
 #[derive(Debug)]
 pub struct CancelMessage(pub MessageUid);
-message!(CancelMessage => bool);
+message!(CancelMessage => Result<bool, MeshError>);
 
 /// What came back to a ping or a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -369,12 +369,13 @@ impl MeshNode {
         ask(&self.0.seats.get_hold, "delivery", GetHold(uid)).await
     }
 
-    /// Takes a message back; true where it was in the outbox.
+    /// Takes a message back; true where it was in the outbox and is gone from the disk.
     ///
     /// # Errors
-    /// The node does not run.
+    /// The node does not run, or delivery stopped before the message was gone: it is taken back for
+    /// now, and a later start may find it.
     pub async fn cancel(&self, uid: MessageUid) -> Result<bool, MeshError> {
-        ask(&self.0.seats.cancel, "delivery", CancelMessage(uid)).await
+        ask(&self.0.seats.cancel, "delivery", CancelMessage(uid)).await?
     }
 
     /// Asks a destination, or with `trace` every node on the way, for an answer. Answers come until

@@ -40,6 +40,8 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
 
 use crate::support::*;
 
+mod files;
+
 struct Bench {
     store: FragileStore,
     originated: UnboundedReceiver<Originate>,
@@ -62,6 +64,10 @@ fn start() -> Bench {
 }
 
 fn start_on(store: FragileStore) -> Bench {
+    start_with(store, OutboxConfig::default())
+}
+
+fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
     let (mut own, mut peer) = (Signer::new(1), Signer::new(2));
     let own_keys = Arc::new(own.keys());
     let peer_keys = peer.keys();
@@ -78,7 +84,7 @@ fn start_on(store: FragileStore) -> Bench {
         boot_epoch: 1,
         sequences: Sequences::default(),
         keys,
-        outbox: OutboxConfig::default(),
+        outbox,
         store: Arc::new(store.clone()),
         blobs: Arc::new(BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space)).unwrap()),
         originate: originate_seat.clone(),
@@ -167,6 +173,13 @@ impl Bench {
         let (tell, told) = oneshot::channel();
         self.actor.send(AwaitEnd { uid, tell }).await.unwrap();
         told
+    }
+
+    /// This packet and no other was refused, and nothing else is said of it.
+    async fn is_refused(&mut self, id: PacketId, reason: RefuseReason) {
+        let refused = expect_within(&mut self.refused, PATIENCE).await;
+        assert_eq!((refused.taken, refused.refused), (vec![], vec![(id, reason)]));
+        expect_silence(&mut self.originated, secs(60)).await;
     }
 
     async fn counts(&self) -> LocalCounts {
@@ -471,11 +484,42 @@ fn a_message_can_be_taken_back() {
         let mut bench = start();
         let (uid, _) = bench.under_way().await;
         let told = bench.ended(uid).await;
-        assert!(bench.actor.send(CancelMessage(uid)).await.unwrap());
+        assert!(bench.actor.send(CancelMessage(uid)).await.unwrap().unwrap());
         assert_eq!(told.await.unwrap().unwrap().end, End::Cancelled);
-        assert!(!bench.actor.send(CancelMessage(uid)).await.unwrap(), "it is gone");
+        assert!(!bench.actor.send(CancelMessage(uid)).await.unwrap().unwrap(), "it is gone");
         assert_eq!(bench.counts().await.outbox, 0);
         expect_silence(&mut bench.originated, secs(3600)).await;
+    });
+}
+
+#[test]
+fn a_message_is_taken_back_when_its_row_is_gone_and_not_before() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let (uid, _) = bench.under_way().await;
+        let mut told = bench.ended(uid).await;
+        // The store takes nothing for a while; a second one asks meanwhile.
+        bench.store.rows.set_full(true);
+        let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..2 {
+            let (actor, answered) = (bench.actor.clone(), answered.clone());
+            actix_rt::spawn(async move {
+                let _ = answered.send(actor.send(CancelMessage(uid)).await.unwrap().unwrap());
+            });
+        }
+        expect_silence(&mut answers, secs(300)).await;
+        assert!(told.try_recv().is_err(), "a crash would bring it back");
+        // Nothing of it leaves meanwhile.
+        expect_silence(&mut bench.originated, secs(1)).await;
+        bench.store.rows.hold_completions();
+        bench.store.rows.set_full(false);
+        expect_silence(&mut answers, secs(300)).await;
+        bench.store.rows.release();
+        for _ in 0..2 {
+            assert!(expect_within(&mut answers, PATIENCE).await);
+        }
+        assert_eq!(told.await.unwrap().unwrap().end, End::Cancelled);
+        assert_eq!(bench.counts().await.outbox, 0);
     });
 }
 
@@ -634,7 +678,7 @@ fn a_drain_does_not_wait_with_receipts() {
 }
 
 #[test]
-fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
+fn what_the_store_does_not_take_is_refused_by_name_not_receipted_and_may_come_again() {
     with_virtual_time(|| async {
         let mut bench = start();
         tokio::time::sleep(secs(1)).await;
@@ -642,14 +686,14 @@ fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
         let id = packet.packet_id;
         bench.store.rows.set_full(true);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::Congested).await;
         bench.store.rows.set_full(false);
         bench.store.rows.fail_next(MemFault::NoSpace);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::StoreFull).await;
         bench.store.rows.set_below_reserve(true);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::StoreFull).await;
         bench.store.rows.set_below_reserve(false);
         assert_eq!(bench.counts().await.inbox, 0);
         bench.arrives(packet);

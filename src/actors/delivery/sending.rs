@@ -1,9 +1,6 @@
 //! The way out: what the outbox says is due, made into envelopes.
 
-use super::{
-    files::{remove_blob, seal_file},
-    *,
-};
+use super::{files::seal_file, *};
 
 impl DeliveryActor {
     /// Puts a message on its way into the outbox. Rows are submitted in the order the messages came,
@@ -100,7 +97,7 @@ impl DeliveryActor {
         let due = self.receipts.take_due(now);
         self.send_receipts(due);
         let expired = self.outbox.expire(now);
-        self.finish(expired);
+        self.finish(expired, ctx);
         if !self.draining {
             let due = self.outbox.transmit(now, TRANSMIT_BATCH);
             let more = due.len() >= TRANSMIT_BATCH;
@@ -199,10 +196,10 @@ impl DeliveryActor {
     }
 
     /// Messages that left the outbox: their rows go with one submission.
-    pub(super) fn finish(&mut self, finished: impl IntoIterator<Item = Finished>) {
+    pub(super) fn finish(&mut self, finished: impl IntoIterator<Item = Finished>, ctx: &mut Context<Self>) {
         let ops: Vec<_> = finished.into_iter().map(|finished| self.end(finished)).collect();
         if !ops.is_empty() {
-            self.submit(ops, None);
+            self.submit(ops, ctx);
         }
     }
 
@@ -219,16 +216,19 @@ impl DeliveryActor {
             End::Cancelled => "cancelled",
         };
         metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
+        // A message that is taken back is told of when nothing can bring it back.
+        if finished.end != End::Cancelled {
+            self.tell_end(finished);
+        }
+        (LocalOp::OutboxRemove(finished.uid), Committing::Gone(finished))
+    }
+
+    pub(super) fn tell_end(&mut self, finished: Finished) {
         self.ends.insert(finished.uid, finished);
         for waiter in self.waiters.remove(&finished.uid).unwrap_or_default() {
             // Nobody waits any more: fine.
             let _ = waiter.send(Some(finished));
         }
-        if finished.has_blob {
-            let (blobs, uid) = (self.parts.blobs.clone(), finished.uid);
-            remove_blob(blobs, BlobKind::Outgoing, BlobName::outgoing(&uid));
-        }
-        (LocalOp::OutboxRemove(finished.uid), Committing::Nothing)
     }
 
     pub(super) fn key_of(&mut self, address: &Address) -> Option<VerifiedKeyRecord> {
@@ -256,7 +256,7 @@ impl DeliveryActor {
         }));
     }
 
-    pub(super) fn learn_key(&mut self, record: VerifiedKeyRecord) {
+    pub(super) fn learn_key(&mut self, record: VerifiedKeyRecord, ctx: &mut Context<Self>) {
         let address = record.address();
         let newer = self.key_cache.get(&address).is_none_or(|held| record.supersedes(held));
         if newer {
@@ -265,7 +265,7 @@ impl DeliveryActor {
                 key: address.0.to_vec(),
                 value: record.signed().encode(),
             };
-            self.submit(vec![(put, Committing::Nothing)], None);
+            self.submit(vec![(put, Committing::Nothing)], ctx);
             self.key_cache.insert(address, record);
         }
     }
