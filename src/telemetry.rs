@@ -161,6 +161,7 @@ const INBOUND: &[&str] = &[
     "store_busy",
     "probe_budget",
     "inbox_full",
+    "store_failed",
 ];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
@@ -211,6 +212,7 @@ metrics_table! {
     MESSAGES_RECEIVED = "qpc_messages_received_total", Counter, None, "delivery", "Messages put into the inbox.", [];
     INBOX_DUPLICATES = "qpc_inbox_duplicates_total", Counter, None, "delivery", "Messages that arrived again and were receipted again.", [];
     INBOUND_REFUSED = "qpc_inbound_refused_total", Counter, None, "delivery", "Envelopes for this node that came to nothing.", ["reason": INBOUND];
+    ROWS_DAMAGED = "qpc_delivery_rows_damaged_total", Counter, None, "delivery", "Rows of an earlier start that could not be read.", ["kind": &["outbox", "partial"]];
     RECEIPTS_SENT = "qpc_receipts_sent_total", Counter, None, "delivery", "Receipts made.", [];
     DELIVERY_SECONDS = "qpc_delivery_seconds", Histogram, Some(Unit::Seconds), "delivery", "From acceptance to the receipt.", [];
 

@@ -114,6 +114,43 @@ async fn survives_without(actor: &str, counted_as: &str) {
     assert!(summary.drained, "{summary:?}");
 }
 
+#[tokio::test]
+async fn who_waits_for_a_message_goes_on_waiting_over_a_restart_of_delivery_and_ends_with_a_drain() {
+    let (network, dirs) = (MemNetwork::new(), (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()));
+    let alice = start(&network, "alice", 1, &dirs.0.path().join("node")).await;
+    let a = alice.node().clone();
+    let (to, nobody) = (MeshIdentity::from_seed([2; 32]).address(), Address([9; 16]));
+    let uid = within("room in the outbox", send(&a, to, "patience")).await;
+    let kept = within("room in the outbox", send(&a, nobody, "kept")).await;
+    let waits_for = |uid| {
+        let a = a.clone();
+        tokio::spawn(async move { a.wait_for(uid).await })
+    };
+    let (waiting, cut_short) = (waits_for(uid), waits_for(kept));
+    for _ in 0..3 {
+        a.panic_actor("delivery");
+        within("the outbox to be read", async {
+            while a.outbox().await.map_or(true, |rows| rows.len() < 2) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        assert!(!waiting.is_finished() && !cut_short.is_finished());
+    }
+    let bob = start(&network, "bob", 2, &dirs.1.path().join("node")).await;
+    a.add_peer(TransportAddr::mem("bob").unwrap()).await.unwrap();
+    let end = within("the end", waiting).await.unwrap().unwrap();
+    assert!(matches!(end.unwrap().end, End::Delivered { .. }), "{end:?}");
+    // Late, and still the truth.
+    assert_eq!(within("the same", a.wait_for(uid)).await.unwrap(), end);
+
+    let summary = within("alice to stop", alice.shutdown()).await.unwrap();
+    assert_eq!(summary.undelivered_kept, 1, "{summary:?}");
+    let end = within("the wait to end", cut_short).await.unwrap();
+    assert!(matches!(end, Err(MeshError::Stopped(_))), "{end:?}");
+    within("bob to stop", bob.shutdown()).await.unwrap();
+}
+
 // One test an actor: the metrics are the process's, and each actor has its own series.
 
 #[tokio::test]

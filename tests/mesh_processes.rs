@@ -451,6 +451,19 @@ fn a_restart_keeps_inbox_outbox_contacts_and_peers() {
 }
 
 #[test]
+fn a_drain_delivers_nothing_to_whoever_waits() {
+    let mut node = Spec::new("a").start();
+    let nowhere = "0123456789abcdef0123456789abcdef";
+    let waiting = node.background(&["send", "--to", nowhere, "--wait", "120s", "anyone?"]);
+    wait_until("it to be on its way", || node.ask(&["outbox"]).len() == 1);
+    node.stop();
+    let queued = waiting.finish().exits(75).object();
+    assert_eq!(queued["status"], "queued", "{queued}");
+    node.restart();
+    assert_eq!(node.ask(&["outbox"])[0]["id"], queued["id"]);
+}
+
+#[test]
 fn what_cannot_be_delivered_says_why() {
     let node = Spec::new("a").start();
     let nowhere = "0123456789abcdef0123456789abcdef";

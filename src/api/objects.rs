@@ -340,6 +340,12 @@ pub struct OutboxItem {
     pub state: String,
     /// Why it is still here: `no_key`, `no_path`, `refused: …`.
     pub reason: Option<String>,
+    /// Chunks that the destination has, for a file; not there for what fits one envelope.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks_done: Option<u32>,
+    /// Chunks in all, for a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chunks: Option<u32>,
 }
 
 /// A backup that was written.

@@ -18,6 +18,10 @@ use crate::{
     },
 };
 
+/// Where it is told how a message ended; none where the outbox does not know the message. What is
+/// dropped untold says nothing about it: delivery has ended, and the next incarnation is to be asked.
+pub type TellEnd = oneshot::Sender<Option<Finished>>;
+
 /// Handle to delivery: send this. Answered when the row is on disk.
 #[derive(Debug)]
 pub struct SendContent {
@@ -31,6 +35,8 @@ pub struct SendContent {
     pub ttl: Duration,
     /// Its class.
     pub priority: Priority,
+    /// Where to tell how it ended, from the first moment on.
+    pub tell: Option<TellEnd>,
 }
 message!(SendContent => Result<MessageUid, MeshError>);
 
@@ -48,14 +54,13 @@ pub struct SendBroadcast {
 }
 message!(SendBroadcast => Result<MessageUid, MeshError>);
 
-/// Handle to delivery: tell when this message has ended. A message that is not in the outbox
-/// drops the sender.
+/// Handle to delivery: tell when this message has ended, at once where it has and is remembered.
 #[derive(Debug)]
 pub struct AwaitEnd {
     /// Which message.
     pub uid: MessageUid,
     /// Where to tell.
-    pub tell: oneshot::Sender<Finished>,
+    pub tell: TellEnd,
 }
 message!(AwaitEnd => ());
 
@@ -69,10 +74,11 @@ message!(ListOutbox => Vec<OutboxLine>);
 pub struct GetHold(pub MessageUid);
 message!(GetHold => Option<Hold>);
 
-/// Handle to delivery: take a message back. True where it was there.
+/// Handle to delivery: take a message back. True where it was there; answered when its row is gone,
+/// so that no later start sends it.
 #[derive(Debug)]
 pub struct CancelMessage(pub MessageUid);
-message!(CancelMessage => bool);
+message!(CancelMessage => Result<bool, MeshError>);
 
 /// What came back to a ping or a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]

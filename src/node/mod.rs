@@ -46,6 +46,7 @@ use crate::{
     messages::{
         delivery::{
             AwaitEnd, CancelMessage, GetHold, ListOutbox, Probe, ProbeAnswer, SendBroadcast, SendContent,
+            TellEnd,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
@@ -70,6 +71,13 @@ use crate::{
 
 /// Where lists of addresses begin.
 const FIRST: Address = Address([0; Address::LEN]);
+
+/// Longest wait for a part of the node that is being restarted: its longest delay between two tries,
+/// and some time to start.
+const RESTART_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Time between two questions to a part that is being restarted: its shortest delay.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ways to every actor that a handle talks to.
 #[derive(Clone)]
@@ -262,6 +270,11 @@ impl MeshNode {
     /// # Errors
     /// The node does not run or drains, the content is too large, the outbox or the disk is full.
     pub async fn send(&self, message: Outbound) -> Result<MessageUid, MeshError> {
+        self.send_telling(message, None).await
+    }
+
+    /// As [`MeshNode::send`]; whoever waits for the end does so before it can have come.
+    async fn send_telling(&self, message: Outbound, tell: Option<TellEnd>) -> Result<MessageUid, MeshError> {
         self.takes_work()?;
         let send = SendContent {
             destination: message.to,
@@ -269,6 +282,7 @@ impl MeshNode {
             bytes: message.content,
             ttl: message.ttl.unwrap_or(self.0.config.store.message_ttl),
             priority: message.priority,
+            tell,
         };
         ask(&self.0.seats.send, "delivery", send).await?
     }
@@ -278,15 +292,49 @@ impl MeshNode {
         if self.0.health.is_draining() { Err(MeshError::Draining) } else { Ok(()) }
     }
 
-    /// Waits until a message has ended: delivered, expired, failed or cancelled. None where it is
-    /// not in the outbox.
+    /// Waits until a message has ended: delivered, expired, failed or cancelled; a restart of the
+    /// part that delivers prolongs the wait and ends nothing. None where nothing is known of the
+    /// message: it was not sent from here, or ended before so many others that nobody remembers.
     ///
     /// # Errors
-    /// The node stopped.
+    /// The node drains or has stopped; a message that is on its way is kept for the next start.
     pub async fn wait_for(&self, uid: MessageUid) -> Result<Option<Finished>, MeshError> {
-        let (tell, told) = oneshot::channel();
-        ask(&self.0.seats.await_end, "delivery", AwaitEnd { uid, tell }).await?;
-        Ok(told.await.ok())
+        let mut silent_since = None;
+        loop {
+            let (tell, told) = oneshot::channel();
+            let error = match ask(&self.0.seats.await_end, "delivery", AwaitEnd { uid, tell }).await {
+                Ok(()) => {
+                    if let Ok(end) = told.await {
+                        return Ok(end);
+                    }
+                    silent_since = None;
+                    MeshError::Stopped("delivery")
+                }
+                Err(error) => error,
+            };
+            let now = crate::clock::now();
+            let silence = now.saturating_duration_since(*silent_since.get_or_insert(now));
+            if self.0.health.is_draining() || !self.was_started() || silence > RESTART_PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(RESTART_PAUSE).await;
+        }
+    }
+
+    /// As [`MeshNode::wait_for`], of a message whose end was to be told from the first moment on.
+    async fn wait_told(
+        &self,
+        uid: MessageUid,
+        told: oneshot::Receiver<Option<Finished>>,
+    ) -> Result<Option<Finished>, MeshError> {
+        match told.await {
+            Ok(end) => Ok(end),
+            Err(_) => self.wait_for(uid).await,
+        }
+    }
+
+    fn was_started(&self) -> bool {
+        self.0.prepared.lock().unwrap_or_else(std::sync::PoisonError::into_inner).is_none()
     }
 
     /// Sends a signed, unencrypted message to everyone.
@@ -326,12 +374,13 @@ impl MeshNode {
         ask(&self.0.seats.get_hold, "delivery", GetHold(uid)).await
     }
 
-    /// Takes a message back; true where it was in the outbox.
+    /// Takes a message back; true where it was in the outbox and is gone from the disk.
     ///
     /// # Errors
-    /// The node does not run.
+    /// The node does not run, or delivery stopped before the message was gone: it is taken back for
+    /// now, and a later start may find it.
     pub async fn cancel(&self, uid: MessageUid) -> Result<bool, MeshError> {
-        ask(&self.0.seats.cancel, "delivery", CancelMessage(uid)).await
+        ask(&self.0.seats.cancel, "delivery", CancelMessage(uid)).await?
     }
 
     /// Asks a destination, or with `trace` every node on the way, for an answer. Answers come until

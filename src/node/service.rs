@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
@@ -29,6 +29,9 @@ use crate::{
     transport::{TransportAddr, TransportCapability},
     wire::{self, Address, MessageUid},
 };
+
+/// The `reason` of a message that is gone and of whose end nothing is known.
+const END_UNKNOWN: &str = "unknown: a part of the node was restarted";
 
 /// Serves the control socket.
 pub(super) struct NodeService {
@@ -127,8 +130,7 @@ impl NodeService {
                     ttl: ttl_ms.map(Duration::from_millis),
                     priority: wire_priority(priority),
                 };
-                let id = node.send(message).await.map_err(ApiError::failed)?;
-                self.answer_send(id, wait, &replies).await?;
+                self.answer_send(message, wait, &replies).await?;
             }
             Request::Broadcast { ttl_ms, max_hops, file_name } => {
                 let ttl = ttl_ms.map(Duration::from_millis);
@@ -250,31 +252,33 @@ impl NodeService {
         Ok(())
     }
 
-    async fn answer_send(&self, id: MessageUid, wait: bool, replies: &ReplyTx) -> Result<(), ApiError> {
-        let ended = self.node.wait_for(id);
-        let hold = self.node.hold_of(id).await.map_err(ApiError::failed)?;
-        let reason = hold.and_then(Hold::reason);
+    async fn answer_send(&self, message: Outbound, wait: bool, replies: &ReplyTx) -> Result<(), ApiError> {
+        let (tell, told) = oneshot::channel();
+        let id = self.node.send_telling(message, wait.then_some(tell)).await.map_err(ApiError::failed)?;
+        // A part that is being restarted says nothing; the message is on disk.
+        let reason = self.node.hold_of(id).await.ok().flatten().and_then(Hold::reason);
         let queued = SendOutcome { id, status: DeliveryStatus::Queued, reason, rtt_ms: None, hops: None };
         replies.send(queued.clone()).await?;
         if !wait {
             return Ok(());
         }
         // The reason of a wait that runs out is read when it runs out, so it is told as it changes.
-        let mut ended = std::pin::pin!(ended);
+        let mut ended = std::pin::pin!(self.node.wait_told(id, told));
         let mut told = queued;
         loop {
             tokio::select! {
                 finished = &mut ended => {
                     let outcome = match finished.map_err(ApiError::failed)? {
                         Some(finished) => outcome(&finished),
-                        // It ended between the commit and the question: only a receipt is that fast.
-                        None => SendOutcome { status: DeliveryStatus::Delivered, reason: None, ..told },
+                        // It ended in a part of the node that crashed with it, and so many others
+                        // ended since that nobody remembers how.
+                        None => SendOutcome { reason: Some(END_UNKNOWN.to_owned()), ..told },
                     };
                     replies.send(outcome).await?;
                     return Ok(());
                 }
                 () = tokio::time::sleep(Duration::from_millis(500)) => {
-                    let hold = self.node.hold_of(id).await.map_err(ApiError::failed)?;
+                    let Ok(hold) = self.node.hold_of(id).await else { continue };
                     let reason = hold.and_then(Hold::reason);
                     if reason != told.reason {
                         told.reason = reason;
@@ -537,6 +541,8 @@ fn outbox_item(line: &OutboxLine) -> OutboxItem {
         expires_s: line.expires.as_secs(),
         state: state.to_owned(),
         reason: line.hold.reason(),
+        chunks_done: line.chunks.map(|(done, _)| done),
+        chunks: line.chunks.map(|(_, all)| all),
     }
 }
 

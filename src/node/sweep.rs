@@ -144,7 +144,9 @@ mod tests {
             name: String::new(),
             sent_at_unix_ms: 0,
             hops: 1,
+            stranger: true,
             dedup_until_unix_s: 1,
+            give_up_unix_s: None,
             file: file(n),
             bitmap: Vec::new(),
         };

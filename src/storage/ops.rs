@@ -592,16 +592,15 @@ impl HeldRow {
 
 impl LocalOp {
     /// True if it takes space, so that it is refused when the volume is nearly full. State that
-    /// keeps acknowledged messages moving (updates, counters) is never refused for that.
+    /// keeps acknowledged messages moving (updates, counters) is never refused for that, nor is what
+    /// becomes of a file whose room was reserved when it began.
     pub fn grows(&self) -> bool {
         matches!(
             self,
             LocalOp::OutboxPut(_)
                 | LocalOp::InboxCommit(_)
-                | LocalOp::FileCommit { .. }
                 | LocalOp::PartialOpen { .. }
                 | LocalOp::SeenPacket { .. }
-                | LocalOp::PartialPut(_)
                 | LocalOp::KvPut { .. }
         )
     }

@@ -41,6 +41,8 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
 
 use crate::support::*;
 
+mod files;
+
 struct Bench {
     store: FragileStore,
     originated: UnboundedReceiver<Originate>,
@@ -63,6 +65,10 @@ fn start() -> Bench {
 }
 
 fn start_on(store: FragileStore) -> Bench {
+    start_with(store, OutboxConfig::default())
+}
+
+fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
     let (mut own, mut peer) = (Signer::new(1), Signer::new(2));
     let own_keys = Arc::new(own.keys());
     let peer_keys = peer.keys();
@@ -79,7 +85,7 @@ fn start_on(store: FragileStore) -> Bench {
         boot_epoch: 1,
         sequences: Sequences::default(),
         keys,
-        outbox: OutboxConfig::default(),
+        outbox,
         store: Arc::new(store.clone()),
         blobs: Arc::new(BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space)).unwrap()),
         originate: originate_seat.clone(),
@@ -118,6 +124,7 @@ impl Bench {
             bytes: bytes.into(),
             ttl: secs(3600),
             priority: Priority::Normal,
+            tell: None,
         }
     }
 
@@ -164,10 +171,17 @@ impl Bench {
         self.peer.manifest(&self.own_keys.record, uid, length)
     }
 
-    async fn ended(&self, uid: MessageUid) -> oneshot::Receiver<Finished> {
+    async fn ended(&self, uid: MessageUid) -> oneshot::Receiver<Option<Finished>> {
         let (tell, told) = oneshot::channel();
         self.actor.send(AwaitEnd { uid, tell }).await.unwrap();
         told
+    }
+
+    /// This packet and no other was refused, and nothing else is said of it.
+    async fn is_refused(&mut self, id: PacketId, reason: RefuseReason) {
+        let refused = expect_within(&mut self.refused, PATIENCE).await;
+        assert_eq!((refused.taken, refused.refused), (vec![], vec![(id, reason)]));
+        expect_silence(&mut self.originated, secs(60)).await;
     }
 
     async fn counts(&self) -> LocalCounts {
@@ -324,7 +338,7 @@ fn the_destinations_receipt_ends_it_and_nobody_elses() {
         assert!(told.try_recv().is_err());
         let receipt = bench.peer.receipt(bench.own.address(), &[id]);
         bench.arrives(receipt);
-        assert!(matches!(told.await.unwrap().end, End::Delivered { .. }));
+        assert!(matches!(told.await.unwrap().unwrap().end, End::Delivered { .. }));
         assert_eq!((bench.lines().await, bench.counts().await.outbox), (0, 0));
     });
 }
@@ -340,7 +354,7 @@ fn without_a_receipt_it_sends_again_in_a_new_envelope() {
         // A late receipt for the early one counts as well.
         let receipt = bench.peer.receipt(bench.own.address(), &[first]);
         bench.arrives(receipt);
-        assert!(matches!(told.await.unwrap().end, End::Delivered { .. }));
+        assert!(matches!(told.await.unwrap().unwrap().end, End::Delivered { .. }));
     });
 }
 
@@ -389,9 +403,80 @@ fn its_time_runs_out() {
         let (uid, _) = bench.under_way().await;
         let told = bench.ended(uid).await;
         let before = clock::now();
-        assert_eq!(told.await.unwrap().end, End::Expired);
+        assert_eq!(told.await.unwrap().unwrap().end, End::Expired);
         assert!(clock::now() - before >= secs(3590));
         assert_eq!((bench.lines().await, bench.counts().await.outbox), (0, 0));
+    });
+}
+
+#[test]
+fn who_asks_late_is_told_how_it_ended() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let (delivered, id) = bench.under_way().await;
+        let receipt = bench.peer.receipt(bench.own.address(), &[id]);
+        bench.arrives(receipt);
+        let content = SendContent { ttl: secs(10), ..bench.content(&b"nobody answers"[..]) };
+        let expired = bench.actor.send(content).await.unwrap().unwrap();
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!(bench.lines().await, 0);
+        let end = bench.ended(delivered).await.await.unwrap().unwrap().end;
+        assert!(matches!(end, End::Delivered { .. }), "{end:?}");
+        assert_eq!(bench.ended(expired).await.await.unwrap().unwrap().end, End::Expired);
+        assert_eq!(bench.ended(MessageUid([9; 16])).await.await.unwrap(), None, "never heard of");
+    });
+}
+
+#[test]
+fn who_sends_may_wait_for_the_end_before_it_can_come() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let (tell, told) = oneshot::channel();
+        let content = SendContent { tell: Some(tell), ..bench.content(&b"hello"[..]) };
+        let uid = bench.actor.send(content).await.unwrap().unwrap();
+        bench.key_is_known();
+        let (id, _) = bench.next_sent().await;
+        let receipt = bench.peer.receipt(bench.own.address(), &[id]);
+        bench.arrives(receipt);
+        let finished = told.await.unwrap().unwrap();
+        assert_eq!(finished.uid, uid);
+        assert!(matches!(finished.end, End::Delivered { .. }), "{finished:?}");
+    });
+}
+
+#[test]
+fn a_crash_or_a_drain_says_nothing_about_a_message_and_the_next_start_goes_on() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let uid = bench.send("hello").await;
+        let told = bench.ended(uid).await;
+        drained(&bench.actor, &mut bench.parent).await;
+        assert!(told.await.is_err(), "nothing was said");
+
+        // Asked before it has read its outbox.
+        bench.store.rows.hold_completions();
+        let mut again = start_on(bench.store.clone());
+        let (tell, mut told) = oneshot::channel();
+        again.actor.do_send(AwaitEnd { uid, tell });
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        bench.store.rows.release();
+        tokio::time::sleep(secs(1)).await;
+        assert_eq!(told.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+
+        again.store.arm(true);
+        assert!(again.actor.send(again.content(&b"crashes it"[..])).await.is_err());
+        assert_eq!(again.parent.exit().await, ExitReason::Crashed);
+        assert!(told.await.is_err(), "nothing was said");
+        again.store.arm(false);
+
+        let mut last = start_on(bench.store.clone());
+        let told = last.ended(uid).await;
+        last.key_is_known();
+        let (id, _) = last.next_sent().await;
+        let receipt = last.peer.receipt(last.own.address(), &[id]);
+        last.arrives(receipt);
+        assert!(matches!(told.await.unwrap().unwrap().end, End::Delivered { .. }));
     });
 }
 
@@ -401,11 +486,42 @@ fn a_message_can_be_taken_back() {
         let mut bench = start();
         let (uid, _) = bench.under_way().await;
         let told = bench.ended(uid).await;
-        assert!(bench.actor.send(CancelMessage(uid)).await.unwrap());
-        assert_eq!(told.await.unwrap().end, End::Cancelled);
-        assert!(!bench.actor.send(CancelMessage(uid)).await.unwrap(), "it is gone");
+        assert!(bench.actor.send(CancelMessage(uid)).await.unwrap().unwrap());
+        assert_eq!(told.await.unwrap().unwrap().end, End::Cancelled);
+        assert!(!bench.actor.send(CancelMessage(uid)).await.unwrap().unwrap(), "it is gone");
         assert_eq!(bench.counts().await.outbox, 0);
         expect_silence(&mut bench.originated, secs(3600)).await;
+    });
+}
+
+#[test]
+fn a_message_is_taken_back_when_its_row_is_gone_and_not_before() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let (uid, _) = bench.under_way().await;
+        let mut told = bench.ended(uid).await;
+        // The store takes nothing for a while; a second one asks meanwhile.
+        bench.store.rows.set_full(true);
+        let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..2 {
+            let (actor, answered) = (bench.actor.clone(), answered.clone());
+            actix_rt::spawn(async move {
+                let _ = answered.send(actor.send(CancelMessage(uid)).await.unwrap().unwrap());
+            });
+        }
+        expect_silence(&mut answers, secs(300)).await;
+        assert!(told.try_recv().is_err(), "a crash would bring it back");
+        // Nothing of it leaves meanwhile.
+        expect_silence(&mut bench.originated, secs(1)).await;
+        bench.store.rows.hold_completions();
+        bench.store.rows.set_full(false);
+        expect_silence(&mut answers, secs(300)).await;
+        bench.store.rows.release();
+        for _ in 0..2 {
+            assert!(expect_within(&mut answers, PATIENCE).await);
+        }
+        assert_eq!(told.await.unwrap().unwrap().end, End::Cancelled);
+        assert_eq!(bench.counts().await.outbox, 0);
     });
 }
 
@@ -564,7 +680,7 @@ fn a_drain_does_not_wait_with_receipts() {
 }
 
 #[test]
-fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
+fn what_the_store_does_not_take_is_refused_by_name_not_receipted_and_may_come_again() {
     with_virtual_time(|| async {
         let mut bench = start();
         tokio::time::sleep(secs(1)).await;
@@ -572,14 +688,14 @@ fn what_the_store_does_not_take_is_not_receipted_and_may_come_again() {
         let id = packet.packet_id;
         bench.store.rows.set_full(true);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::Congested).await;
         bench.store.rows.set_full(false);
         bench.store.rows.fail_next(MemFault::NoSpace);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::StoreFull).await;
         bench.store.rows.set_below_reserve(true);
         bench.arrives(packet.clone());
-        expect_silence(&mut bench.originated, secs(60)).await;
+        bench.is_refused(id, RefuseReason::StoreFull).await;
         bench.store.rows.set_below_reserve(false);
         assert_eq!(bench.counts().await.inbox, 0);
         bench.arrives(packet);

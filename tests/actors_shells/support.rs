@@ -170,7 +170,7 @@ impl Signer {
         self.seal(to, &manifest)
     }
 
-    fn seal(&mut self, to: &VerifiedKeyRecord, content: &Sealed) -> Verified<InboundEnvelope> {
+    pub(crate) fn seal(&mut self, to: &VerifiedKeyRecord, content: &Sealed) -> Verified<InboundEnvelope> {
         let wanted = Self::wanted(EnvelopeKind::MESSAGE, to.address());
         let made = self
             .composer
@@ -228,6 +228,10 @@ impl Parent {
         let report = expect_within(&mut self.reports, PATIENCE).await;
         assert_eq!(report.phase, phase);
         report.counts
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.exits.is_empty()
     }
 
     pub(crate) fn has_report(&mut self) -> bool {

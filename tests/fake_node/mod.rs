@@ -345,6 +345,8 @@ fn outbox_item() -> OutboxItem {
         expires_s: 60,
         state: "queued".into(),
         reason: Some("no_path".into()),
+        chunks_done: None,
+        chunks: None,
     }
 }
 

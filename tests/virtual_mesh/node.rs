@@ -25,7 +25,7 @@ use quicprochat_mesh::{
     clock,
     crypto::{MeshIdentity, ReceiverKeys, SignatureInput, key_record, random},
     messages::{
-        delivery::{AwaitEnd, SendBroadcast, SendContent},
+        delivery::{SendBroadcast, SendContent},
         lifecycle::{BeginDrain, Drain, ExitGuard},
         route::{GetRouterState, ListRoutes, RouteLine, SearchPath},
     },
@@ -346,26 +346,24 @@ impl Node {
     /// Takes a message into the outbox.
     pub(crate) async fn send(&self, to: Address, text: &str) -> Sent {
         let since = clock::now();
+        let (tell, told) = oneshot::channel();
         let content = SendContent {
             destination: to,
             name: String::new(),
             bytes: text.to_owned().into(),
             ttl: secs(24 * 3600),
             priority: Priority::Normal,
+            tell: Some(tell),
         };
-        let uid = self.delivery.send(content).await.unwrap().unwrap();
-        let (tell, told) = oneshot::channel();
-        self.delivery.send(AwaitEnd { uid, tell }).await.unwrap();
+        self.delivery.send(content).await.unwrap().unwrap();
         let sent = Rc::new(Cell::new(None));
         let took = sent.clone();
         actix_rt::spawn(async move {
             match told.await {
-                Ok(finished) if matches!(finished.end, End::Delivered { .. }) => {
+                Ok(Some(finished)) if matches!(finished.end, End::Delivered { .. }) => {
                     took.set(Some(clock::now() - since));
                 }
-                Ok(finished) => panic!("{finished:?}"),
-                // Faster than the question: the row was gone.
-                Err(_) => took.set(Some(clock::now() - since)),
+                other => panic!("{other:?}"),
             }
         });
         Sent(sent)

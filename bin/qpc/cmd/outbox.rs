@@ -47,13 +47,19 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
                     i.attempts.to_string(),
                     i.next_retry_s.map_or("-".into(), |s| format!("in {}", human::span_s(s))),
                     format!("in {}", human::span_s(i.expires_s)),
-                    match &i.reason {
-                        Some(reason) => format!("{} ({})", human::escape(&i.state), human::escape(reason)),
-                        None => human::escape(&i.state),
-                    },
+                    state(i),
                 ]
             })
             .collect();
         human::table(&["ID", "TO", "SIZE", "PRIORITY", "SENT", "NEXT TRY", "EXPIRES", "STATE"], &rows)
     })
+}
+
+/// What it waits for, and how much of a file is there.
+fn state(item: &OutboxItem) -> String {
+    let state = human::escape(&item.state);
+    let done = item.chunks_done.zip(item.chunks).filter(|(done, _)| *done > 0);
+    let done = done.map(|(done, all)| format!("{done} of {all} parts there"));
+    let beside: Vec<_> = done.into_iter().chain(item.reason.as_deref().map(human::escape)).collect();
+    if beside.is_empty() { state } else { format!("{state} ({})", beside.join(", ")) }
 }

@@ -1,13 +1,17 @@
 //! Contents too large for one envelope: sealed into a blob on the way out, gathered in one on the
 //! way in.
 
-use std::collections::btree_map::Entry;
+use std::{
+    collections::{BTreeSet, btree_map::Entry},
+    io::ErrorKind::NotFound,
+};
 
 use super::{sending::wanted, *};
 
 impl DeliveryActor {
     pub(super) fn read_chunks(&mut self, wanted_chunks: Vec<Transmit>, ctx: &mut Context<Self>) {
         let mut jobs = Vec::new();
+        let uids: BTreeSet<MessageUid> = wanted_chunks.iter().map(|t| t.uid).collect();
         for t in wanted_chunks {
             let Part::Chunk(index) = t.part else { continue };
             let Some(record) = self.outbox.record(&t.uid) else { continue };
@@ -24,12 +28,17 @@ impl DeliveryActor {
                 })
                 .collect::<Vec<_>>()
         });
-        ctx.spawn(read.into_actor(self).map(|read, actor, ctx| {
+        ctx.spawn(read.into_actor(self).map(move |read, actor, ctx| {
             let now = clock::now();
             let mut drafts = Vec::new();
-            for (job, bytes) in read.unwrap_or_default() {
+            let read = read.unwrap_or_else(|error| {
+                tracing::error!(%error, "a file read ended early");
+                uids.iter().for_each(|uid| actor.outbox.hold_back(now, uid, Hold::NoPath));
+                Vec::new()
+            });
+            for (job, bytes) in read {
                 match bytes {
-                    Ok(bytes) => drafts.extend(actor.draft_chunk(&job, bytes)),
+                    Ok(bytes) => drafts.extend(actor.draft_chunk(now, &job, bytes)),
                     Err(error) => {
                         tracing::error!(uid = %job.transmit.uid, %error, "cannot read an outgoing file");
                         actor.outbox.hold_back(now, &job.transmit.uid, Hold::NoPath);
@@ -41,7 +50,7 @@ impl DeliveryActor {
         }));
     }
 
-    pub(super) fn draft_chunk(&mut self, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Draft)> {
+    fn draft_chunk(&mut self, now: Instant, job: &ChunkRead, bytes: Bytes) -> Option<(Transmit, Draft)> {
         let record = self.outbox.record(&job.transmit.uid)?;
         let wanted = wanted(record, EnvelopeKind::CHUNK, self.parts.outbox.max_hops);
         let chunk = Chunk { tag: job.tag, index: job.index, total: job.total, ciphertext: bytes };
@@ -49,6 +58,7 @@ impl DeliveryActor {
             Ok(draft) => Some((job.transmit, draft)),
             Err(error) => {
                 tracing::error!(uid = %job.transmit.uid, %error, "cannot make a chunk");
+                self.outbox.hold_back(now, &job.transmit.uid, Hold::NoKey);
                 None
             }
         }
@@ -79,6 +89,7 @@ impl DeliveryActor {
         }
         self.writing = true;
         let writes = std::mem::take(&mut self.writes);
+        let packets: Vec<_> = writes.iter().map(|w| w.packet_id).collect();
         let blobs = self.parts.blobs.clone();
         let lengths: BTreeMap<TransferKey, u64> =
             writes.iter().filter_map(|w| Some((w.key, self.incoming.sealed_len(&w.key)?))).collect();
@@ -106,100 +117,148 @@ impl DeliveryActor {
             actor.writing = false;
             match written {
                 Ok(Ok(written)) => actor.chunks_written(written, ctx),
-                Ok(Err(error)) => tracing::error!(%error, "cannot write an incoming file"),
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "cannot write an incoming file");
+                    actor.refuse(packets, "store_failed", RefuseReason::StoreFull);
+                }
                 Err(error) => tracing::error!(%error, "a file write ended early"),
             }
             actor.write_chunks(ctx);
         }));
     }
 
-    pub(super) fn chunks_written(&mut self, written: Written, ctx: &mut Context<Self>) {
+    fn chunks_written(&mut self, written: Written, ctx: &mut Context<Self>) {
+        let wall = clock::unix_s();
         let mut ops = Vec::new();
         for (key, chunks) in written {
             let (indices, packet_ids): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
-            let Some(progress) = self.incoming.durable(key, &indices) else { continue };
-            let put = LocalOp::PartialPut(partial_row(&progress.record));
-            let (receipt, whole) = (progress.receipt, progress.whole);
-            ops.push((put, Committing::Progress { receipt, packet_ids, key, whole }));
+            let Some(record) = self.incoming.written(&key, &indices, wall) else { continue };
+            let put = LocalOp::PartialPut(partial_row(&record));
+            ops.push((put, Committing::Progress { key, bitmap: record.bitmap.clone(), packet_ids }));
         }
         if !ops.is_empty() {
-            self.submit(ops, Some(ctx.address()));
+            self.submit(ops, ctx);
         }
     }
 
-    /// Every chunk is here: decrypt, hash, and enter the inbox where all is right.
-    pub(super) fn check_whole(&mut self, key: TransferKey, ctx: &mut Context<Self>) {
-        let Some(record) = self.incoming.whole(&key).cloned() else { return };
+    /// Takes up a file that begins to arrive. What strangers may have open is bounded, and who is one
+    /// the store knows.
+    pub(super) fn take_up(&mut self, offer: Offer, ctx: &mut Context<Self>) {
+        let known = |namespace| LocalOp::KvGet { namespace, key: offer.from.0.to_vec() };
+        let ops = vec![known(Namespace::KeyRecord), known(Namespace::Known)];
+        let Ok(asked) = crate::storage::ask_local(&*self.parts.store, ops) else {
+            self.incoming.not_opened(&offer.key());
+            return self.refuse(vec![offer.packet_id], "store_busy", RefuseReason::Congested);
+        };
+        ctx.spawn(asked.into_actor(self).map(move |answer, actor, ctx| {
+            let is_there = |outcome: &LocalOutcome| matches!(outcome, LocalOutcome::Value(Some(_)));
+            let is_known = answer.is_ok_and(|outcomes| outcomes.iter().any(is_there));
+            let packet_id = offer.packet_id;
+            match actor.incoming.take_up(&offer, !is_known, clock::unix_s()) {
+                Some(record) => {
+                    let file_bytes = record.file.length;
+                    let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
+                    actor.submit(vec![(put, Committing::Manifest { packet_id, record: record.into() })], ctx);
+                }
+                None => actor.refuse(vec![packet_id], "too_many_files", RefuseReason::StoreFull),
+            }
+        }));
+    }
+
+    /// Checks the next file whose chunks are all here: decrypt, hash, and enter the inbox where all is
+    /// right. One at a time, since each is read from end to end.
+    pub(super) fn check_next(&mut self, ctx: &mut Context<Self>) {
+        if self.checking {
+            return;
+        }
+        let Some((key, record)) = self.incoming.next_to_check() else { return };
+        self.checking = true;
         let blobs = self.parts.blobs.clone();
         let job = tokio::task::spawn_blocking(move || {
             let sound = file_is_sound(&blobs, &key, &record)?;
             Ok::<_, StoreError>((record, sound))
         });
-        ctx.spawn(job.into_actor(self).map(move |checked, actor, ctx| match checked {
-            Ok(Ok((record, true))) => {
-                let entry = InboxRecord {
-                    uid: record.uid,
-                    from: record.from,
-                    broadcast: false,
-                    name: record.name.clone(),
-                    sent_at_unix_ms: record.sent_at_unix_ms,
-                    received_at_unix_ms: clock::unix_ms(),
-                    hops: record.hops,
-                    body: Body::File(record.file.clone()),
-                };
-                let commit = InboxCommit {
-                    packet_id: record.packet_id,
-                    uid: record.uid,
-                    source: record.from,
-                    dedup_until_unix_s: record.dedup_until_unix_s,
-                    entry: entry.encode(),
-                };
-                let commit = LocalOp::FileCommit { commit, tag: key.1 };
-                let put = LocalOp::PartialPut(partial_row(&record.completed()));
-                let ops = vec![(commit, Committing::File { key }), (put, Committing::Nothing)];
-                actor.submit(ops, Some(ctx.address()));
+        ctx.spawn(job.into_actor(self).map(move |checked, actor, ctx| {
+            actor.checking = false;
+            match checked {
+                Ok(Ok((record, true))) => actor.enter_inbox(key, &record, ctx),
+                Ok(Ok((record, false))) => {
+                    tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
+                    let rejected = ChunkReceipt {
+                        tag: key.1,
+                        state: TransferState::Rejected,
+                        total: chunk_count(record.file.length),
+                        bitmap: Vec::new(),
+                    };
+                    actor.receipts.progress(clock::now(), record.from, rejected);
+                    actor.pump_soon(ctx);
+                    actor.give_up(key, ctx);
+                }
+                Ok(Err(StoreError::Io { source, path, .. })) if source.kind() == NotFound => {
+                    // Its sender asks for a receipt of the last chunks, and is asked for all of them.
+                    tracing::error!(path = %path.display(), "a received file is gone and begins anew");
+                    actor.give_up(key, ctx);
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "cannot finish a file");
+                    actor.check_later(&key, ctx);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a file check ended early");
+                    actor.check_later(&key, ctx);
+                }
             }
-            Ok(Ok((record, false))) => {
-                tracing::warn!(uid = %record.uid, "a file's content does not match its manifest");
-                actor.incoming.close(&key);
-                let rejected = ChunkReceipt {
-                    tag: key.1,
-                    state: TransferState::Rejected,
-                    total: chunk_count(record.file.length),
-                    bitmap: Vec::new(),
-                };
-                actor.receipts.progress(clock::now(), record.from, rejected);
-                actor.pump_soon(ctx);
-                let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
-                actor.submit(vec![(remove, Committing::Nothing)], None);
-                remove_blob(
-                    actor.parts.blobs.clone(),
-                    BlobKind::Incoming,
-                    BlobName::incoming(&key.0, &key.1),
-                );
-            }
-            Ok(Err(error)) => tracing::error!(%error, "cannot finish a file"),
-            Err(error) => tracing::error!(%error, "a file check ended early"),
+            actor.check_next(ctx);
         }));
     }
 
-    /// Gives up files whose message has expired, the memory of those that came in whole, and keys
-    /// that have served.
+    fn enter_inbox(&mut self, key: TransferKey, record: &PartialRecord, ctx: &mut Context<Self>) {
+        let entry = InboxRecord {
+            uid: record.uid,
+            from: record.from,
+            broadcast: false,
+            name: record.name.clone(),
+            sent_at_unix_ms: record.sent_at_unix_ms,
+            received_at_unix_ms: clock::unix_ms(),
+            hops: record.hops,
+            body: Body::File(record.file.clone()),
+        };
+        let commit = InboxCommit {
+            packet_id: record.packet_id,
+            uid: record.uid,
+            source: record.from,
+            dedup_until_unix_s: record.dedup_until_unix_s,
+            entry: entry.encode(),
+        };
+        let commit = LocalOp::FileCommit { commit, tag: key.1 };
+        let put = LocalOp::PartialPut(partial_row(&record.completed()));
+        self.submit(vec![(commit, Committing::File { key }), (put, Committing::Nothing)], ctx);
+    }
+
+    /// A whole file could not be checked, or not enter the inbox: nobody asks again by itself.
+    pub(super) fn check_later(&mut self, key: &TransferKey, ctx: &mut Context<Self>) {
+        self.incoming.check_failed(key);
+        self.retry_later(ctx);
+    }
+
+    fn give_up(&mut self, key: TransferKey, ctx: &mut Context<Self>) {
+        self.incoming.close(&key);
+        let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
+        self.submit(vec![(remove, Committing::Forgotten { key, has_blob: true })], ctx);
+    }
+
+    /// Gives up files that do not come forward or whose message has expired, the memory of those that
+    /// came in whole, and keys that have served.
     pub(super) fn forget(&mut self, ctx: &mut Context<Self>) {
         let forgotten = self.incoming.forget(clock::unix_s());
-        let ops = forgotten
-            .iter()
-            .map(|(key, _)| (LocalOp::PartialRemove { source: key.0, tag: key.1 }, Committing::Nothing));
+        // The blob of a whole file belongs to the inbox.
+        let ops = forgotten.into_iter().map(|(key, complete)| {
+            let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
+            (remove, Committing::Forgotten { key, has_blob: !complete })
+        });
         let ops: Vec<_> = ops.collect();
         if !ops.is_empty() {
-            self.submit(ops, None);
-        }
-        for (key, complete) in forgotten {
-            // The blob of a whole file belongs to the inbox.
-            if !complete {
-                let name = BlobName::incoming(&key.0, &key.1);
-                remove_blob(self.parts.blobs.clone(), BlobKind::Incoming, name);
-            }
+            self.submit(ops, ctx);
         }
         self.composer.forget_spent(clock::now());
         self.open_sessions.forget_destroyed(&self.parts.keys.borrow().secrets);
@@ -217,7 +276,7 @@ pub(super) struct ChunkRead {
 pub(super) fn partial_row(record: &PartialRecord) -> PartialRow {
     PartialRow {
         source: record.from,
-        tag: FileKey::from_bytes(record.file.file_key.0).transfer_tag(),
+        tag: record.key().1,
         until_unix_s: record.until_unix_s(),
         state: record.encode(),
     }

@@ -62,10 +62,11 @@ impl Handler<AwaitEnd> for DeliveryActor {
     type Result = ();
 
     fn handle(&mut self, message: AwaitEnd, _: &mut Context<Self>) {
-        if self.outbox.record(&message.uid).is_some() {
-            let waiters = self.waiters.entry(message.uid).or_default();
-            waiters.retain(|w| !w.is_closed());
-            waiters.push(message.tell);
+        if self.outbox.record(&message.uid).is_some() || self.commits.is_taking_back(&message.uid) {
+            self.tell_later(message.uid, message.tell);
+        } else {
+            // Who asked may have gone.
+            let _ = message.tell.send(self.ends.get(&message.uid).copied());
         }
     }
 }
@@ -87,13 +88,18 @@ impl Handler<GetHold> for DeliveryActor {
 }
 
 impl Handler<CancelMessage> for DeliveryActor {
-    type Result = bool;
+    type Result = ResponseFuture<Result<bool, MeshError>>;
 
-    fn handle(&mut self, message: CancelMessage, _: &mut Context<Self>) -> bool {
-        let cancelled = self.outbox.cancel(&message.0);
-        let found = cancelled.is_some();
-        self.finish(cancelled);
-        found
+    fn handle(&mut self, message: CancelMessage, ctx: &mut Context<Self>) -> Self::Result {
+        let uid = message.0;
+        let (done, gone) = oneshot::channel();
+        if let Some(cancelled) = self.outbox.cancel(&uid) {
+            self.commits.waits(uid, done);
+            self.finish([cancelled], ctx);
+        } else if !self.commits.also_waits(&uid, done) {
+            return Box::pin(std::future::ready(Ok(false)));
+        }
+        Box::pin(async move { gone.await.map(|()| true).map_err(|_| MeshError::Stopped("delivery")) })
     }
 }
 
@@ -178,7 +184,7 @@ impl Handler<KeyRecordFound> for DeliveryActor {
         let address = message.0.address();
         // Announces bring records of the whole mesh; those nobody writes to are the router's.
         if self.outbox.has(&address) || self.key_cache.contains_key(&address) {
-            self.learn_key(*message.0);
+            self.learn_key(*message.0, ctx);
             self.outbox.route_up(&address);
             self.pump_soon(ctx);
         }

@@ -9,10 +9,15 @@
 //!
 //! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
 //! receipt leaves after the inbox commit, a chunk is receipted after the fsync of its blob and the
-//! commit of its bitmap. What the store hands back is not acknowledged and comes again.
+//! commit of its bitmap, a message is taken back when its row is gone. What arrives and is not stored
+//! is refused by name, so that its sender knows; what is to become of it here is tried again.
+//!
+//! Nothing is answered from an outbox that is not read yet: until then no mail is.
 
+mod commits;
 mod files;
 mod handlers;
+mod loading;
 mod receiving;
 mod sending;
 
@@ -27,6 +32,7 @@ use bytes::Bytes;
 use hashlink::LruCache;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::commits::{Commits, Committing};
 use super::{
     clock_handle::ClockHandle,
     mailbox::{self, Outlet},
@@ -53,7 +59,7 @@ use crate::{
             outbox::{End, Finished, Hold, Outbox, Part, Transmit},
             receipts::Receipts,
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
-            transfer::{Incoming, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
+            transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
         limit::TokenBucket,
         verify::InboundEnvelope,
@@ -86,6 +92,9 @@ const KEY_CACHE: usize = 4096;
 /// Pongs and trace replies a second, all askers together: answers to strangers cost a signature
 /// each and must not become a lever.
 const PROBE_ANSWERS_PER_S: u32 = 50;
+
+/// Ends of messages remembered for those who ask late: some seconds' worth at full speed.
+const ENDS_REMEMBERED: usize = 4096;
 
 /// Probes waiting for answers.
 const PROBES_MAX: usize = 1024;
@@ -156,6 +165,7 @@ struct ProbeState {
 struct Storing {
     record: OutboxRecord,
     answer: SendAnswer,
+    tell: Option<TellEnd>,
 }
 
 /// Tells who sends a message what became of it.
@@ -171,27 +181,12 @@ struct ChunkWrite {
 /// Chunks that are safe on disk, by file.
 type Written = BTreeMap<TransferKey, Vec<(u32, PacketId)>>;
 
-/// One store operation and what follows when it is durable.
-enum Committing {
-    /// A message or broadcast enters the inbox; the receipt goes to `receipt_to`.
-    Inbox { packet_id: PacketId, receipt_to: Option<Address> },
-    /// A manifest was taken up.
-    Manifest { packet_id: PacketId, record: Box<PartialRecord> },
-    /// A file's progress. The packets are named in the receipt beside the bitmap: custodians on the
-    /// way know packets, not files.
-    Progress { receipt: ChunkReceipt, packet_ids: Vec<PacketId>, key: TransferKey, whole: bool },
-    /// A checked file entered the inbox.
-    File { key: TransferKey },
-    /// Nothing follows.
-    Nothing,
-}
-
 /// See the module.
 pub struct DeliveryActor {
     parts: DeliveryParts,
     originate: Outlet<Originate>,
     find_key: Outlet<FindKeyRecord>,
-    refuse: Outlet<CustodyAnswer>,
+    refusals: Outlet<CustodyAnswer>,
     composer: Composer,
     open_sessions: OpenSessions,
     scratch: SignatureInput,
@@ -203,11 +198,16 @@ pub struct DeliveryActor {
     storing: BTreeMap<MessageUid, Storing>,
     receipts: Receipts,
     incoming: Incoming,
-    waiters: BTreeMap<MessageUid, Vec<oneshot::Sender<Finished>>>,
+    waiters: BTreeMap<MessageUid, Vec<TellEnd>>,
+    /// How the last messages ended.
+    ends: LruCache<MessageUid, Finished>,
     probes: BTreeMap<u64, ProbeState>,
     probe_answers: TokenBucket,
     writes: Vec<ChunkWrite>,
     writing: bool,
+    /// True while a whole file is being checked.
+    checking: bool,
+    commits: Commits,
     timer: WakeTimer,
     /// True while a [`Pump`] is under way.
     pumping: bool,
@@ -221,7 +221,7 @@ impl DeliveryActor {
         Self {
             originate: parts.originate.outlet(),
             find_key: parts.find_key.outlet(),
-            refuse: parts.refuse.outlet(),
+            refusals: parts.refuse.outlet(),
             composer: Composer::new(
                 parts.identity.clone(),
                 parts.network,
@@ -237,6 +237,7 @@ impl DeliveryActor {
             receipts: Receipts::new(),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
+            ends: LruCache::new(ENDS_REMEMBERED),
             probes: BTreeMap::new(),
             probe_answers: TokenBucket::new(
                 u64::from(PROBE_ANSWERS_PER_S),
@@ -245,84 +246,14 @@ impl DeliveryActor {
             ),
             writes: Vec::new(),
             writing: false,
+            checking: false,
+            commits: Commits::default(),
             timer: WakeTimer::default(),
             pumping: false,
             draining: false,
             guard,
             parts,
         }
-    }
-
-    fn load(&mut self, ctx: &mut Context<Self>) {
-        let store = self.parts.store.clone();
-        let load = async move {
-            let mut rows = Vec::new();
-            let mut after = None;
-            loop {
-                let op = LocalOp::OutboxPage { after, limit: PageLimit::default() };
-                match ask_one(&*store, op).await? {
-                    LocalOutcome::Outbox(page) => {
-                        rows.extend(page.rows);
-                        after = page.next;
-                    }
-                    _ => break,
-                }
-                if after.is_none() {
-                    break;
-                }
-            }
-            let mut partials = Vec::new();
-            let mut after = None;
-            loop {
-                let op = LocalOp::PartialPage { after, limit: PageLimit::default() };
-                match ask_one(&*store, op).await? {
-                    LocalOutcome::Partials(page) => {
-                        partials.extend(page.rows);
-                        after = page.next;
-                    }
-                    _ => break,
-                }
-                if after.is_none() {
-                    break;
-                }
-            }
-            Ok::<_, MeshError>((rows, partials))
-        };
-        ctx.spawn(load.into_actor(self).map(|loaded, actor, ctx| match loaded {
-            Ok((rows, partials)) => actor.loaded(rows, partials, ctx),
-            Err(error) => {
-                actor.guard.failed(format!("cannot read the outbox: {error}"));
-                ctx.stop();
-            }
-        }));
-    }
-
-    fn loaded(&mut self, rows: Vec<OutboxRow>, partials: Vec<PartialRow>, ctx: &mut Context<Self>) {
-        let (now, wall) = (clock::now(), clock::unix_s());
-        let mut records = Vec::with_capacity(rows.len());
-        for row in rows {
-            match OutboxRecord::decode(&row.body) {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::error!(uid = %row.uid, %error, "an outbox row was set aside"),
-            }
-        }
-        // Rows come by their uid, which is random; what was sent first goes first.
-        records.sort_by_key(|record| record.sent_at_unix_ms);
-        for record in records {
-            self.accept(now, wall, record);
-        }
-        for row in partials {
-            match PartialRecord::decode(&row.state) {
-                Ok(record) => self.incoming.restore(row.tag, record),
-                Err(error) => tracing::error!(%error, "a partial file was set aside"),
-            }
-        }
-        let (outbox, files) = (self.outbox.len(), self.incoming.len());
-        tracing::debug!(outbox, files, "delivery state restored");
-        for key in self.incoming.all_whole() {
-            self.check_whole(key, ctx);
-        }
-        self.pump(ctx);
     }
 
     fn accept(&mut self, now: Instant, wall: u64, record: OutboxRecord) {
@@ -366,21 +297,6 @@ impl Handler<Pump> for DeliveryActor {
     fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
         self.pumping = false;
         self.pump(ctx);
-    }
-}
-
-/// From the store's thread: a submission is durable.
-struct Committed {
-    then: Vec<Committing>,
-    outcomes: Vec<LocalOutcome>,
-}
-message!(Committed => ());
-
-impl Handler<Committed> for DeliveryActor {
-    type Result = ();
-
-    fn handle(&mut self, message: Committed, ctx: &mut Context<Self>) {
-        self.committed(message, ctx);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The way in: opened, committed, receipted.
 
-use super::{files::partial_row, *};
+use super::*;
 
 impl DeliveryActor {
     pub(super) fn receive(&mut self, deliver: DeliverLocal, ctx: &mut Context<Self>) {
@@ -22,30 +22,30 @@ impl DeliveryActor {
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: None }));
                 }
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
-                    match self.incoming.manifest(id, from, &manifest, hops, until) {
-                        OnManifest::Open(record) => {
-                            let file_bytes = record.file.length;
-                            let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
-                            ops.push((put, Committing::Manifest { packet_id: id, record: record.into() }));
-                        }
+                    let offer = Offer { packet_id: id, from, manifest, hops, dedup_until_unix_s: until };
+                    match self.incoming.manifest(&offer) {
+                        OnManifest::New => self.take_up(offer, ctx),
+                        OnManifest::Coming => {}
                         OnManifest::Known(receipt) => {
                             self.receipts.packet(now, from, id);
                             self.receipts.repeat(now, from, receipt);
                         }
-                        OnManifest::Refused => count_refused("too_many_files"),
+                        OnManifest::Refused => {
+                            self.refuse(vec![id], "too_many_files", RefuseReason::StoreFull);
+                        }
                     }
                 }
                 Ok(Arrived::Chunk(chunk)) => self.receive_chunk(now, from, id, chunk),
                 Ok(Arrived::CannotOpen) => self.answer_cannot_open(from, id, &keys.record),
                 Ok(Arrived::Receipt(receipt)) => {
                     let finished = self.outbox.receipt(now, &from, &receipt, hops);
-                    self.finish(finished);
+                    self.finish(finished, ctx);
                 }
                 // Anybody can sign such an answer. A key record that nobody needs would take a row of
                 // the store for each identity that sends one, and make its sender no stranger.
                 Ok(Arrived::SealAgain(..)) if !self.outbox.has(&from) => count_refused("key_record"),
                 Ok(Arrived::SealAgain(answer, record)) => {
-                    self.learn_key(*record);
+                    self.learn_key(*record, ctx);
                     self.outbox.cannot_open(&from, &answer.packet_id);
                 }
                 Ok(Arrived::Ping(probe)) => {
@@ -86,95 +86,10 @@ impl DeliveryActor {
             }
         }
         if !ops.is_empty() {
-            self.submit(ops, Some(ctx.address()));
+            self.submit(ops, ctx);
         }
         self.write_chunks(ctx);
         self.pump_soon(ctx);
-    }
-
-    /// Queues operations as one submission; `tell` is told when they are durable. A store that
-    /// takes nothing now costs a receipt, never a message: the sender tries again.
-    pub(super) fn submit(&mut self, ops: Vec<(LocalOp, Committing)>, tell: Option<Addr<Self>>) {
-        let (ops, then): (Vec<_>, Vec<_>) = ops.into_iter().unzip();
-        let taken = self.parts.store.submit(
-            ops,
-            Box::new(move |result| match (result, tell) {
-                (Ok(outcomes), Some(tell)) => {
-                    tell.do_send(Committed { then, outcomes });
-                }
-                (Ok(_), None) => {}
-                (Err(error), _) => tracing::error!(%error, "the store refused a commit"),
-            }),
-        );
-        if let Err(back) = taken {
-            count_refused("store_busy");
-            tracing::debug!(reason = %back.reason, "the store took no batch");
-        }
-    }
-
-    pub(super) fn committed(&mut self, message: Committed, ctx: &mut Context<Self>) {
-        let now = clock::now();
-        let mut refused = Vec::new();
-        let mut grown = 0;
-        for (then, outcome) in message.then.into_iter().zip(message.outcomes) {
-            match then {
-                Committing::Inbox { packet_id, receipt_to } => {
-                    match outcome {
-                        LocalOutcome::Committed { .. } => grown += 1,
-                        LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
-                            metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
-                        }
-                        LocalOutcome::InboxFull(_) => {
-                            refused.push(packet_id);
-                            continue;
-                        }
-                        _ => continue,
-                    }
-                    if let Some(source) = receipt_to {
-                        self.receipts.packet(now, source, packet_id);
-                    }
-                }
-                Committing::Manifest { packet_id, .. } if matches!(outcome, LocalOutcome::InboxFull(_)) => {
-                    refused.push(packet_id);
-                }
-                Committing::Manifest { packet_id, record } => {
-                    let source = record.from;
-                    self.receipts.packet(now, source, packet_id);
-                    self.receipts.progress(now, source, self.incoming.opened(*record));
-                }
-                Committing::Progress { receipt, packet_ids, key, whole } => {
-                    packet_ids.into_iter().for_each(|id| self.receipts.packet(now, key.0, id));
-                    if whole {
-                        self.check_whole(key, ctx);
-                    } else {
-                        self.receipts.progress(now, key.0, receipt);
-                    }
-                }
-                Committing::File { key } => {
-                    if matches!(outcome, LocalOutcome::Committed { .. }) {
-                        grown += 1;
-                    }
-                    if let Some(receipt) = self.incoming.complete(&key) {
-                        self.receipts.progress(now, key.0, receipt);
-                    }
-                }
-                Committing::Nothing => {}
-            }
-        }
-        if grown > 0 {
-            metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
-            self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
-        }
-        if !refused.is_empty() {
-            metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => "inbox_full")
-                .increment(refused.len() as u64);
-            let refused = refused.into_iter().map(|id| (id, RefuseReason::StoreFull)).collect();
-            // A refusal that is lost costs its sender a wait for the next try.
-            self.refuse.offer_gossip("router", CustodyAnswer { taken: Vec::new(), refused });
-        }
-        if self.receipts.next_wake().is_some() {
-            self.pump_soon(ctx);
-        }
     }
 
     /// Signs receipts together and hands them to the router.

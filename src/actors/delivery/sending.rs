@@ -1,9 +1,6 @@
 //! The way out: what the outbox says is due, made into envelopes.
 
-use super::{
-    files::{remove_blob, seal_file},
-    *,
-};
+use super::{files::seal_file, *};
 
 impl DeliveryActor {
     /// Puts a message on its way into the outbox. Rows are submitted in the order the messages came,
@@ -11,6 +8,7 @@ impl DeliveryActor {
     pub(super) fn take(&mut self, send: SendContent, answer: SendAnswer, ctx: &mut Context<Self>) {
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
         let (bytes, sent_at_unix_ms) = (send.bytes, clock::unix_ms());
+        let tell = send.tell;
         let record = move |body| OutboxRecord {
             uid,
             destination: send.destination,
@@ -21,14 +19,14 @@ impl DeliveryActor {
             body,
         };
         if bytes.len() <= INLINE_CONTENT_BYTES_MAX {
-            self.store_row(record(Body::Inline(bytes.to_vec())), answer, ctx);
+            self.store_row(record(Body::Inline(bytes.to_vec())), answer, tell, ctx);
             return;
         }
         let blobs = self.parts.blobs.clone();
         let sealing = tokio::task::spawn_blocking(move || seal_file(&blobs, &uid, &bytes));
         ctx.spawn(sealing.into_actor(self).map(move |sealed, actor, ctx| {
             let refused = match sealed {
-                Ok(Ok(file)) => return actor.store_row(record(Body::File(file)), answer, ctx),
+                Ok(Ok(file)) => return actor.store_row(record(Body::File(file)), answer, tell, ctx),
                 Ok(Err(error)) => error,
                 Err(_) => MeshError::Stopped("file writer"),
             };
@@ -37,7 +35,13 @@ impl DeliveryActor {
         }));
     }
 
-    fn store_row(&mut self, record: OutboxRecord, answer: SendAnswer, ctx: &mut Context<Self>) {
+    fn store_row(
+        &mut self,
+        record: OutboxRecord,
+        answer: SendAnswer,
+        tell: Option<TellEnd>,
+        ctx: &mut Context<Self>,
+    ) {
         let uid = record.uid;
         let row = OutboxRow {
             uid,
@@ -47,7 +51,7 @@ impl DeliveryActor {
             state: Vec::new(),
             body: record.encode(),
         };
-        self.storing.insert(uid, Storing { record, answer });
+        self.storing.insert(uid, Storing { record, answer, tell });
         let to = ctx.address();
         let taken = self.parts.store.submit(
             vec![LocalOp::OutboxPut(row)],
@@ -62,11 +66,14 @@ impl DeliveryActor {
 
     /// A row is durable, or is not: says so to who sent the message.
     pub(super) fn stored(&mut self, message: Stored, ctx: &mut Context<Self>) {
-        let Some(Storing { record, answer }) = self.storing.remove(&message.uid) else { return };
+        let Some(Storing { record, answer, tell }) = self.storing.remove(&message.uid) else { return };
         let answered = match message.result {
             Ok(()) => {
                 metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
                 self.accept(clock::now(), clock::unix_s(), record);
+                if let Some(tell) = tell {
+                    self.tell_later(message.uid, tell);
+                }
                 self.pump_soon(ctx);
                 Ok(message.uid)
             }
@@ -90,7 +97,7 @@ impl DeliveryActor {
         let due = self.receipts.take_due(now);
         self.send_receipts(due);
         let expired = self.outbox.expire(now);
-        self.finish(expired);
+        self.finish(expired, ctx);
         if !self.draining {
             let due = self.outbox.transmit(now, TRANSMIT_BATCH);
             let more = due.len() >= TRANSMIT_BATCH;
@@ -181,11 +188,18 @@ impl DeliveryActor {
         }
     }
 
+    /// Somebody waits for the end of a message that is in the outbox.
+    pub(super) fn tell_later(&mut self, uid: MessageUid, tell: TellEnd) {
+        let waiters = self.waiters.entry(uid).or_default();
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(tell);
+    }
+
     /// Messages that left the outbox: their rows go with one submission.
-    pub(super) fn finish(&mut self, finished: impl IntoIterator<Item = Finished>) {
+    pub(super) fn finish(&mut self, finished: impl IntoIterator<Item = Finished>, ctx: &mut Context<Self>) {
         let ops: Vec<_> = finished.into_iter().map(|finished| self.end(finished)).collect();
         if !ops.is_empty() {
-            self.submit(ops, None);
+            self.submit(ops, ctx);
         }
     }
 
@@ -202,15 +216,19 @@ impl DeliveryActor {
             End::Cancelled => "cancelled",
         };
         metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
+        // A message that is taken back is told of when nothing can bring it back.
+        if finished.end != End::Cancelled {
+            self.tell_end(finished);
+        }
+        (LocalOp::OutboxRemove(finished.uid), Committing::Gone(finished))
+    }
+
+    pub(super) fn tell_end(&mut self, finished: Finished) {
+        self.ends.insert(finished.uid, finished);
         for waiter in self.waiters.remove(&finished.uid).unwrap_or_default() {
             // Nobody waits any more: fine.
-            let _ = waiter.send(finished);
+            let _ = waiter.send(Some(finished));
         }
-        if finished.has_blob {
-            let (blobs, uid) = (self.parts.blobs.clone(), finished.uid);
-            remove_blob(blobs, BlobKind::Outgoing, BlobName::outgoing(&uid));
-        }
-        (LocalOp::OutboxRemove(finished.uid), Committing::Nothing)
     }
 
     pub(super) fn key_of(&mut self, address: &Address) -> Option<VerifiedKeyRecord> {
@@ -238,7 +256,7 @@ impl DeliveryActor {
         }));
     }
 
-    pub(super) fn learn_key(&mut self, record: VerifiedKeyRecord) {
+    pub(super) fn learn_key(&mut self, record: VerifiedKeyRecord, ctx: &mut Context<Self>) {
         let address = record.address();
         let newer = self.key_cache.get(&address).is_none_or(|held| record.supersedes(held));
         if newer {
@@ -247,7 +265,7 @@ impl DeliveryActor {
                 key: address.0.to_vec(),
                 value: record.signed().encode(),
             };
-            self.submit(vec![(put, Committing::Nothing)], None);
+            self.submit(vec![(put, Committing::Nothing)], ctx);
             self.key_cache.insert(address, record);
         }
     }

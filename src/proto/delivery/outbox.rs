@@ -8,6 +8,7 @@
 //! Each attempt is a new envelope with a packet id of its own, since relays drop what they have
 //! seen. A custody acknowledgement never clears an entry, it only makes retries rare.
 
+mod chunks;
 mod custody;
 
 use std::{
@@ -19,10 +20,11 @@ use crate::wire::{
     Address, MessageUid, PacketId, Priority, TransferTag,
     content::chunk_count,
     control::RefuseReason,
-    limits::{CHUNK_BYTES, MAX_HOPS_MAX, PAYLOAD_BYTES_MAX},
-    receipt::{ChunkReceipt, Receipt, TransferState},
+    limits::{MAX_HOPS_MAX, PAYLOAD_BYTES_MAX},
+    receipt::Receipt,
 };
 
+use self::chunks::ChunkFlow;
 use super::record::{Body, OutboxRecord};
 
 /// Sizes and times of the outbox.
@@ -191,40 +193,18 @@ pub struct OutboxLine {
     pub chunks: Option<(u32, u32)>,
 }
 
-#[derive(Debug, Default)]
-struct ChunkFlow {
-    total: u32,
-    acked: BTreeSet<u32>,
-    /// Chunks under way; their packet id once the envelope is made.
-    in_flight: BTreeMap<u32, Option<PacketId>>,
-    /// Those of them that a custodian holds.
-    in_custody: BTreeSet<u32>,
-    /// Lowest chunk that was neither sent nor acknowledged since the last timeout.
-    cursor: u32,
-    /// True once the destination holds the manifest.
-    open: bool,
-    last_progress: Option<Instant>,
-    timeouts: u32,
-}
-
-impl ChunkFlow {
-    fn next(&self) -> Option<u32> {
-        (self.cursor..self.total).find(|i| !self.acked.contains(i) && !self.in_flight.contains_key(i))
-    }
-
-    fn chunk_len(index: u32, length: u64) -> usize {
-        let start = u64::from(index).saturating_mul(CHUNK_BYTES as u64);
-        length.saturating_sub(start).min(CHUNK_BYTES as u64) as usize
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     record: OutboxRecord,
-    /// Order of acceptance, which is the order of sending within a priority.
+    /// Order of acceptance, which is the order of sending within a priority and a rank.
     order: u64,
+    /// How often it was sent in vain when it last became ready. What was sent less often goes first:
+    /// else a silent destination's window would be taken up by the same few for ever.
+    rank: u32,
     expires_at: Instant,
     attempts: u32,
+    /// Of those, attempts since the destination last answered one.
+    unanswered: u32,
     first_sent: Option<Instant>,
     next_at: Option<Instant>,
     hold: Hold,
@@ -234,13 +214,7 @@ struct Entry {
     tag: Option<TransferTag>,
 }
 
-impl Entry {
-    fn is_sending_chunks(&self) -> bool {
-        self.chunks.as_ref().is_some_and(|c| c.open)
-    }
-}
-
-type ReadyKey = (std::cmp::Reverse<Priority>, u64, MessageUid);
+type ReadyKey = (std::cmp::Reverse<Priority>, u32, u64, MessageUid);
 
 #[derive(Debug)]
 struct Destination {
@@ -331,13 +305,15 @@ impl Outbox {
         let destination = record.destination;
         let chunks = match &record.body {
             Body::Inline(_) => None,
-            Body::File(file) => Some(ChunkFlow { total: chunk_count(file.length), ..Default::default() }),
+            Body::File(file) => Some(ChunkFlow::new(chunk_count(file.length))),
         };
         self.bytes = self.bytes.saturating_add(record.body.len());
         let entry = Entry {
             order: self.next_order,
+            rank: 0,
             expires_at: now.checked_add(expires_in).unwrap_or(now),
             attempts: 0,
+            unanswered: 0,
             first_sent: None,
             next_at: None,
             hold: Hold::None,
@@ -400,7 +376,7 @@ impl Outbox {
                 if out.len() >= most || !room(dest.in_flight_bytes) {
                     break;
                 }
-                let Some(entry) = self.entries.get_mut(&key.2) else {
+                let Some(entry) = self.entries.get_mut(&key.3) else {
                     done.push(*key);
                     continue;
                 };
@@ -408,7 +384,7 @@ impl Outbox {
                 let mut go = |part: Part, bytes: usize| {
                     entry.in_flight_bytes = entry.in_flight_bytes.saturating_add(bytes);
                     dest.in_flight_bytes = dest.in_flight_bytes.saturating_add(bytes);
-                    out.push(Transmit { uid: key.2, part, destination: *address });
+                    out.push(Transmit { uid: key.3, part, destination: *address });
                     out.len() < most && room(dest.in_flight_bytes)
                 };
                 match &mut entry.chunks {
@@ -417,7 +393,7 @@ impl Outbox {
                         while let (true, Some(index)) = (more, flow.next()) {
                             flow.cursor = index.saturating_add(1);
                             flow.in_flight.insert(index, None);
-                            more = go(Part::Chunk(index), ChunkFlow::chunk_len(index, length));
+                            more = go(Part::Chunk(index), ChunkFlow::len_of(index, length));
                         }
                         if flow.next().is_none() {
                             done.push(*key);
@@ -460,7 +436,6 @@ impl Outbox {
                 let Some(slot) = flow.in_flight.get_mut(&index) else { return };
                 *slot = Some(packet_id);
                 self.packets.insert(packet_id, (t.uid, t.part));
-                flow.last_progress.get_or_insert(now);
                 // The long wait for a custodian is not for what goes now.
                 if entry.next_at.is_some() && !was_in_custody {
                     return;
@@ -470,12 +445,13 @@ impl Outbox {
             _ => {
                 self.packets.insert(packet_id, (t.uid, t.part));
                 entry.attempts = entry.attempts.saturating_add(1);
+                entry.unanswered = entry.unanswered.saturating_add(1);
                 entry.packets.push(packet_id);
                 if entry.packets.len() > ATTEMPTS_REMEMBERED {
                     let old = entry.packets.remove(0);
                     self.packets.remove(&old);
                 }
-                backoff(&self.config, entry.attempts)
+                backoff(&self.config, entry.unanswered)
             }
         };
         self.set_timer(t.uid, now.checked_add(wait));
@@ -495,7 +471,7 @@ impl Outbox {
         retry_after: Duration,
     ) {
         let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody) {
+        if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody || e.has_answered(part)) {
             return;
         }
         if matches!(reason, RefuseReason::Congested | RefuseReason::RateLimited) {
@@ -530,10 +506,12 @@ impl Outbox {
             (Part::Chunk(index), Some(flow)) => {
                 flow.in_flight.remove(&index);
                 flow.cursor = flow.cursor.min(index);
-                ChunkFlow::chunk_len(index, length)
+                ChunkFlow::len_of(index, length)
             }
-            _ => std::mem::take(&mut entry.in_flight_bytes),
+            _ => entry.in_flight_bytes,
         };
+        // What a custodian holds has left the window before.
+        let freed = freed.min(entry.in_flight_bytes);
         entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
         dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
         dest.ready.insert(ready_key(entry));
@@ -571,6 +549,7 @@ impl Outbox {
     /// The destination answered. Gives what is finished.
     pub fn receipt(&mut self, now: Instant, from: &Address, receipt: &Receipt, hops: u8) -> Vec<Finished> {
         let mut finished = Vec::new();
+        // What the destination has of a file is said beside the packets it says so for.
         for packet_id in &receipt.packet_ids {
             let Some((uid, part)) = self.packets.get(packet_id).copied() else { continue };
             if self.entries.get(&uid).is_none_or(|e| e.record.destination != *from) {
@@ -578,7 +557,7 @@ impl Outbox {
             }
             match part {
                 Part::Whole => finished.extend(self.deliver(now, &uid, hops)),
-                Part::Manifest => self.open_chunks(now, &uid),
+                Part::Manifest => self.open_chunks(&uid),
                 Part::Chunk(_) => {}
             }
         }
@@ -594,85 +573,6 @@ impl Outbox {
         let grow = entry.in_flight_bytes;
         self.grow_window(uid, grow);
         self.finish(uid, End::Delivered { rtt, hops })
-    }
-
-    fn open_chunks(&mut self, now: Instant, uid: &MessageUid) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
-        let Some(flow) = &mut entry.chunks else { return };
-        if flow.open {
-            return;
-        }
-        flow.open = true;
-        flow.last_progress = Some(now);
-        entry.hold = Hold::None;
-        let freed = std::mem::take(&mut entry.in_flight_bytes);
-        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
-            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
-        }
-        self.make_ready(uid);
-    }
-
-    fn chunk_receipt(
-        &mut self,
-        now: Instant,
-        from: &Address,
-        receipt: &ChunkReceipt,
-        hops: u8,
-    ) -> Option<Finished> {
-        let uid = *self.tags.get(&receipt.tag)?;
-        let entry = self.entries.get_mut(&uid)?;
-        if entry.record.destination != *from {
-            return None;
-        }
-        let flow = entry.chunks.as_mut()?;
-        if receipt.total != flow.total {
-            return None;
-        }
-        match receipt.state {
-            TransferState::Complete => return self.deliver(now, &uid, hops),
-            TransferState::Rejected => return self.finish(&uid, End::Rejected),
-            TransferState::ManifestWanted => {
-                flow.open = false;
-                flow.in_flight.clear();
-                flow.in_custody.clear();
-                self.make_ready(&uid);
-                return None;
-            }
-            TransferState::Partial | TransferState::Other(_) => {}
-        }
-        flow.open = true;
-        let mut freed = 0usize;
-        for index in 0..flow.total {
-            if receipt.has(index)
-                && flow.acked.insert(index)
-                && let Some(packet) = flow.in_flight.remove(&index)
-            {
-                if let Some(packet) = packet {
-                    self.packets.remove(&packet);
-                }
-                freed = freed.saturating_add(ChunkFlow::chunk_len(index, entry.record.body.len()));
-            }
-        }
-        if freed > 0 {
-            flow.last_progress = Some(now);
-            flow.timeouts = 0;
-        }
-        entry.hold = Hold::None;
-        // The whole window of a file in order ends with its in-flight set.
-        let freed = if flow.in_flight.is_empty() { entry.in_flight_bytes } else { freed };
-        entry.in_flight_bytes = entry.in_flight_bytes.saturating_sub(freed);
-        let more = flow.next().is_some();
-        let wait = backoff(&self.config, flow.timeouts.saturating_add(1));
-        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
-            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
-            if more {
-                dest.ready.insert(ready_key(entry));
-                self.active.insert(entry.record.destination);
-            }
-        }
-        self.grow_window(&uid, freed);
-        self.set_timer(uid, now.checked_add(wait));
-        None
     }
 
     /// The destination could not open a packet: it is sealed again with the key record that came
@@ -729,21 +629,9 @@ impl Outbox {
     fn fire_timers(&mut self, now: Instant) {
         let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, uid)| *uid).collect();
         for uid in due {
-            let Some(entry) = self.entries.get_mut(&uid) else { continue };
+            let Some(entry) = self.entries.get(&uid) else { continue };
             let timed_out = entry.hold == Hold::None;
-            if let Some(flow) = entry.chunks.as_mut().filter(|f| f.open) {
-                flow.timeouts = flow.timeouts.saturating_add(1);
-                // The bitmap of the next receipt says what is really missing; a manifest asks for it.
-                if flow.timeouts > 3 {
-                    flow.open = false;
-                    flow.timeouts = 0;
-                }
-                flow.cursor = 0;
-                flow.in_custody.clear();
-                for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
-                    self.packets.remove(&packet);
-                }
-            }
+            self.chunks_timed_out(&uid);
             if timed_out {
                 self.halve_window(&uid);
             }
@@ -754,17 +642,19 @@ impl Outbox {
     /// Puts a message at its place among those that may go now; what was in flight counts as lost.
     fn make_ready(&mut self, uid: &MessageUid) {
         self.set_timer(*uid, None);
+        self.doubt_what_is_there(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let lost = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(flow) = &mut entry.chunks {
-            flow.cursor = 0;
-            flow.in_custody.clear();
-            for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
+            for packet in flow.lose_in_flight() {
                 self.packets.remove(&packet);
             }
         }
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
+            dest.ready.remove(&ready_key(entry));
+            let timeouts = entry.chunks.as_ref().map_or(0, |flow| flow.timeouts);
+            entry.rank = entry.unanswered.max(timeouts);
             dest.ready.insert(ready_key(entry));
             self.active.insert(entry.record.destination);
         }
@@ -775,9 +665,7 @@ impl Outbox {
         entry.hold = hold;
         let lost = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(flow) = &mut entry.chunks {
-            flow.cursor = 0;
-            flow.in_custody.clear();
-            for packet in std::mem::take(&mut flow.in_flight).into_values().flatten() {
+            for packet in flow.lose_in_flight() {
                 self.packets.remove(&packet);
             }
         }
@@ -850,7 +738,7 @@ impl Outbox {
 }
 
 fn ready_key(entry: &Entry) -> ReadyKey {
-    (std::cmp::Reverse(entry.record.priority()), entry.order, entry.record.uid)
+    (std::cmp::Reverse(entry.record.priority()), entry.rank, entry.order, entry.record.uid)
 }
 
 fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
@@ -858,5 +746,7 @@ fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
     config.first_timeout.saturating_mul(1 << doublings).min(config.timeout_max)
 }
 
+#[cfg(test)]
+mod model_tests;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,10 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::Zeroize;
 
-use crate::wire::{Address, Digest, Lifetime, MessageUid, PacketId, Priority, content::Manifest};
+use crate::{
+    crypto::FileKey,
+    wire::{Address, Digest, Lifetime, MessageUid, PacketId, Priority, TransferTag, content::Manifest},
+};
 
 /// A record that cannot be read back.
 #[derive(Debug, thiserror::Error)]
@@ -200,8 +203,16 @@ pub struct PartialRecord {
     pub sent_at_unix_ms: u64,
     /// Links the manifest crossed.
     pub hops: u8,
+    /// True where its source was a stranger when it began. On record, since a stranger does not stay
+    /// one; true for rows that do not say.
+    #[serde(default = "yes")]
+    pub stranger: bool,
     /// Seconds since 1970 after which dedup may forget the message.
     pub dedup_until_unix_s: u64,
+    /// Seconds since 1970 after which it is given up unless it comes forward; rows of an earlier
+    /// version do not say.
+    #[serde(default)]
+    pub give_up_unix_s: Option<u64>,
     /// Key and shape.
     pub file: FileRecord,
     /// Which chunks are durably here.
@@ -220,13 +231,24 @@ impl PartialRecord {
         from_bytes(bytes, "partial file")
     }
 
+    /// Names the transfer: who sends it and its tag.
+    pub fn key(&self) -> (Address, TransferTag) {
+        (self.from, FileKey::from_bytes(self.file.file_key.0).transfer_tag())
+    }
+
     /// What is left of it once the file is in the inbox.
     pub fn completed(&self) -> Self {
         Self { complete: true, bitmap: Vec::new(), ..self.clone() }
     }
 
-    /// Seconds since 1970 after which it is forgotten.
+    /// Seconds since 1970 after which it is forgotten. Its signer wrote when dedup may forget it, so
+    /// that is no bound on how long a file may stay half here.
     pub fn until_unix_s(&self) -> u64 {
-        self.dedup_until_unix_s
+        let give_up = self.give_up_unix_s.filter(|_| !self.complete);
+        give_up.map_or(self.dedup_until_unix_s, |at| at.min(self.dedup_until_unix_s))
     }
+}
+
+fn yes() -> bool {
+    true
 }

@@ -16,7 +16,9 @@ impl Outbox {
     /// A custodian holds a packet durably.
     pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
         let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        let Some(entry) = self.entries.get_mut(&uid) else { return };
+        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part)) else {
+            return;
+        };
         if let Part::Chunk(index) = part {
             if !entry.is_sending_chunks() {
                 return;
@@ -51,7 +53,7 @@ impl Outbox {
                 continue;
             };
             // With each attempt that came to nothing the destination is worth less haste.
-            let check_at = now.checked_add(CUSTODY_CHECK.max(backoff(&self.config, entry.attempts)));
+            let check_at = now.checked_add(CUSTODY_CHECK.max(backoff(&self.config, entry.unanswered)));
             if entry.next_at > check_at {
                 held.push((*uid, check_at));
             }

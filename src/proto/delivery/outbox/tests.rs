@@ -1,5 +1,9 @@
 use super::*;
-use crate::wire::Lifetime;
+use crate::wire::{
+    Lifetime,
+    limits::CHUNK_BYTES,
+    receipt::{ChunkReceipt, TransferState},
+};
 
 const TO: Address = Address([9; 16]);
 
@@ -259,6 +263,141 @@ fn a_destination_that_lost_the_manifest_gets_it_again() {
     assert_eq!(outbox.transmit(now, 16)[0].part, Part::Manifest);
 }
 
+/// A file of three chunks whose manifest is receipted.
+fn opened(now: Instant, tag: TransferTag) -> Outbox {
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(tag));
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+    outbox
+}
+
+/// Sends what is due, from this packet on.
+fn send_due(outbox: &mut Outbox, now: Instant, first_packet: u8) -> Vec<Part> {
+    let due = outbox.transmit(now, 16);
+    for (n, t) in (first_packet..).zip(&due) {
+        outbox.sent(now, t, packet(n));
+    }
+    due.iter().map(|t| t.part).collect()
+}
+
+/// What a destination says of a manifest that came in this packet: that, and what it has.
+fn reopened(id: u8, tag: TransferTag, have: impl Iterator<Item = u32>) -> Receipt {
+    Receipt { packet_ids: vec![packet(id)], ..chunk_receipt(tag, 3, have) }
+}
+
+fn manifest_wanted(tag: TransferTag) -> Receipt {
+    let wanted = ChunkReceipt { tag, state: TransferState::ManifestWanted, total: 3, bitmap: vec![] };
+    Receipt { packet_ids: vec![], chunks: vec![wanted] }
+}
+
+fn is_complete(tag: TransferTag) -> Receipt {
+    let complete = ChunkReceipt { tag, state: TransferState::Complete, total: 3, bitmap: vec![] };
+    Receipt { packet_ids: vec![], chunks: vec![complete] }
+}
+
+const ALL: [Part; 3] = [Part::Chunk(0), Part::Chunk(1), Part::Chunk(2)];
+
+#[test]
+fn a_destination_that_lost_what_it_had_gets_every_chunk_again() {
+    let (now, tag) = (Instant::now(), TransferTag([7; 16]));
+    let mut outbox = opened(now, tag);
+    assert_eq!(send_due(&mut outbox, now, 10), ALL);
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, [0, 1].into_iter()), 1);
+    outbox.receipt(now, &TO, &manifest_wanted(tag), 1);
+    assert_eq!(outbox.list(now)[0].chunks, Some((0, 3)), "it has nothing");
+    assert_eq!(send_due(&mut outbox, now, 20), [Part::Manifest]);
+    // Each chunk that was on its way brings the same answer, and one manifest is enough.
+    outbox.receipt(now, &TO, &manifest_wanted(tag), 1);
+    assert_eq!(send_due(&mut outbox, now, 30), []);
+    // What it said before it lost it comes late: that is over.
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, [0, 1].into_iter()), 1);
+    outbox.receipt(now, &TO, &reopened(1, tag, [0, 1].into_iter()), 1);
+    assert_eq!(send_due(&mut outbox, now, 30), []);
+    outbox.receipt(now, &TO, &reopened(20, tag, [].into_iter()), 1);
+    assert_eq!(send_due(&mut outbox, now, 40), ALL);
+    outbox.receipt(now, &TO, &is_complete(tag), 1);
+    assert!(outbox.is_empty() && outbox.packets.is_empty());
+}
+
+#[test]
+fn a_destination_that_has_all_and_says_nothing_is_asked_what_it_has() {
+    let (mut now, tag) = (Instant::now(), TransferTag([7; 16]));
+    let mut outbox = opened(now, tag);
+    assert_eq!(send_due(&mut outbox, now, 10), ALL);
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, 0..3), 1);
+    let mut waits = Vec::new();
+    for attempt in 20..24 {
+        assert_eq!(send_due(&mut outbox, now, attempt), []);
+        let wake = outbox.next_wake().unwrap();
+        waits.push((wake - now).as_secs());
+        now = wake;
+        assert_eq!(send_due(&mut outbox, now, attempt), [Part::Manifest]);
+        // It checks the whole, or cannot; asking gets rarer.
+        outbox.receipt(now, &TO, &reopened(attempt, tag, 0..3), 1);
+    }
+    assert_eq!(waits, [1, 2, 4, 8]);
+    now = outbox.next_wake().unwrap();
+    assert_eq!(send_due(&mut outbox, now, 30), [Part::Manifest]);
+    // It was rolled back meanwhile. Its bitmap is taken as it is, and an old one is not.
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, 0..3), 1);
+    outbox.receipt(now, &TO, &reopened(30, tag, [1].into_iter()), 1);
+    assert_eq!(send_due(&mut outbox, now, 40), [Part::Chunk(0), Part::Chunk(2)]);
+}
+
+#[test]
+fn an_old_bitmap_that_is_believed_for_once_does_not_stop_a_file_for_good() {
+    let (mut now, tag) = (Instant::now(), TransferTag([7; 16]));
+    let mut outbox = opened(now, tag);
+    assert_eq!(send_due(&mut outbox, now, 10), ALL);
+    outbox.receipt(now, &TO, &manifest_wanted(tag), 1);
+    assert_eq!(send_due(&mut outbox, now, 20), [Part::Manifest]);
+    outbox.receipt(now, &TO, &reopened(20, tag, [].into_iter()), 1);
+    // From before it was lost.
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, [0].into_iter()), 1);
+    assert_eq!(send_due(&mut outbox, now, 30), ALL[1..]);
+    outbox.receipt(now, &TO, &chunk_receipt(tag, 3, [1, 2].into_iter()), 1);
+    now = outbox.next_wake().unwrap();
+    assert_eq!(send_due(&mut outbox, now, 40), [Part::Manifest]);
+    outbox.receipt(now, &TO, &reopened(40, tag, [1, 2].into_iter()), 1);
+    assert_eq!(send_due(&mut outbox, now, 50), [Part::Chunk(0)]);
+}
+
+#[test]
+fn a_path_that_comes_up_does_not_stop_a_file_whose_chunks_are_all_there() {
+    let (now, tag) = (Instant::now(), TransferTag([7; 16]));
+    let mut outbox = opened(now, tag);
+    send_due(&mut outbox, now, 10);
+    outbox.receipt(now, &TO, &manifest_wanted(tag), 1);
+    assert_eq!(send_due(&mut outbox, now, 20), [Part::Manifest]);
+    outbox.receipt(now, &TO, &reopened(20, tag, 0..3), 1);
+    outbox.route_up(&TO);
+    assert_eq!(send_due(&mut outbox, now, 30), [Part::Manifest]);
+}
+
+#[test]
+fn what_becomes_of_a_second_manifest_does_not_hold_up_the_chunks() {
+    let (mut now, tag) = (Instant::now(), TransferTag([7; 16]));
+    for fate in 0..3 {
+        let mut outbox = Outbox::new(OutboxConfig::default());
+        outbox.add(now, file(1, 3 * CHUNK_BYTES as u64), DAY, Some(tag));
+        send_due(&mut outbox, now, 1);
+        now = outbox.next_wake().unwrap();
+        assert_eq!(send_due(&mut outbox, now, 2), [Part::Manifest]);
+        outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
+        assert_eq!(send_due(&mut outbox, now, 10), ALL);
+        match fate {
+            0 => outbox.refused(now, &packet(2), RefuseReason::Congested, Duration::ZERO),
+            1 => outbox.refused(now, &packet(2), RefuseReason::NoRoute, Duration::ZERO),
+            _ => outbox.in_custody(now, &packet(2)),
+        }
+        assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::None));
+        now = outbox.next_wake().unwrap();
+        assert_eq!(send_due(&mut outbox, now, 20), ALL, "their own timer does its part");
+    }
+}
+
 #[test]
 fn a_full_outbox_refuses_before_anything_is_written() {
     let now = Instant::now();
@@ -340,6 +479,29 @@ fn destinations_that_wait_for_a_path_are_not_looked_at() {
     // The others' own timers still do their part.
     assert_eq!(outbox.transmit(outbox.next_wake().unwrap(), 200).len(), 99);
     assert_eq!(outbox.active.len(), 0);
+}
+
+#[test]
+fn what_does_not_get_through_does_not_keep_later_messages_from_being_tried() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig { window_bytes_start: 2000, ..OutboxConfig::default() });
+    // The first few fill the window, and are too large for some link on the way.
+    for uid in 1..=10 {
+        let body = Body::Inline(vec![7; if uid <= 3 { 14_000 } else { 10 }]);
+        outbox.add(now, record(uid, body), DAY, None);
+    }
+    let mut tried = BTreeSet::new();
+    let mut sent = 0;
+    let until = now + Duration::from_secs(600);
+    while tried.len() < 10 {
+        assert!(now < until, "{tried:?}");
+        for t in outbox.transmit(now, 16) {
+            sent += 1;
+            outbox.sent(now, &t, packet(sent));
+            tried.insert(t.uid.0[0]);
+        }
+        now = outbox.next_wake().unwrap();
+    }
 }
 
 #[test]

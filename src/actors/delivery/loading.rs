@@ -1,0 +1,120 @@
+//! What an earlier start left, read before anything else is done.
+
+use super::*;
+use crate::storage::{NotTaken, ask_local};
+
+/// Pause before the store is asked again whose queue is full: at a start much comes at once.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(50);
+
+impl DeliveryActor {
+    /// Reads the outbox and the files on their way in. Mail waits meanwhile: an empty outbox would
+    /// say of every message that it is gone and of every new one that there is room, and a file that
+    /// goes on would begin anew.
+    pub(super) fn load(&mut self, ctx: &mut Context<Self>) {
+        let store = self.parts.store.clone();
+        let load = async move {
+            let mut left = Left::default();
+            let mut after = None;
+            loop {
+                let op = LocalOp::OutboxPage { after, limit: PageLimit::default() };
+                let LocalOutcome::Outbox(page) = read(&*store, op).await? else { break };
+                left.outbox_damaged = left.outbox_damaged.saturating_add(page.damaged);
+                left.outbox.extend(page.rows);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let mut after = None;
+            loop {
+                let op = LocalOp::PartialPage { after, limit: PageLimit::default() };
+                let LocalOutcome::Partials(page) = read(&*store, op).await? else { break };
+                left.partials_damaged = left.partials_damaged.saturating_add(page.damaged);
+                left.partials.extend(page.rows);
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            Ok::<_, MeshError>(left)
+        };
+        ctx.wait(load.into_actor(self).map(|loaded, actor, ctx| match loaded {
+            Ok(left) => actor.loaded(left, ctx),
+            Err(error) => {
+                actor.guard.failed(format!("cannot read the outbox: {error}"));
+                ctx.stop();
+            }
+        }));
+    }
+
+    fn loaded(&mut self, left: Left, ctx: &mut Context<Self>) {
+        let (now, wall) = (clock::now(), clock::unix_s());
+        let mut unreadable = Vec::new();
+        let mut records = Vec::with_capacity(left.outbox.len());
+        for row in left.outbox {
+            match OutboxRecord::decode(&row.body) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    tracing::error!(uid = %row.uid, to = %row.destination, %error, "an own message is lost");
+                    unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
+                }
+            }
+        }
+        damaged("outbox", left.outbox_damaged.saturating_add(unreadable.len()));
+        // Rows come by their uid, which is random; what was sent first goes first.
+        records.sort_by_key(|record| record.sent_at_unix_ms);
+        for record in records {
+            self.accept(now, wall, record);
+        }
+        let mut unreadable_files = Vec::new();
+        for row in left.partials {
+            match PartialRecord::decode(&row.state) {
+                Ok(record) => self.incoming.restore(row.tag, record, wall),
+                Err(error) => {
+                    // Its sender is asked for the manifest again, and for every chunk.
+                    tracing::error!(from = %row.source, %error, "a file on its way in begins anew");
+                    let (key, remove) =
+                        ((row.source, row.tag), LocalOp::PartialRemove { source: row.source, tag: row.tag });
+                    unreadable_files.push((remove, Committing::Forgotten { key, has_blob: true }));
+                }
+            }
+        }
+        damaged("partial", left.partials_damaged.saturating_add(unreadable_files.len()));
+        unreadable.append(&mut unreadable_files);
+        if !unreadable.is_empty() {
+            self.submit(unreadable, ctx);
+        }
+        let (outbox, files) = (self.outbox.len(), self.incoming.len());
+        tracing::debug!(outbox, files, "delivery state restored");
+        self.check_next(ctx);
+        self.pump(ctx);
+    }
+}
+
+/// What an earlier start left.
+#[derive(Default)]
+struct Left {
+    outbox: Vec<OutboxRow>,
+    /// Rows that the store could not read and set aside.
+    outbox_damaged: usize,
+    partials: Vec<PartialRow>,
+    partials_damaged: usize,
+}
+
+fn damaged(kind: &'static str, rows: usize) {
+    metrics::counter!(telemetry::ROWS_DAMAGED, "kind" => kind).increment(rows as u64);
+    if rows > 0 {
+        tracing::error!(kind, rows, "rows of an earlier start cannot be read");
+    }
+}
+
+/// One row or page, asked for until the store has room for the question.
+async fn read(store: &dyn LocalStore, op: LocalOp) -> Result<LocalOutcome, MeshError> {
+    loop {
+        match ask_local(store, vec![op.clone()]) {
+            Ok(answer) => return Ok(answer.await?.pop().unwrap_or(LocalOutcome::Done)),
+            Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
+            Err(reason) => return Err(MeshError::Refused(reason.to_string())),
+        }
+    }
+}
