@@ -37,6 +37,15 @@ impl ClockHandle {
         self.time().unix_s
     }
 
+    /// [`ClockHandle::unix_s`] in milliseconds.
+    pub fn unix_ms(&self) -> u64 {
+        let time = self.time();
+        match time.trusted {
+            true => clock::unix_ms(),
+            false => time.unix_s.saturating_mul(1000),
+        }
+    }
+
     /// Time that never jumps, in seconds; compared with itself only.
     pub fn steady_s(&self) -> u64 {
         self.time().steady_s

@@ -261,7 +261,7 @@ impl DeliveryActor {
     fn retry(&mut self, ctx: &mut Context<Self>) {
         self.commits.retry_planned = false;
         self.commits.retried_at = Some(clock::now());
-        for (record, packet_ids) in self.incoming.unsaved(clock::unix_s()) {
+        for (record, packet_ids) in self.incoming.unsaved(self.parts.clock.unix_s()) {
             self.save_progress(record, packet_ids, ctx);
         }
         self.incoming.check_again();

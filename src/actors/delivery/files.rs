@@ -128,7 +128,7 @@ impl DeliveryActor {
     }
 
     fn chunks_written(&mut self, written: Written, ctx: &mut Context<Self>) {
-        let wall = clock::unix_s();
+        let wall = self.parts.clock.unix_s();
         let mut ops = Vec::new();
         for (key, chunks) in written {
             let (indices, packet_ids): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
@@ -154,7 +154,7 @@ impl DeliveryActor {
             let is_there = |outcome: &LocalOutcome| matches!(outcome, LocalOutcome::Value(Some(_)));
             let is_known = answer.is_ok_and(|outcomes| outcomes.iter().any(is_there));
             let packet_id = offer.packet_id;
-            match actor.incoming.take_up(&offer, !is_known, clock::unix_s()) {
+            match actor.incoming.take_up(&offer, !is_known, actor.parts.clock.unix_s()) {
                 Some(record) => {
                     let file_bytes = record.file.length;
                     let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
@@ -219,7 +219,7 @@ impl DeliveryActor {
             broadcast: false,
             name: record.name.clone(),
             sent_at_unix_ms: record.sent_at_unix_ms,
-            received_at_unix_ms: clock::unix_ms(),
+            received_at_unix_ms: self.parts.clock.unix_ms(),
             hops: record.hops,
             body: Body::File(record.file.clone()),
         };
@@ -250,7 +250,7 @@ impl DeliveryActor {
     /// Gives up files that do not come forward or whose message has expired, the memory of those that
     /// came in whole, and keys that have served.
     pub(super) fn forget(&mut self, ctx: &mut Context<Self>) {
-        let forgotten = self.incoming.forget(clock::unix_s());
+        let forgotten = self.incoming.forget(self.parts.clock.unix_s());
         // The blob of a whole file belongs to the inbox.
         let ops = forgotten.into_iter().map(|(key, complete)| {
             let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };

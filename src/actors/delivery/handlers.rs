@@ -34,7 +34,8 @@ impl Handler<SendBroadcast> for DeliveryActor {
             return Err(MeshError::Draining);
         }
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
-        let content = Content { uid, name: send.name, sent_at_unix_ms: clock::unix_ms(), bytes: send.bytes };
+        let content =
+            Content { uid, name: send.name, sent_at_unix_ms: self.parts.clock.unix_ms(), bytes: send.bytes };
         let payload = content.encode();
         if payload.len() > PAYLOAD_BYTES_MAX {
             let over = payload.len().saturating_sub(PAYLOAD_BYTES_MAX);
@@ -46,7 +47,7 @@ impl Handler<SendBroadcast> for DeliveryActor {
             kind: EnvelopeKind::BROADCAST,
             priority: Priority::Normal,
             destination: Address::BROADCAST,
-            created_unix_s: clock::unix_s(),
+            created_unix_s: self.parts.clock.unix_s(),
             lifetime: Lifetime::at_least(send.ttl.min(BROADCAST_TTL_MAX)),
             max_hops: send.max_hops,
         };
@@ -119,7 +120,7 @@ impl Handler<Probe> for DeliveryActor {
         }
         let nonce = u64::from_be_bytes(random::random_bytes(&mut random::os_rng()));
         let kind = if probe.trace { EnvelopeKind::TRACE } else { EnvelopeKind::PING };
-        let wanted = Wanted::prompt(kind, probe.destination, clock::unix_s());
+        let wanted = Wanted::prompt(kind, probe.destination, self.parts.clock.unix_s());
         let made = self
             .composer
             .open(&wanted, &ProbePayload { nonce }.encode())

@@ -48,12 +48,17 @@ impl DeliveryActor {
     }
 
     fn loaded(&mut self, left: Left, ctx: &mut Context<Self>) {
-        let (now, wall) = (clock::now(), clock::unix_s());
+        let (now, time) = (clock::now(), self.parts.clock.time());
         let mut unreadable = Vec::new();
         let mut records = Vec::with_capacity(left.outbox.len());
         for row in left.outbox {
             match OutboxRecord::decode(&row.body) {
-                Ok(record) => records.push(record),
+                // Never longer than it was given, whatever the disk says.
+                Ok(record) => {
+                    let left_s = row.expires_s.saturating_sub(time.steady_s);
+                    let left = Duration::from_secs(left_s.min(record.lifetime().as_secs().into()));
+                    records.push((record, left));
+                }
                 Err(error) => {
                     tracing::error!(uid = %row.uid, to = %row.destination, %error, "an own message is lost");
                     unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
@@ -62,14 +67,14 @@ impl DeliveryActor {
         }
         damaged("outbox", left.outbox_damaged.saturating_add(unreadable.len()));
         // Rows come by their uid, which is random; what was sent first goes first.
-        records.sort_by_key(|record| record.sent_at_unix_ms);
-        for record in records {
-            self.accept(now, wall, record);
+        records.sort_by_key(|(record, _)| record.sent_at_unix_ms);
+        for (record, left) in records {
+            self.accept(now, left, record);
         }
         let mut unreadable_files = Vec::new();
         for row in left.partials {
             match PartialRecord::decode(&row.state) {
-                Ok(record) => self.incoming.restore(row.tag, record, wall),
+                Ok(record) => self.incoming.restore(row.tag, record, time.unix_s),
                 Err(error) => {
                     // Its sender is asked for the manifest again, and for every chunk.
                     tracing::error!(from = %row.source, %error, "a file on its way in begins anew");

@@ -54,7 +54,7 @@ use crate::{
     proto::{
         delivery::{
             batch::Draft,
-            compose::{Composer, Wanted, remaining},
+            compose::{Composer, Wanted},
             inbound::{self, Arrived},
             outbox::{End, Finished, Hold, Outbox, Part, Transmit},
             receipts::Receipts,
@@ -62,6 +62,7 @@ use crate::{
             transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
         limit::TokenBucket,
+        node_clock::NodeTime,
         verify::InboundEnvelope,
     },
     storage::{
@@ -256,8 +257,8 @@ impl DeliveryActor {
         }
     }
 
-    fn accept(&mut self, now: Instant, wall: u64, record: OutboxRecord) {
-        let left = remaining(record.created_unix_s(), record.lifetime(), wall);
+    /// Takes a message whose row is on disk into the outbox, for what is `left` of its lifetime.
+    fn accept(&mut self, now: Instant, left: Duration, record: OutboxRecord) {
         let tag = match &record.body {
             Body::Inline(_) => None,
             Body::File(file) => Some(FileKey::from_bytes(file.file_key.0).transfer_tag()),

@@ -5,20 +5,21 @@ use super::*;
 impl DeliveryActor {
     pub(super) fn receive(&mut self, deliver: DeliverLocal, ctx: &mut Context<Self>) {
         let now = clock::now();
+        let (time, received_at_unix_ms) = (self.parts.clock.time(), self.parts.clock.unix_ms());
         let keys = self.parts.keys.borrow().clone();
         let mut ops = Vec::new();
         for verified in deliver.envelopes {
             let inbound = verified.into_inner();
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
-            let until = dedup_until(&inbound);
+            let until = dedup_until(&inbound, time.unix_s);
             match inbound::arrived(&keys.secrets, &mut self.open_sessions, &mut self.scratch, &inbound) {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
-                    let commit = inbox_commit(&inbound, content, false, hops, until);
+                    let commit = inbox_commit(&inbound, content, false, hops, until, received_at_unix_ms);
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: Some(from) }));
                 }
                 Ok(Arrived::Broadcast(content)) => {
-                    let commit = inbox_commit(&inbound, content, true, hops, until);
+                    let commit = inbox_commit(&inbound, content, true, hops, until, received_at_unix_ms);
                     ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: None }));
                 }
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
@@ -97,7 +98,7 @@ impl DeliveryActor {
         if receipts.is_empty() {
             return;
         }
-        let now = clock::unix_s();
+        let now = self.parts.clock.unix_s();
         let mut drafts = Vec::with_capacity(receipts.len());
         for (to, receipt) in receipts {
             let wanted = Wanted::prompt(EnvelopeKind::RECEIPT, to, now);
@@ -138,7 +139,7 @@ impl DeliveryActor {
             count_refused("probe_budget");
             return;
         }
-        match self.composer.open(&Wanted::prompt(kind, to, clock::unix_s()), payload) {
+        match self.composer.open(&Wanted::prompt(kind, to, self.parts.clock.unix_s()), payload) {
             Ok(made) => self.hand_to_router(vec![(made.packet_id, made.envelope)]),
             Err(error) => tracing::error!(%error, "cannot make an answer"),
         }
@@ -157,9 +158,10 @@ impl DeliveryActor {
     }
 }
 
-fn dedup_until(inbound: &InboundEnvelope) -> u64 {
+/// When a packet would be refused by any clock that is right.
+fn dedup_until(inbound: &InboundEnvelope, now_unix_s: u64) -> u64 {
     let header = inbound.envelope.header();
-    clock::unix_s()
+    now_unix_s
         .max(u64::from(header.created_unix_s))
         .saturating_add(u64::from(header.lifetime.as_secs()))
         .saturating_add(DEDUP_MARGIN_S)
@@ -171,6 +173,7 @@ fn inbox_commit(
     broadcast: bool,
     hops: u8,
     dedup_until_unix_s: u64,
+    received_at_unix_ms: u64,
 ) -> LocalOp {
     let record = InboxRecord {
         uid: content.uid,
@@ -178,7 +181,7 @@ fn inbox_commit(
         broadcast,
         name: content.name,
         sent_at_unix_ms: content.sent_at_unix_ms,
-        received_at_unix_ms: clock::unix_ms(),
+        received_at_unix_ms,
         hops,
         body: Body::Inline(content.bytes.to_vec()),
     };

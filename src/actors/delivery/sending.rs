@@ -7,7 +7,7 @@ impl DeliveryActor {
     /// and come back in that order, so that a destination gets them in it.
     pub(super) fn take(&mut self, send: SendContent, answer: SendAnswer, ctx: &mut Context<Self>) {
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
-        let (bytes, sent_at_unix_ms) = (send.bytes, clock::unix_ms());
+        let (bytes, sent_at_unix_ms) = (send.bytes, self.parts.clock.unix_ms());
         let tell = send.tell;
         let record = move |body| OutboxRecord {
             uid,
@@ -47,7 +47,7 @@ impl DeliveryActor {
             uid,
             destination: record.destination,
             created_unix_s: record.created_unix_s(),
-            expires_s: record.expires_unix_s(),
+            expires_s: self.parts.clock.steady_s().saturating_add(record.lifetime().as_secs().into()),
             state: Vec::new(),
             body: record.encode(),
         };
@@ -70,7 +70,8 @@ impl DeliveryActor {
         let answered = match message.result {
             Ok(()) => {
                 metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
-                self.accept(clock::now(), clock::unix_s(), record);
+                let left = Duration::from_secs(record.lifetime().as_secs().into());
+                self.accept(clock::now(), left, record);
                 if let Some(tell) = tell {
                     self.tell_later(message.uid, tell);
                 }
@@ -232,8 +233,8 @@ impl DeliveryActor {
     }
 
     pub(super) fn key_of(&mut self, address: &Address) -> Option<VerifiedKeyRecord> {
-        let now = clock::unix_s();
-        self.key_cache.get(address).filter(|record| record.is_current(now)).cloned()
+        let time = self.parts.clock.time();
+        self.key_cache.get(address).filter(|record| is_usable(record, time)).cloned()
     }
 
     /// Asks the router, and the store for a record of an earlier time. What nobody answers is asked
@@ -248,7 +249,7 @@ impl DeliveryActor {
             let Ok(record) = SignedKeyRecord::decode(&bytes) else { return };
             let Ok(record) = key_record::verify(&mut actor.scratch, &record) else { return };
             let known = actor.key_cache.get(&address).is_some_and(|held| !record.supersedes(held));
-            if !known && record.address() == address && record.is_current(clock::unix_s()) {
+            if !known && record.address() == address && is_usable(&record, actor.parts.clock.time()) {
                 actor.key_cache.insert(address, record);
                 actor.outbox.route_up(&address);
                 actor.pump(ctx);
@@ -269,6 +270,11 @@ impl DeliveryActor {
             self.key_cache.insert(address, record);
         }
     }
+}
+
+/// Whether others may still seal to a record: only a clock that is believed may say that they may not.
+fn is_usable(record: &VerifiedKeyRecord, time: NodeTime) -> bool {
+    !time.trusted || record.is_current(time.unix_s)
 }
 
 pub(super) fn wanted(record: &OutboxRecord, kind: EnvelopeKind, max_hops: u8) -> Wanted {

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rand_core::CryptoRng;
@@ -202,11 +202,4 @@ impl Composer {
         let draft = self.draft(wanted, payload)?;
         batch::sign_one(&self.identity, &mut self.scratch, draft)
     }
-}
-
-/// What is left of a message's lifetime by the wall clock, zero where it is over. A message from
-/// the future counts as made now.
-pub fn remaining(created_unix_s: u64, lifetime: Lifetime, now_unix_s: u64) -> Duration {
-    let age = now_unix_s.saturating_sub(created_unix_s);
-    Duration::from_secs(u64::from(lifetime.as_secs()).saturating_sub(age))
 }

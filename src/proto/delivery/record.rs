@@ -132,11 +132,6 @@ impl OutboxRecord {
         Priority::from_bits(self.priority)
     }
 
-    /// Seconds since 1970 at which it expires.
-    pub fn expires_unix_s(&self) -> u64 {
-        self.created_unix_s().saturating_add(u64::from(self.lifetime().as_secs()))
-    }
-
     /// The manifest that announces it, where it is a file.
     pub fn manifest(&self) -> Option<Manifest> {
         match &self.body {

@@ -295,7 +295,7 @@ fn rows_that_cannot_be_read_are_removed_and_counted_and_the_rest_goes_on() {
             uid: MessageUid([3; 16]),
             destination: bench.peer.address(),
             created_unix_s: 0,
-            expires_unix_s: u64::MAX,
+            expires_s: u64::MAX,
             state: Vec::new(),
             body: b"from another world".to_vec(),
         };
