@@ -11,9 +11,10 @@ fail() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
 # --- What the tests need -----------------------------------------------------------------------
 
 # A C compiler for the TLS library; openssl reads the key file we write; curl and jq ask a node's
-# health port and read its JSON; strace lets a disk's syncs fail and sees when they come back.
+# health port and read its JSON; strace lets a disk's syncs fail and sees when they come back;
+# faketime sets clocks.
 missing=()
-for tool in cc:gcc openssl:openssl curl:curl jq:jq strace:strace; do
+for tool in cc:gcc openssl:openssl curl:curl jq:jq strace:strace faketime:faketime; do
     command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
 if ((${#missing[@]})); then
