@@ -256,6 +256,18 @@ pub struct SendOutcome {
     pub rtt_ms: Option<f64>,
     /// Links crossed.
     pub hops: Option<u8>,
+    /// How much of a file is there, while somebody waits; for people, never in what `qpc` prints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<FileProgress>,
+}
+
+/// How much of a file its destination has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileProgress {
+    /// Chunks that it has.
+    pub chunks_done: u32,
+    /// Chunks in all.
+    pub chunks: u32,
 }
 
 /// Answer to `broadcast`.

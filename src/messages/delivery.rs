@@ -74,6 +74,11 @@ message!(ListOutbox => Vec<OutboxLine>);
 pub struct GetHold(pub MessageUid);
 message!(GetHold => Option<Hold>);
 
+/// Handle to delivery: how many chunks of a file the destination has, and how many there are.
+#[derive(Debug)]
+pub struct GetProgress(pub MessageUid);
+message!(GetProgress => Option<(u32, u32)>);
+
 /// Handle to delivery: take a message back. True where it was there; answered when its row is gone,
 /// so that no later start sends it.
 #[derive(Debug)]

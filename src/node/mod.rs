@@ -45,8 +45,8 @@ use crate::{
     error::MeshError,
     messages::{
         delivery::{
-            AwaitEnd, CancelMessage, GetHold, ListOutbox, Probe, ProbeAnswer, SendBroadcast, SendContent,
-            TellEnd,
+            AwaitEnd, CancelMessage, GetHold, GetProgress, ListOutbox, Probe, ProbeAnswer, SendBroadcast,
+            SendContent, TellEnd,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
@@ -87,6 +87,7 @@ pub(crate) struct Seats {
     await_end: Seat<AwaitEnd>,
     list_outbox: Seat<ListOutbox>,
     get_hold: Seat<GetHold>,
+    get_progress: Seat<GetProgress>,
     cancel: Seat<CancelMessage>,
     probe: Seat<Probe>,
     list_routes: Seat<ListRoutes>,
@@ -117,6 +118,7 @@ impl Seats {
             await_end: Seat::vacant(),
             list_outbox: Seat::vacant(),
             get_hold: Seat::vacant(),
+            get_progress: Seat::vacant(),
             cancel: Seat::vacant(),
             probe: Seat::vacant(),
             list_routes: Seat::vacant(),
@@ -372,6 +374,15 @@ impl MeshNode {
     /// The node does not run.
     pub async fn hold_of(&self, uid: MessageUid) -> Result<Option<Hold>, MeshError> {
         ask(&self.0.seats.get_hold, "delivery", GetHold(uid)).await
+    }
+
+    /// How many chunks of a file the destination has, and how many there are; none for anything that
+    /// is no file in the outbox.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn progress_of(&self, uid: MessageUid) -> Result<Option<(u32, u32)>, MeshError> {
+        ask(&self.0.seats.get_progress, "delivery", GetProgress(uid)).await
     }
 
     /// Takes a message back; true where it was in the outbox and is gone from the disk.

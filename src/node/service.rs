@@ -11,8 +11,8 @@ use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, InboxItem, KnownNode, Mailbox,
-        MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route,
+        ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem, KnownNode,
+        Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route,
         SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
@@ -257,12 +257,14 @@ impl NodeService {
         let id = self.node.send_telling(message, wait.then_some(tell)).await.map_err(ApiError::failed)?;
         // A part that is being restarted says nothing; the message is on disk.
         let reason = self.node.hold_of(id).await.ok().flatten().and_then(Hold::reason);
-        let queued = SendOutcome { id, status: DeliveryStatus::Queued, reason, rtt_ms: None, hops: None };
+        let status = DeliveryStatus::Queued;
+        let queued = SendOutcome { id, status, reason, rtt_ms: None, hops: None, progress: None };
         replies.send(queued.clone()).await?;
         if !wait {
             return Ok(());
         }
-        // The reason of a wait that runs out is read when it runs out, so it is told as it changes.
+        // The reason of a wait that runs out is read when it runs out, so it is told as it changes,
+        // and so is how much of a file is there.
         let mut ended = std::pin::pin!(self.node.wait_told(id, told));
         let mut told = queued;
         loop {
@@ -279,9 +281,11 @@ impl NodeService {
                 }
                 () = tokio::time::sleep(Duration::from_millis(500)) => {
                     let Ok(hold) = self.node.hold_of(id).await else { continue };
+                    let Ok(chunks) = self.node.progress_of(id).await else { continue };
                     let reason = hold.and_then(Hold::reason);
-                    if reason != told.reason {
-                        told.reason = reason;
+                    let progress = chunks.map(|(chunks_done, chunks)| FileProgress { chunks_done, chunks });
+                    if (&reason, progress) != (&told.reason, told.progress) {
+                        (told.reason, told.progress) = (reason, progress);
                         replies.send(told.clone()).await?;
                     }
                 }
@@ -564,7 +568,8 @@ fn outcome(finished: &Finished) -> SendOutcome {
         End::Rejected => (DeliveryStatus::Failed, Some("the destination refused it"), None, None),
         End::Cancelled => (DeliveryStatus::Failed, Some("cancelled"), None, None),
     };
-    SendOutcome { id: finished.uid, status, reason: reason.map(str::to_owned), rtt_ms, hops }
+    let reason = reason.map(str::to_owned);
+    SendOutcome { id: finished.uid, status, reason, rtt_ms, hops, progress: None }
 }
 
 /// A drain's end as the command line prints it.

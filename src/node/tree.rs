@@ -543,7 +543,7 @@ fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
         publish!(address in
             ways.deliver, ways.destination_up, ways.fate, ways.key_found,
             seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
-            seats.cancel, seats.probe,
+            seats.get_progress, seats.cancel, seats.probe,
         );
         can_panic!(address in seats as "delivery");
         Ok(Child::actor(&address))

@@ -122,6 +122,7 @@ impl Fake {
                     reason: None,
                     rtt_ms: None,
                     hops: None,
+                    progress: None,
                 };
                 replies.send(queued.clone()).await?;
                 match (wait, to.as_str()) {
@@ -136,6 +137,8 @@ impl Fake {
                         replies.send(expired).await?;
                     }
                     (true, _) => {
+                        let progress = Some(FileProgress { chunks_done: 1, chunks: 2 });
+                        replies.send(SendOutcome { progress, ..queued.clone() }).await?;
                         let delivered = SendOutcome {
                             status: DeliveryStatus::Delivered,
                             rtt_ms: Some(12.5),

@@ -1,10 +1,13 @@
 //! `qpc send`: one message, end-to-end encrypted.
 
-use std::time::Duration;
+use std::{
+    io::{IsTerminal, Write, stderr},
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use quicprochat_mesh::{
-    api::{ApiError, DeliveryStatus, Priority, Request, SendOutcome, Target},
+    api::{ApiError, DeliveryStatus, FileProgress, Priority, Request, SendOutcome, Target},
     config::{MESSAGE_LIFETIME_MAX, format_duration},
     control::Client,
     wire::limits::CONTENT_BYTES_MAX,
@@ -73,10 +76,14 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     };
     let mut client = call::start(cx, &request, &content.bytes).await?;
     let queued: SendOutcome = call::first(&mut client).await?;
-    let (outcome, silence) = match args.wait {
-        Some(wait) => watch(&mut client, queued, deadline(began, wait)).await,
+    let (mut outcome, silence) = match args.wait {
+        Some(wait) => {
+            let bar = Bar::new(cx.out.json);
+            watch(&mut client, queued, deadline(began, wait), bar).await
+        }
         None => (queued, None),
     };
+    outcome.progress = None;
     cx.out.show(&outcome, tell)?;
     let id = outcome.id;
     let reason = outcome.reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default();
@@ -95,7 +102,12 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
 }
 
 /// The last the node says about a message until `deadline`, and why it says no more.
-async fn watch(client: &mut Client, first: SendOutcome, deadline: Instant) -> (SendOutcome, Option<String>) {
+async fn watch(
+    client: &mut Client,
+    first: SendOutcome,
+    deadline: Instant,
+    mut bar: Bar,
+) -> (SendOutcome, Option<String>) {
     let mut latest = first;
     loop {
         let frame = match timeout_at(deadline, client.next()).await {
@@ -112,7 +124,48 @@ async fn watch(client: &mut Client, first: SendOutcome, deadline: Instant) -> (S
         if latest.status != DeliveryStatus::Queued {
             return (latest, None);
         }
+        if let Some(progress) = latest.progress {
+            bar.show(progress);
+        }
     }
+}
+
+/// How much of a file is there, on one line that is written over and goes in the end.
+struct Bar {
+    is_wanted: bool,
+    is_shown: bool,
+}
+
+impl Bar {
+    /// For people at a terminal only.
+    fn new(json: bool) -> Self {
+        Self { is_wanted: !json && stderr().is_terminal(), is_shown: false }
+    }
+
+    fn show(&mut self, progress: FileProgress) {
+        if self.is_wanted {
+            self.is_shown = true;
+            // Nobody to tell where stderr is closed.
+            let _ = write!(stderr(), "\r\x1b[K{}", bar(progress));
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        if self.is_shown {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn bar(progress: FileProgress) -> String {
+    const WIDTH: usize = 20;
+    let (done, all) = (progress.chunks_done.min(progress.chunks), progress.chunks.max(1));
+    let share = |whole: u64| whole.saturating_mul(u64::from(done)) / u64::from(all);
+    let full = share(WIDTH as u64) as usize;
+    let (full, empty) = ("#".repeat(full), "-".repeat(WIDTH.saturating_sub(full)));
+    format!("[{full}{empty}] {} %, {done} of {} parts there", share(100), progress.chunks)
 }
 
 /// The moment `wait` after `began`; a wait too long to count never ends.
@@ -148,4 +201,19 @@ fn tell(outcome: &SendOutcome) -> String {
         line.push_str(&format!(" ({})", human::escape(reason)));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_fills_up_with_what_is_there() {
+        let of = |chunks_done, chunks| bar(FileProgress { chunks_done, chunks });
+        assert_eq!(of(0, 4), "[--------------------] 0 %, 0 of 4 parts there");
+        assert_eq!(of(1, 3), "[######--------------] 33 %, 1 of 3 parts there");
+        assert_eq!(of(3, 3), "[####################] 100 %, 3 of 3 parts there");
+        // Whatever a node says.
+        assert_eq!(of(9, 0), "[--------------------] 0 %, 0 of 0 parts there");
+    }
 }

@@ -88,6 +88,14 @@ impl Handler<GetHold> for DeliveryActor {
     }
 }
 
+impl Handler<GetProgress> for DeliveryActor {
+    type Result = MessageResult<GetProgress>;
+
+    fn handle(&mut self, message: GetProgress, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.outbox.progress(&message.0))
+    }
+}
+
 impl Handler<CancelMessage> for DeliveryActor {
     type Result = ResponseFuture<Result<bool, MeshError>>;
 

@@ -1,6 +1,6 @@
 //! DeliveryActor: end-to-end delivery. The decisions are in [`crate::proto::delivery`].
 //!
-//! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`,
+//! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`, `GetProgress`,
 //!   `CancelMessage`, `Probe` from handles; `DeliverLocal`, `DestinationUp`, `PacketFate`,
 //!   `KeyRecordFound` from the router; `Drain` from the supervisor.
 //! - Sends: `Originate`, `FindKeyRecord`, and `CustodyAnswer` for what the inbox refuses to the

@@ -354,6 +354,11 @@ impl Outbox {
         self.entries.get(uid).map(|e| e.hold)
     }
 
+    /// Chunks of a file that the destination has, and chunks in all; `None` for anything else.
+    pub fn progress(&self, uid: &MessageUid) -> Option<(u32, u32)> {
+        self.entries.get(uid)?.progress()
+    }
+
     /// Next envelopes to make, at most `most`, within the windows of their destinations. Each counts
     /// as under way from now on and is answered by [`Outbox::sent`] or [`Outbox::hold_back`].
     pub fn transmit(&mut self, now: Instant, most: usize) -> Vec<Transmit> {
@@ -621,7 +626,7 @@ impl Outbox {
                 next_retry: e.next_at.map(|at| at.saturating_duration_since(now)),
                 expires: e.expires_at.saturating_duration_since(now),
                 hold: e.hold,
-                chunks: e.chunks.as_ref().map(|c| (c.acked.len() as u32, c.total)),
+                chunks: e.progress(),
             })
             .collect()
     }

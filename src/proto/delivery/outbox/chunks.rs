@@ -73,6 +73,11 @@ impl Entry {
         self.chunks.as_ref().is_some_and(|flow| flow.open)
     }
 
+    /// Chunks that the destination has, and chunks in all.
+    pub(super) fn progress(&self) -> Option<(u32, u32)> {
+        self.chunks.as_ref().map(|flow| (flow.acked.len() as u32, flow.total))
+    }
+
     /// True for the manifest of a file whose destination has it: what became of other copies of it
     /// says nothing of the chunks.
     pub(super) fn has_answered(&self, part: Part) -> bool {
