@@ -69,6 +69,13 @@ pub struct Stamp {
     pub seq: u64,
 }
 
+impl fmt::Display for Stamp {
+    /// As the lines of a log have it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {} sender {} seq {}", self.run, self.sender, self.seq)
+    }
+}
+
 impl Stamp {
     /// A payload of `len` bytes, at least [`STAMP_BYTES`], that no layer can compress or guess.
     pub fn payload(&self, len: usize) -> Vec<u8> {
