@@ -342,7 +342,7 @@ half_open() { cuts "${1:-10}" silent; }
 floods() {
     local kinds=${1:-busy,slow,full,dead,forged,sybil,roots,paths,refuse,withdraw,digests,credit,garbage}
     "$qpc" --json bench relay --seconds 3 --rounds 1 --beside "$kinds" >"$work/relay.json"
-    evidence '{floods: $relay[0].beside, peak_rss_mib: $relay[0].ours.peak_rss_mib, passed: ($relay[0].ours.lost == 0)}' --slurpfile relay "$work/relay.json"
+    evidence '{floods: $relay[0].beside, peak_rss_mib: $relay[0].ours.peak_rss_mib, passed: ($relay[0].ours.lost == 0 and ([$relay[0].beside[] | .ratio_offered] | min) >= 0.9)}' --slurpfile relay "$work/relay.json"
 }
 
 # Messages that the sink has put into its inbox since its start.
@@ -425,15 +425,16 @@ overload() {
     load_ends
     cp "$work/load.json" "$work/over.json"
     printf '%s\n' "${control[@]}" | sort -n >"$work/control"
-    # What was not taken was refused by name: nothing is unknown. Back to nine tenths within ten
-    # seconds: what arrives in the ten seconds after those, of what the line still has and of what is
+    # What was not taken was refused by name, and something was; nothing is unknown. Back to nine tenths
+    # within ten seconds: what arrives in the ten seconds after those, of what the line still has and of what is
     # new.
     sleep 10
     recovered=$(knee 10)
     until_so 600 "what is on its way to arrive" has_sent_all
     compare source relay sink
     evidence '{knee_per_s: $knee, recovered_per_s: $recovered, control_p99_ms: $p99, over: $over[0],
-               passed: ($recovered >= 0.9 * $knee and $p99 <= 500 and $over[0].unknown == 0 and $v.unobserved == 0)}' \
+               passed: ($recovered >= 0.9 * $knee and $p99 <= 500 and $over[0].unknown == 0
+                        and ([$over[0].refused[]] | add // 0) > 0 and $v.unobserved == 0)}' \
         --argjson knee "$knee_s" --argjson recovered "$recovered" --slurpfile over "$work/over.json" \
         --argjson p99 "$(awk '{v[NR] = $1} END {print v[int(NR * 0.99) + (NR * 0.99 > int(NR * 0.99))]}' "$work/control")"
 }
