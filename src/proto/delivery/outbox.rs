@@ -562,7 +562,7 @@ impl Outbox {
             }
             match part {
                 Part::Whole => finished.extend(self.deliver(now, &uid, hops)),
-                Part::Manifest => self.open_chunks(&uid),
+                Part::Manifest => self.open_chunks(&uid, receipt),
                 Part::Chunk(_) => {}
             }
         }

@@ -15,7 +15,7 @@ use super::{End, Entry, Finished, Hold, Outbox, Part, backoff, ready_key};
 use crate::wire::{
     Address, MessageUid, PacketId,
     limits::CHUNK_BYTES,
-    receipt::{ChunkReceipt, TransferState},
+    receipt::{ChunkReceipt, Receipt, TransferState},
 };
 
 /// Timeouts in a row after which chunks are no longer sent on trust: the manifest asks first.
@@ -87,13 +87,15 @@ impl Entry {
 
 impl Outbox {
     /// The destination holds the manifest. What it has of the file, its bitmap says, which comes in
-    /// the same receipt.
-    pub(super) fn open_chunks(&mut self, uid: &MessageUid) {
+    /// the same receipt; in one that is too long for one envelope it may not.
+    pub(super) fn open_chunks(&mut self, uid: &MessageUid, receipt: &Receipt) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let Some(flow) = entry.chunks.as_mut().filter(|flow| !flow.open) else { return };
         flow.open = true;
-        flow.doubted = false;
-        flow.acked.clear();
+        let has_bitmap = receipt.chunks.iter().any(|chunks| Some(chunks.tag) == entry.tag);
+        if std::mem::take(&mut flow.doubted) || has_bitmap {
+            flow.acked.clear();
+        }
         entry.hold = Hold::None;
         entry.unanswered = 0;
         self.make_ready(uid);
