@@ -55,6 +55,8 @@ step "format" cargo fmt --all --check
 step "lints" cargo clippy --locked --all-targets --quiet -- -D warnings
 # The parts that features switch off still build without them.
 step "library without default features" cargo check --locked --lib --no-default-features --quiet
+# All of them at once: compilers work side by side, where a test after the other keeps one core busy.
+step "building the tests" cargo test --locked --lib --bins --tests --no-run --quiet
 step "unit tests" cargo test --locked --lib --bins --quiet
 for test in tests/*.rs tests/*/main.rs; do
     name=${test#tests/}
