@@ -6,7 +6,7 @@
 //!
 //! Who may open how much is bounded, per source, for all strangers together and in all, so that
 //! nobody can fill the disk with files that never end. Room is reserved when a manifest is taken up,
-//! before anything is stored ([`Incoming::reserve`]), and a file that does not come forward for
+//! before anything is stored ([`Incoming::manifest`]), and a file that does not come forward for
 //! [`PARTIAL_IDLE_S`] is given up.
 
 use std::collections::BTreeMap;
