@@ -5,6 +5,9 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+mod common;
+
+use common::embedded::{until, within};
 use quicprochat_mesh::{
     config::{HealthListen, MeshConfig},
     crypto::MeshIdentity,
@@ -14,13 +17,6 @@ use quicprochat_mesh::{
     transport::{MemNetwork, TransportAddr},
     wire::Address,
 };
-
-/// Real time, on a machine that may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {what}"))
-}
 
 async fn start(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> RunHandle {
     let identity = MeshIdentity::from_seed([seed; 32]);
@@ -101,19 +97,6 @@ async fn a_message_survives_the_restart_of_its_sender() {
     assert_eq!((message.id(), content.as_ref()), (uid, &b"patience"[..]));
     within("alice to stop", alice.shutdown()).await.unwrap();
     within("bob to stop", bob.shutdown()).await.unwrap();
-}
-
-/// Waits until `of` says so of a node's state; looks again as often as the state may have changed.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut of: impl FnMut() -> F) -> T {
-    let look = async {
-        loop {
-            if let Some(found) = of().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(what, look).await
 }
 
 /// The boot epoch by which `at` routes to `to`.

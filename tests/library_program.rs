@@ -11,25 +11,21 @@ use std::{
 };
 
 use bytes::Bytes;
+mod common;
+
+use common::embedded::{PATIENCE, Stranger, within};
 use quicprochat_mesh::{
     DropReason, IncomingAction, MeshConfig, MeshError, MeshIdentity, MeshNodeBuilder, Outbound, RoutingError,
     RunHandle, ShutdownCoordinator, ShutdownError, clock,
     config::HealthListen,
     crypto::network_id,
-    proto::delivery::compose::{Composer, Sequences, Wanted},
+    proto::delivery::compose::{Composer, Sequences},
     transport::{MemNetwork, TransportAddr},
     wire::{
-        Address, Envelope, EnvelopeKind, Lifetime, MessageUid, Priority,
+        Address, Envelope, EnvelopeKind, Lifetime, MessageUid,
         content::{Content, Sealed},
     },
 };
-
-/// Real time, on a machine that may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {what}"))
-}
 
 fn builder(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> MeshNodeBuilder {
     let identity = MeshIdentity::from_seed([seed; 32]);
@@ -48,41 +44,15 @@ async fn start(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> RunHan
     builder(network, name, seed, dir).build().await.unwrap().run().await.unwrap()
 }
 
-/// Somebody whose envelopes come over a medium that only the program knows.
-struct Stranger {
-    identity: Arc<MeshIdentity>,
-    composer: Composer,
-}
-
-impl Stranger {
-    fn new(seed: u8) -> Self {
-        let identity = Arc::new(MeshIdentity::from_seed([seed; 32]));
-        let composer = Composer::new(identity.clone(), network_id("public"), 1, Sequences::default());
-        Self { identity, composer }
-    }
-
-    fn envelope(&mut self, kind: EnvelopeKind, to: Address, payload: &[u8], lifetime: Lifetime) -> Envelope {
-        let wanted = Wanted {
-            kind,
-            priority: Priority::Normal,
-            destination: to,
-            created_unix_s: clock::unix_s(),
-            lifetime,
-            max_hops: 8,
-        };
-        let made = self.composer.open(&wanted, payload).unwrap();
-        made.envelope.with_source_key(self.identity.public_key())
-    }
-
-    fn broadcast(&mut self, text: &str) -> Envelope {
-        let content = Sealed::Content(Content {
-            uid: MessageUid([9; 16]),
-            name: String::new(),
-            sent_at_unix_ms: clock::unix_ms(),
-            bytes: Bytes::copy_from_slice(text.as_bytes()),
-        });
-        self.envelope(EnvelopeKind::BROADCAST, Address::BROADCAST, &content.encode(), Lifetime::TEN_MINUTES)
-    }
+/// A broadcast of a stranger's.
+fn broadcast(stranger: &mut Stranger, text: &str) -> Envelope {
+    let content = Sealed::Content(Content {
+        uid: MessageUid([9; 16]),
+        name: String::new(),
+        sent_at_unix_ms: clock::unix_ms(),
+        bytes: Bytes::copy_from_slice(text.as_bytes()),
+    });
+    stranger.envelope(EnvelopeKind::BROADCAST, Address::BROADCAST, &content.encode(), Lifetime::TEN_MINUTES)
 }
 
 #[tokio::test]
@@ -99,7 +69,7 @@ async fn what_a_program_brings_is_verified_and_goes_the_way_of_all_envelopes() {
     router.send(Outbound::new(bob.node().address(), "first")).await.unwrap();
     within("the message", bob.node().receive()).await.unwrap();
 
-    let news = stranger.broadcast("to all");
+    let news = broadcast(&mut stranger, "to all");
     let action = alice.node().process_incoming(&from, news.clone()).await.unwrap();
     assert_eq!(action, IncomingAction::Broadcast { links: 1 });
     for node in [alice.node(), bob.node()] {
@@ -134,7 +104,7 @@ async fn what_a_program_brings_is_verified_and_goes_the_way_of_all_envelopes() {
 
     within("alice to stop", alice.shutdown()).await.unwrap();
     within("bob to stop", bob.shutdown()).await.unwrap();
-    assert!(matches!(router.forward(stranger.broadcast("late")).await, Err(MeshError::Routing(_))));
+    assert!(matches!(router.forward(broadcast(&mut stranger, "late")).await, Err(MeshError::Routing(_))));
     let late = stranger.envelope(kind, from, b"late", day);
     assert!(matches!(router.handle_incoming(&from, late).await, Err(MeshError::Stopped(_))));
 }

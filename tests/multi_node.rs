@@ -12,6 +12,9 @@ use std::{
     time::Duration,
 };
 
+mod common;
+
+use common::embedded::{Stranger, until, within};
 use quicprochat_mesh::{
     DropReason, IncomingAction, MeshConfig, MeshError, MeshIdentity, MeshNode, MeshNodeBuilder, Outbound,
     RunHandle, ShutdownCoordinator,
@@ -21,35 +24,15 @@ use quicprochat_mesh::{
     crypto::network_id,
     messages::delivery::ProbeAnswer,
     proto::delivery::{
-        compose::{Composer, Sequences, Wanted},
+        compose::{Composer, Sequences},
         outbox::End,
     },
     transport::TransportAddr,
     wire::{
-        Address, Envelope, EnvelopeKind, Lifetime, MessageUid, Priority,
+        Address, Envelope, EnvelopeKind, Lifetime, MessageUid,
         content::{Content, Sealed},
     },
 };
-
-/// Real time, on a machine that may be busy.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited for {what}"))
-}
-
-/// Looks as often as something may have changed.
-async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut of: impl FnMut() -> F) -> T {
-    let look = async {
-        loop {
-            if let Some(found) = of().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    within(what, look).await
-}
 
 /// Nodes of one test, on directories of their own.
 struct Mesh {
@@ -134,32 +117,6 @@ async fn stop(nodes: impl IntoIterator<Item = RunHandle>) {
 async fn takes(node: &MeshNode) -> (MessageUid, Vec<u8>) {
     let (message, content) = within("a message", node.receive()).await.unwrap();
     (message.id(), content.to_vec())
-}
-
-/// Somebody whose envelopes a test makes itself.
-struct Stranger {
-    identity: Arc<MeshIdentity>,
-    composer: Composer,
-}
-
-impl Stranger {
-    fn new(seed: u8) -> Self {
-        let identity = Arc::new(MeshIdentity::from_seed([seed; 32]));
-        let composer = Composer::new(identity.clone(), network_id("public"), 1, Sequences::default());
-        Self { identity, composer }
-    }
-
-    fn envelope(&mut self, kind: EnvelopeKind, to: Address, payload: &[u8], lifetime: Lifetime) -> Envelope {
-        let wanted = Wanted {
-            kind,
-            priority: Priority::Normal,
-            destination: to,
-            created_unix_s: clock::unix_s(),
-            lifetime,
-            max_hops: 8,
-        };
-        self.composer.open(&wanted, payload).unwrap().envelope.with_source_key(self.identity.public_key())
-    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 // A test says what it expects by unwrapping it.
 #![allow(clippy::unwrap_used)]
 
+pub mod embedded;
 pub mod raw_peer;
 
 use std::{

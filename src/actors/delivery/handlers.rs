@@ -15,7 +15,7 @@ impl Handler<SendContent> for DeliveryActor {
         } else if send.destination.is_reserved() {
             Some(MeshError::Refused("no node can have this address".into()))
         } else {
-            self.outbox.admit(send.bytes.len() as u64).err().map(|e| MeshError::Refused(e.to_string()))
+            self.admit(send.bytes.len() as u64).err().map(|e| MeshError::Refused(e.to_string()))
         };
         if let Some(error) = refused {
             return Box::pin(std::future::ready(Err(error)));

@@ -56,7 +56,7 @@ use crate::{
             batch::Draft,
             compose::{Composer, Wanted},
             inbound::{self, Arrived},
-            outbox::{End, Finished, Hold, Outbox, Part, Transmit},
+            outbox::{End, Finished, Hold, Outbox, OutboxFull, Part, Transmit},
             receipts::Receipts,
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
@@ -255,6 +255,12 @@ impl DeliveryActor {
             guard,
             parts,
         }
+    }
+
+    /// True when a message of `bytes` fits into the outbox, beside those that are being stored.
+    fn admit(&self, bytes: u64) -> Result<(), OutboxFull> {
+        let storing = self.storing.values().map(|storing| storing.record.body.len());
+        self.outbox.admit(self.storing.len(), storing.fold(bytes, u64::saturating_add))
     }
 
     /// Takes a message whose row is on disk into the outbox, for what is `left` of its lifetime.

@@ -278,9 +278,10 @@ impl Outbox {
         self.entries.is_empty()
     }
 
-    /// True when a message of `bytes` fits. Asked before anything is written to disk.
-    pub fn admit(&self, bytes: u64) -> Result<(), OutboxFull> {
-        if self.entries.len() >= self.config.entries_max {
+    /// True when a message of `bytes` fits beside what is here and the `storing` messages that are on
+    /// their way to the disk, whose bytes are part of `bytes`. Asked before anything is written.
+    pub fn admit(&self, storing: usize, bytes: u64) -> Result<(), OutboxFull> {
+        if self.entries.len().saturating_add(storing) >= self.config.entries_max {
             return Err(OutboxFull::Entries(self.entries.len()));
         }
         if self.bytes.saturating_add(bytes) > self.config.bytes_max {

@@ -271,7 +271,7 @@ impl Model {
         };
         let fits =
             self.messages.len() < config().entries_max && self.bytes() + body.len() <= config().bytes_max;
-        assert_eq!(self.outbox.admit(body.len()).is_ok(), fits);
+        assert_eq!(self.outbox.admit(0, body.len()).is_ok(), fits);
         if !fits {
             return;
         }

@@ -403,9 +403,9 @@ fn a_full_outbox_refuses_before_anything_is_written() {
     let now = Instant::now();
     let config = OutboxConfig { entries_max: 1, bytes_max: 10, ..Default::default() };
     let mut outbox = Outbox::new(config);
-    assert_eq!(outbox.admit(11), Err(OutboxFull::Bytes(0)));
+    assert_eq!(outbox.admit(0, 11), Err(OutboxFull::Bytes(0)));
     outbox.add(now, line(1), DAY, None);
-    assert_eq!(outbox.admit(0), Err(OutboxFull::Entries(1)));
+    assert_eq!(outbox.admit(0, 0), Err(OutboxFull::Entries(1)));
 }
 
 #[test]
