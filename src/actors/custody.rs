@@ -20,6 +20,7 @@ mod on_request;
 
 use std::{
     collections::BTreeSet,
+    ops::Bound,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -385,13 +386,14 @@ impl StoreActor {
             let last = found.last().copied().filter(|_| page.len() >= DESTINATIONS_PAGE);
             actor.looked_through = last;
             // Between the ends of this page there is nobody else.
-            let is_gone = |of: &Address| {
-                after.is_none_or(|after| *of > after)
-                    && last.is_none_or(|last| *of <= last)
-                    && !found.contains(of)
-            };
-            actor.mailboxes_of.retain(|of| !is_gone(of));
-            actor.reachable.retain(|of| !is_gone(of));
+            let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let through = last.map_or(Bound::Unbounded, Bound::Included);
+            let page_of = actor.mailboxes_of.range((from, through)).copied();
+            let gone: Vec<_> = page_of.filter(|of| !found.contains(of)).collect();
+            for of in gone {
+                actor.mailboxes_of.remove(&of);
+                actor.reachable.remove(&of);
+            }
             actor.mailboxes_of.extend(&found);
             actor.ask_about(found.into_iter().filter(|of| !actor.reachable.contains(of)).collect());
             if all && last.is_some() {

@@ -33,6 +33,10 @@ const QUORUM: usize = 3;
 /// Clocks of neighbours that are remembered.
 const VOTES_MAX: usize = 64;
 
+/// How long a judgement stands while the clock goes on as it did: whoever asks for the time with each
+/// packet does not ask all neighbours each time.
+const JUDGED_FOR: Duration = Duration::from_secs(1);
+
 /// Bytes of an encoded [`Mark`].
 const MARK_BYTES: usize = 1 + 8 + 8 + 16 + 8;
 
@@ -145,6 +149,8 @@ pub struct NodeClock {
     /// where the wall clock stood when the machine was last seen on, and when that is counted from.
     off_since: Option<(u64, Duration)>,
     votes: BTreeMap<Address, Vote>,
+    /// The count at which the wall clock was last found to be right.
+    believed_at: Option<Duration>,
 }
 
 impl NodeClock {
@@ -174,6 +180,7 @@ impl NodeClock {
             anchor: (anchor_unix_s, reading.up),
             off_since,
             votes: BTreeMap::new(),
+            believed_at: None,
         }
     }
 
@@ -181,17 +188,22 @@ impl NodeClock {
     pub fn neighbour(&mut self, reading: Reading, address: Address, unix_s: u64) {
         if self.votes.len() < VOTES_MAX || self.votes.contains_key(&address) {
             self.votes.insert(address, Vote { unix_s, up: reading.up });
+            self.believed_at = None;
         }
     }
 
     /// The neighbour's last link is gone.
     pub fn neighbour_gone(&mut self, address: &Address) {
         self.votes.remove(address);
+        self.believed_at = None;
     }
 
     /// What time it is.
     pub fn time(&mut self, reading: Reading) -> NodeTime {
-        let trusted = self.judge(reading).is_ok();
+        let since = self.believed_at.map(|at| reading.up.saturating_sub(at));
+        let goes_on = reading.unix_s.abs_diff(carried(self.anchor, reading)) <= TOLERANCE_S;
+        let trusted =
+            (goes_on && since.is_some_and(|since| since < JUDGED_FOR)) || self.judge(reading).is_ok();
         let unix_s = match trusted {
             true => reading.unix_s,
             false => match self.median(reading) {
@@ -209,6 +221,7 @@ impl NodeClock {
     /// Why not.
     pub fn judge(&mut self, reading: Reading) -> Result<(), Distrust> {
         let Reading { unix_s, .. } = reading;
+        self.believed_at = None;
         if let Some(by_s) = self.build_unix_s.checked_sub(unix_s).filter(|by_s| *by_s > 0) {
             return Err(Distrust::BeforeBuild { by_s });
         }
@@ -230,6 +243,7 @@ impl NodeClock {
             self.count_time_off(reading);
         }
         self.anchor = (unix_s, reading.up);
+        self.believed_at = Some(reading.up);
         Ok(())
     }
 
@@ -402,6 +416,19 @@ mod tests {
         assert_eq!(clock.time(at(3600, -500)).unix_s, T + 3600, "theirs goes on, and is the best known");
         clock.neighbour_gone(&Address([1; 16]));
         assert!(clock.time(at(3600, -500)).trusted, "two are no quorum");
+    }
+
+    #[test]
+    fn a_judgement_of_a_moment_ago_stands_until_something_changes() {
+        let half = |off_s| Reading { up: Duration::from_millis(10_500), ..at(10, off_s) };
+        let mut clock = started(None, BOOT, at(10, 0));
+        assert!(clock.time(at(10, 0)).trusted && clock.time(half(0)).trusted);
+        assert!(!clock.time(half(YEAR)).trusted, "it was set");
+        assert!(clock.time(half(0)).trusted);
+        votes(&mut clock, half(0), &[T + 500, T + 500, T + 500]);
+        assert!(!clock.time(half(0)).trusted, "three say otherwise");
+        clock.neighbour_gone(&Address([1; 16]));
+        assert!(clock.time(half(0)).trusted, "and two do not count");
     }
 
     #[test]

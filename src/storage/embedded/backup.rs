@@ -23,7 +23,7 @@ use super::{
     tables::{T, number},
 };
 use crate::storage::{
-    data_dir::{create_private_dir, sync_dir, sync_parent},
+    data_dir::{create_private_dir, sync_dir, sync_parent, write_atomic},
     error::StoreError,
     row_seal::RowKeys,
 };
@@ -33,6 +33,9 @@ pub(super) const EPOCHS_AHEAD: u64 = 256;
 
 /// Bytes of rows written with one transaction.
 const STEP_BYTES: usize = 4 << 20;
+
+/// In a copy until it is whole: what has it may be removed, what has not is somebody else's.
+const INCOMPLETE: &str = "backup-is-incomplete";
 
 /// Files of a data directory that a copy makes itself, or that belong to the running process.
 const NOT_COPIED: [&str; 5] = ["lock", "store.redb", "row-keys", "node.json", "control.sock"];
@@ -100,15 +103,17 @@ impl BackupSource {
         let mut name = to.file_name().unwrap_or_default().to_owned();
         name.push(".partial");
         let partial = to.with_file_name(name);
-        // What an earlier one left when it was killed.
-        match fs::remove_dir_all(&partial) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(StoreError::of_io(DOING, partial, e));
-            }
-            _ => {}
+        if partial.join(INCOMPLETE).exists() {
+            // What an earlier one left when it was killed.
+            fs::remove_dir_all(&partial).map_err(|e| StoreError::of_io(DOING, &partial, e))?;
+        } else if fs::symlink_metadata(&partial).is_ok() {
+            let e = io::Error::new(io::ErrorKind::AlreadyExists, "it is in the way, and no earlier backup");
+            return Err(StoreError::of_io(DOING, &partial, e));
         }
         create_private_dir(&partial)?;
-        let copied = self.fill(&partial).and_then(|report| {
+        let marker = partial.join(INCOMPLETE);
+        let copied = write_atomic(&marker, b"").and_then(|()| self.fill(&partial)).and_then(|report| {
+            fs::remove_file(&marker).map_err(|e| StoreError::of_io(DOING, &marker, e))?;
             sync_dir(&partial)?;
             fs::rename(&partial, to).map_err(|e| StoreError::of_io(DOING, to, e))?;
             sync_parent(to)?;

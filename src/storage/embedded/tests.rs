@@ -231,8 +231,15 @@ fn a_copy_goes_where_nothing_is_and_leaves_nothing_where_it_fails() {
     // An empty directory will do, and so does one after a copy that was killed.
     let empty = elsewhere.path().join("empty");
     fs::create_dir(&empty).unwrap();
-    fs::create_dir(elsewhere.path().join("empty.partial")).unwrap();
+    let partial = elsewhere.path().join("empty.partial");
+    fs::create_dir(&partial).unwrap();
+    fs::write(partial.join("file"), b"mine").unwrap();
+    let error = source.copy_to(&empty).unwrap_err().to_string();
+    assert!(error.contains("no earlier backup"), "{error}");
+    assert_eq!(fs::read(partial.join("file")).unwrap(), b"mine");
+    fs::write(partial.join("backup-is-incomplete"), b"").unwrap();
     source.copy_to(&empty).unwrap();
+    assert!(!empty.join("backup-is-incomplete").exists() && !empty.join("file").exists());
     drop(store);
     let error = source.copy_to(&elsewhere.path().join("late")).unwrap_err();
     assert!(matches!(error, StoreError::Stopped), "{error}");
