@@ -273,6 +273,27 @@ async fn one_taker_at_a_time_while_others_may_look() {
     assert_eq!(&soon(next.next()).await.unwrap().unwrap().payload[..], b"two");
 }
 
+#[tokio::test]
+async fn a_connection_is_kept_for_as_many_requests_as_are_asked() {
+    let node = node();
+    let mut client = Client::open(node.dir.path()).await.unwrap();
+    for _ in 0..3 {
+        client.ask(&Request::Status, &[]).await.unwrap();
+        assert!(client.ask(&Request::Status, &[]).await.is_err(), "one at a time");
+        let status: Status = soon(client.next()).await.unwrap().unwrap().parse().unwrap();
+        assert_eq!(status.address, ANNA);
+        assert!(soon(client.next()).await.unwrap().is_none());
+        // What was served and came to nothing leaves it usable.
+        client.ask(&Request::InboxAck { id: quicprochat_mesh::wire::MessageUid([9; 16]) }, &[]).await.unwrap();
+        assert_eq!(soon(client.next()).await.unwrap_err().class, ErrorClass::Failed);
+        assert!(client.is_done());
+    }
+    // With nothing under way it does not hold up the end.
+    soon(node.server.stop(PATIENCE * 10)).await;
+    client.ask(&Request::Status, &[]).await.unwrap();
+    assert!(soon(client.next()).await.unwrap_err().message.contains("went away"));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]

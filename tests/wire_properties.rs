@@ -139,10 +139,10 @@ fn ext() -> impl Strategy<Value = FrameExt> {
         out
     }));
     (number32(), any::<bool>(), any::<bool>(), context).prop_map(
-        |(age_s, retransmit, custody_wanted, trace_context)| FrameExt {
+        |(age_s, retransmit, custody_declined, trace_context)| FrameExt {
             age_s,
             retransmit,
-            custody_wanted,
+            custody_declined,
             trace_context,
         },
     )

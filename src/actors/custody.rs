@@ -494,7 +494,7 @@ fn revive(row: &HeldRow, now_s: u64) -> Option<Verified<InboundEnvelope>> {
     let ext = FrameExt {
         age_s: row.age_s.saturating_add(u32::try_from(residence).unwrap_or(u32::MAX)),
         retransmit: true,
-        custody_wanted: true,
+        custody_declined: false,
         trace_context: None,
     };
     Some(Verified::trusted(row.packet_id, key, envelope, ext))

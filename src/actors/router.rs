@@ -281,9 +281,9 @@ impl RouterActor {
                 };
                 self.fate.offer_gossip("delivery", fate);
             }
-            Output::InCustody { packet_ids, .. } => {
+            Output::InCustody { domain, packet_ids } => {
                 self.custody_news.offer_gossip("store", CustodyNews::HandedOver(packet_ids.clone()));
-                self.fate.offer_gossip("delivery", PacketFate::InCustody(packet_ids));
+                self.fate.offer_gossip("delivery", PacketFate::InCustody { domain, packet_ids });
             }
             Output::RouteUp(destination) => {
                 let is_thin = self.core.is_thin(&destination);
@@ -538,7 +538,7 @@ impl Handler<Originate> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: Originate, ctx: &mut Context<Self>) {
-        self.step(Input::Originate(message.0), ctx);
+        self.step(Input::Originate(message.0, message.1), ctx);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asking a running node.
 
-use std::{io, path::Path};
+use std::{fmt, io, path::Path};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -19,11 +19,17 @@ use super::{
 };
 use crate::api::{ApiError, Request};
 
-/// One request on its way. Dropping it cancels the request in the node.
+/// A connection with a request on its way. Dropping it cancels the request in the node.
 pub struct Client {
     reader: FrameReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     ended: bool,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("ended", &self.ended).finish_non_exhaustive()
+    }
 }
 
 /// One reply.
@@ -54,21 +60,51 @@ impl Client {
     /// # Errors
     /// No node is running (class `NoNode`), the payload is too large, or the connection broke.
     pub async fn request(data_dir: &Path, request: &Request, payload: &[u8]) -> Result<Self, ApiError> {
-        let len = u64::try_from(payload.len()).unwrap_or(u64::MAX);
-        payload_len(len).map_err(ApiError::failed)?;
+        let mut client = Self::open(data_dir).await?;
+        client.send(request, payload, false).await?;
+        Ok(client)
+    }
+
+    /// Connects to the node of `data_dir`, for [`Client::ask`].
+    ///
+    /// # Errors
+    /// No node is running (class `NoNode`).
+    pub async fn open(data_dir: &Path) -> Result<Self, ApiError> {
         let path = location::find(data_dir);
         let stream = UnixStream::connect(&path).await.map_err(|e| connect_error(data_dir, &path, &e))?;
         let (read, write) = stream.into_split();
-        let mut client =
-            Self { reader: FrameReader::new(read, REPLY_LINE_BYTES_MAX), writer: write, ended: false };
-        let line = RequestLine { v: VERSION, request, payload_len: len };
+        Ok(Self { reader: FrameReader::new(read, REPLY_LINE_BYTES_MAX), writer: write, ended: true })
+    }
+
+    /// Sends a request over a connection that has none on its way: one that was just opened, or
+    /// whose last request [`Client::is_done`]. The node keeps it for another one, for a minute.
+    ///
+    /// # Errors
+    /// The last request is not done, the payload is too large, or the connection broke.
+    pub async fn ask(&mut self, request: &Request, payload: &[u8]) -> Result<(), ApiError> {
+        self.send(request, payload, true).await
+    }
+
+    async fn send(&mut self, request: &Request, payload: &[u8], more: bool) -> Result<(), ApiError> {
+        if !self.ended {
+            return Err(ApiError::failed("the last request of this connection has not ended"));
+        }
+        let len = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+        payload_len(len).map_err(ApiError::failed)?;
+        self.ended = false;
+        let line = RequestLine { v: VERSION, request, payload_len: len, more };
         // Where the node refuses before it has read everything, its reason is worth more than the
         // broken pipe: it is read by `next`.
-        match write_frame(&mut client.writer, &line, payload).await {
-            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(client),
+        match write_frame(&mut self.writer, &line, payload).await {
+            Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(ApiError::failed(error)),
-            Ok(()) => Ok(client),
+            Ok(()) => Ok(()),
         }
+    }
+
+    /// True when the node has said its last line about the request, and nothing was asked since.
+    pub fn is_done(&self) -> bool {
+        self.ended
     }
 
     /// The next reply, none after the last. Not cancel-safe: a caller that stops waiting drops the

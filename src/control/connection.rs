@@ -1,4 +1,5 @@
-//! One client: reads its request under limits, runs it, and carries replies and acknowledgements.
+//! One client: reads its requests under limits, one after the other, runs them, and carries replies
+//! and acknowledgements.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -30,6 +31,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for its payload; the largest takes milliseconds.
 const PAYLOAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client that asked for more to be possible may take until it asks again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long what a client said before it went away may take to be read: it is in this machine.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a request waits for a place that is about to become free: payload memory while others
 /// store theirs, or the inbox while the node notices that its former taker was killed.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,28 +48,65 @@ pub(crate) async fn serve(stream: UnixStream, shared: &Shared) -> Result<(), Fra
     let same_user = same_user(&stream, shared.uid)?;
     let (read, mut writer) = stream.into_split();
     let mut reader = FrameReader::new(read, REQUEST_LINE_BYTES_MAX);
-    let result = if !same_user {
-        Err(ApiError::failed("this node belongs to another user: run the command as that user").into())
+    let refused = if !same_user {
+        "this node belongs to another user: run the command as that user"
     } else if let Ok(_place) = shared.clients.try_acquire() {
-        answer(&mut reader, &mut writer, shared).await
+        return serve_all(&mut reader, &mut writer, shared).await;
     } else {
-        Err(ApiError::failed("the node serves too many commands at the moment: try again").into())
+        "the node serves too many commands at the moment: try again"
     };
-    let last = match &result {
-        Ok(()) => LastLine::End {},
-        Err(Ended::Refused(error)) => LastLine::Error(error),
-        // Nobody is left to tell.
-        Err(Ended::Gone) => return Ok(()),
-    };
-    write_frame(&mut writer, &last, &[]).await
+    write_frame(&mut writer, &LastLine::Error(&ApiError::failed(refused)), &[]).await
+}
+
+/// Serves one request after the other, for as long as the client keeps the connection for more.
+async fn serve_all(
+    reader: &mut Reader,
+    writer: &mut OwnedWriteHalf,
+    shared: &Shared,
+) -> Result<(), FrameError> {
+    let mut first = timeout(REQUEST_TIMEOUT, read_request(reader))
+        .await
+        .unwrap_or_else(|_| Err(ApiError::failed("no request came within 10 s").into()));
+    loop {
+        let (result, is_kept) = match first {
+            Ok(asked) => {
+                let is_kept = asked.more;
+                (answer(reader, writer, shared, asked).await, is_kept)
+            }
+            Err(ended) => (Err(ended), false),
+        };
+        let (last, is_kept) = match &result {
+            Ok(()) => (LastLine::End {}, is_kept),
+            // What it refused may be half read; only a request that was served leaves the
+            // connection at the start of a line.
+            Err(Ended::Refused(error)) => (LastLine::Error(error), false),
+            Err(Ended::Answered(error)) => (LastLine::Error(error), is_kept),
+            // Nobody is left to tell.
+            Err(Ended::Gone) => return Ok(()),
+        };
+        write_frame(writer, &last, &[]).await?;
+        if !is_kept {
+            return Ok(());
+        }
+        let mut stopping = shared.stopping.clone();
+        first = tokio::select! {
+            next = timeout(IDLE_TIMEOUT, read_request(reader)) => match next {
+                Ok(next) => next,
+                Err(_) => return Ok(()),
+            },
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+        };
+    }
 }
 
 /// Why a request came to no good end.
 enum Ended {
     /// The client went away: the request was cancelled.
     Gone,
-    /// The client is to be told.
+    /// The client is to be told, and nothing more is read from it.
     Refused(ApiError),
+    /// The client is to be told, and may ask for something else.
+    Answered(ApiError),
 }
 
 impl From<ApiError> for Ended {
@@ -80,22 +124,30 @@ impl From<FrameError> for Ended {
     }
 }
 
-/// Reads the request, runs it and returns how it ended.
-async fn answer(reader: &mut Reader, writer: &mut OwnedWriteHalf, shared: &Shared) -> Result<(), Ended> {
-    let (request, len) = match timeout(REQUEST_TIMEOUT, read_request(reader)).await {
-        Ok(read) => read?,
-        Err(_) => return Err(ApiError::failed("no request came within 10 s").into()),
-    };
-    let payload = read_payload(reader, shared, len).await?;
+/// A request as it was read.
+struct Asked {
+    request: Request,
+    payload_len: u64,
+    more: bool,
+}
+
+/// Reads the payload, runs the request and returns how it ended.
+async fn answer(
+    reader: &mut Reader,
+    writer: &mut OwnedWriteHalf,
+    shared: &Shared,
+    asked: Asked,
+) -> Result<(), Ended> {
+    let payload = read_payload(reader, shared, asked.payload_len).await?;
     // Given back before the last line is written: who reads that line may ask again at once.
-    let _taker = match request {
+    let _taker = match asked.request {
         Request::Recv { keep: false, .. } => Some(take_inbox(shared).await?),
         _ => None,
     };
-    run(reader, writer, shared, request, payload).await
+    run(reader, writer, shared, asked.request, payload).await
 }
 
-async fn read_request(reader: &mut Reader) -> Result<(Request, u64), Ended> {
+async fn read_request(reader: &mut Reader) -> Result<Asked, Ended> {
     let line = reader.line().await?.ok_or(Ended::Gone)?;
     let line: AnyRequestLine = serde_json::from_slice(&line).map_err(FrameError::Json)?;
     if line.v != VERSION {
@@ -112,7 +164,7 @@ async fn read_request(reader: &mut Reader) -> Result<(Request, u64), Ended> {
     if line.payload_len > 0 && !request.takes_payload() {
         return Err(ApiError::usage("this request takes no payload").into());
     }
-    Ok((request, line.payload_len))
+    Ok(Asked { request, payload_len: line.payload_len, more: line.more })
 }
 
 /// Reads the payload into memory that counts against the shared budget until its last user drops it.
@@ -168,7 +220,12 @@ async fn run(
             // In this order: what is said is written before the end is looked at, and an end that
             // has come counts even where the client is gone by now.
             biased;
-            Some(reply) = replies.recv() => write_reply(writer, reply, &mut acks).await?,
+            Some(reply) = replies.recv() => {
+                if let Err(error) = write_reply(writer, reply, &mut acks).await {
+                    acks.last_words(reader).await;
+                    return Err(error.into());
+                }
+            }
             result = &mut call => break result,
             line = reader.object::<AckLine>() => match line? {
                 Some(line) => acks.acknowledge(line.ack)?,
@@ -181,7 +238,11 @@ async fn run(
     while let Some(reply) = replies.recv().await {
         write_reply(writer, reply, &mut acks).await?;
     }
-    result.map_err(Ended::Refused)
+    result.map_err(|error| match acks.waiting.is_empty() {
+        true => Ended::Answered(error),
+        // The client may still acknowledge what nobody waits for any more.
+        false => Ended::Refused(error),
+    })
 }
 
 async fn write_reply(writer: &mut OwnedWriteHalf, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {
@@ -213,5 +274,16 @@ impl Acks {
             }
             None => Err(ApiError::usage(format!("{number} is no reply that waits for an acknowledgement"))),
         }
+    }
+
+    /// Reads what a client that takes no more replies acknowledged before: that is safe there, and
+    /// would be offered again.
+    async fn last_words(&mut self, reader: &mut Reader) {
+        let all = async {
+            while let Ok(Some(line)) = reader.object::<AckLine>().await {
+                let _ = self.acknowledge(line.ack);
+            }
+        };
+        let _ = timeout(LAST_WORDS_TIMEOUT, all).await;
     }
 }

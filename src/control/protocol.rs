@@ -54,12 +54,15 @@ pub enum FrameError {
     Json(#[from] serde_json::Error),
 }
 
-/// First line of a connection, from the client.
+/// First line of a request, from the client.
 #[derive(Debug, Serialize)]
 pub(crate) struct RequestLine<'a> {
     pub(crate) v: u32,
     pub(crate) request: &'a Request,
     pub(crate) payload_len: u64,
+    /// The connection is to be kept for another request when this one has its last line.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) more: bool,
 }
 
 /// The same as the node reads it: the version is looked at before the request.
@@ -70,6 +73,8 @@ pub(crate) struct AnyRequestLine {
     pub(crate) request: Value,
     #[serde(default)]
     pub(crate) payload_len: u64,
+    #[serde(default)]
+    pub(crate) more: bool,
 }
 
 /// Later lines of a client.
@@ -189,8 +194,15 @@ pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(
 ) -> Result<(), FrameError> {
     let mut line = serde_json::to_vec(object)?;
     line.push(b'\n');
+    // A small payload goes along: one turn of the system for a message of chat, not two.
+    let small = payload.len() <= PAYLOAD_STEP_BYTES;
+    if small {
+        line.extend_from_slice(payload);
+    }
     writer.write_all(&line).await?;
-    writer.write_all(payload).await?;
+    if !small {
+        writer.write_all(payload).await?;
+    }
     writer.flush().await?;
     Ok(())
 }

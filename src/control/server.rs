@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, oneshot},
+    sync::{Semaphore, oneshot, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) payload_kib: Arc<Semaphore>,
     /// The one place of whoever takes messages out of the inbox.
     pub(crate) taker: Arc<Semaphore>,
+    /// True from the moment on that no new work is taken: connections without a request end then.
+    pub(crate) stopping: watch::Receiver<bool>,
 }
 
 /// [`Service`] behind a pointer that connections clone.
@@ -97,18 +99,25 @@ impl ControlServer {
     /// Begins to serve clients on the current runtime.
     pub fn serve<S: Service>(self, service: Arc<S>) -> ServerHandle {
         let (stop, stopped) = oneshot::channel();
+        let stopping = watch::Sender::new(false);
         let shared = Arc::new(Shared {
             service: Arc::new(service),
             uid: self.uid,
             clients: Arc::new(Semaphore::new(CLIENTS_MAX)),
             payload_kib: Arc::new(Semaphore::new(PAYLOAD_BUDGET_KIB)),
             taker: Arc::new(Semaphore::new(1)),
+            stopping: stopping.subscribe(),
         });
         let path = self.path.clone();
-        ServerHandle { stop, task: tokio::spawn(self.run(shared, stopped)), path }
+        ServerHandle { stop, task: tokio::spawn(self.run(shared, stopped, stopping)), path }
     }
 
-    async fn run(self, shared: Arc<Shared>, mut stopped: oneshot::Receiver<Duration>) {
+    async fn run(
+        self,
+        shared: Arc<Shared>,
+        mut stopped: oneshot::Receiver<Duration>,
+        stopping: watch::Sender<bool>,
+    ) {
         let mut clients = JoinSet::new();
         let grace = loop {
             tokio::select! {
@@ -125,6 +134,7 @@ impl ControlServer {
             }
         };
         drop(self.listener);
+        stopping.send_replace(true);
         location::release(&self.data_dir, &self.path);
         let all_done = async { while clients.join_next().await.is_some() {} };
         // Who is not done by then is cut off: dropping the set aborts their tasks.

@@ -82,9 +82,23 @@ impl ReplyTx {
     /// # Errors
     /// The client went away first: it may or may not have what was sent.
     pub async fn deliver(&self, reply: impl Into<Reply>, payload: Bytes) -> Result<(), ClientGone> {
+        self.offer(reply, payload).await?.await.map_err(|_| ClientGone)
+    }
+
+    /// As [`ReplyTx::deliver`], but returns when the object is on its way: what it gives resolves
+    /// when the client has it safe, and fails where it went away first. For a service that has more
+    /// to offer meanwhile.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn offer(
+        &self,
+        reply: impl Into<Reply>,
+        payload: Bytes,
+    ) -> Result<oneshot::Receiver<()>, ClientGone> {
         let (tx, rx) = oneshot::channel();
         self.put(reply.into(), payload, Some(tx)).await?;
-        rx.await.map_err(|_| ClientGone)
+        Ok(rx)
     }
 
     /// Resolves when the client is gone, for a service that waits for something else.

@@ -11,6 +11,7 @@ use crate::{
     error::MeshError,
     proto::{
         delivery::outbox::{Finished, Hold, OutboxLine},
+        router::CustodyWish,
         verify::{InboundEnvelope, Verified},
     },
     wire::{
@@ -156,13 +157,18 @@ pub enum PacketFate {
         retry_after: Duration,
     },
     /// Durably held on the way.
-    InCustody(Vec<PacketId>),
+    InCustody {
+        /// By whom: a custodian, or the cluster it belongs to.
+        domain: Address,
+        /// Which packets.
+        packet_ids: Vec<PacketId>,
+    },
 }
 message!(PacketFate => ());
 
 /// Delivery to router: send these. Each is this node's own.
 #[derive(Debug)]
-pub struct Originate(pub Vec<(PacketId, Envelope)>);
+pub struct Originate(pub Vec<(PacketId, Envelope)>, pub CustodyWish);
 message!(Originate => ());
 
 /// Delivery to router: what key record is known of this address? [`KeyRecordFound`] follows if it

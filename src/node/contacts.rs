@@ -14,7 +14,7 @@ impl MeshNode {
         Ok(self.kv_ops(vec![op]).await?.pop().unwrap_or(LocalOutcome::Done))
     }
 
-    async fn kv_ops(&self, ops: Vec<LocalOp>) -> Result<Vec<LocalOutcome>, MeshError> {
+    pub(super) async fn kv_ops(&self, ops: Vec<LocalOp>) -> Result<Vec<LocalOutcome>, MeshError> {
         let answer =
             ask_local(&*self.0.store, ops).map_err(|reason| MeshError::Refused(reason.to_string()))?;
         Ok(answer.await?)

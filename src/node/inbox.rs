@@ -90,7 +90,15 @@ impl MeshNode {
     /// # Errors
     /// The store.
     pub async fn inbox(&self, after: Option<u64>) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
-        let op = LocalOp::InboxPage { after, limit: PageLimit::default() };
+        self.inbox_page(after, PageLimit::default()).await
+    }
+
+    async fn inbox_page(
+        &self,
+        after: Option<u64>,
+        limit: PageLimit,
+    ) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
+        let op = LocalOp::InboxPage { after, limit };
         let LocalOutcome::Inbox(page) = self.kv(op).await? else { return Ok((Vec::new(), None)) };
         let messages = page
             .rows
@@ -115,20 +123,32 @@ impl MeshNode {
         after: Option<u64>,
         wait: bool,
     ) -> Result<Option<InboxMessage>, MeshError> {
+        let limit = PageLimit { rows_max: 1, ..PageLimit::default() };
+        Ok(self.next_messages(after, wait, limit).await?.pop())
+    }
+
+    /// The first messages after `after`, as many as the page takes; waits for one to arrive where
+    /// `wait` is set.
+    pub(super) async fn next_messages(
+        &self,
+        mut after: Option<u64>,
+        wait: bool,
+        limit: PageLimit,
+    ) -> Result<Vec<InboxMessage>, MeshError> {
         let mut grown = self.0.inbox_grown.clone();
         loop {
             grown.mark_unchanged();
-            let limit = PageLimit { rows_max: 1, ..PageLimit::default() };
-            let LocalOutcome::Inbox(page) = self.kv(LocalOp::InboxPage { after, limit }).await? else {
-                return Ok(None);
-            };
-            if let Some(row) = page.rows.into_iter().next() {
-                let record =
-                    InboxRecord::decode(&row.entry).map_err(|e| MeshError::Refused(e.to_string()))?;
-                return Ok(Some(InboxMessage { seq: row.seq, record }));
+            let (messages, next) = self.inbox_page(after, limit).await?;
+            if !messages.is_empty() {
+                return Ok(messages);
+            }
+            if next.is_some() {
+                // Nothing in that page could be read.
+                after = next;
+                continue;
             }
             if !wait {
-                return Ok(None);
+                return Ok(messages);
             }
             grown.changed().await.map_err(|_| MeshError::Stopped("delivery"))?;
         }
@@ -154,15 +174,30 @@ impl MeshNode {
     /// # Errors
     /// The store.
     pub async fn remove_message(&self, message: &InboxMessage) -> Result<bool, MeshError> {
-        let removed = matches!(self.kv(LocalOp::InboxRemove(message.seq)).await?, LocalOutcome::Done);
-        if let Some(name) = message.blob() {
+        Ok(self.remove_messages(std::slice::from_ref(message)).await? > 0)
+    }
+
+    /// Removes messages with one commit; says how many were there.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn remove_messages(&self, messages: &[InboxMessage]) -> Result<usize, MeshError> {
+        let ops = messages.iter().map(|message| LocalOp::InboxRemove(message.seq)).collect();
+        let outcomes = self.kv_ops(ops).await?;
+        let names: Vec<BlobName> = messages.iter().filter_map(InboxMessage::blob).collect();
+        if !names.is_empty() {
             let blobs = self.0.blobs.clone();
-            let gone = tokio::task::spawn_blocking(move || blobs.remove(BlobKind::Incoming, &name)).await;
-            if let Ok(Err(error)) = gone {
-                tracing::warn!(%error, "cannot remove the content of a message that was taken");
-            }
+            let removing = move || {
+                for name in names {
+                    if let Err(error) = blobs.remove(BlobKind::Incoming, &name) {
+                        tracing::warn!(%error, "cannot remove the content of a message that was taken");
+                    }
+                }
+            };
+            // One that crashes leaves files that the next start finds.
+            let _ = tokio::task::spawn_blocking(removing).await;
         }
-        Ok(removed)
+        Ok(outcomes.iter().filter(|outcome| matches!(outcome, LocalOutcome::Done)).count())
     }
 
     /// Takes the next message out of the inbox, waiting for one to arrive.
@@ -177,6 +212,11 @@ impl MeshNode {
                 return Ok((message, content));
             }
         }
+    }
+
+    /// The right to take messages, when nobody else has it any more.
+    pub(super) async fn wait_taker(&self) -> Taker {
+        Taker(self.0.taker.clone().lock_owned().await)
     }
 
     /// The right to take messages; none while somebody else has it.

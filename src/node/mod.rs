@@ -16,6 +16,7 @@ mod router;
 mod service;
 mod shutdown;
 mod sweep;
+mod taking;
 mod tree;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
-use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper};
+use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper, taking};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
@@ -137,7 +137,7 @@ impl NodeService {
                 let id = node.broadcast(payload, file_name, ttl, max_hops).await.map_err(ApiError::failed)?;
                 replies.send(MessageId { id }).await?;
             }
-            Request::Recv { count, wait, keep } => self.recv(count, wait, keep, &replies).await?,
+            Request::Recv { count, wait, keep } => taking::recv(node, count, wait, keep, &replies).await?,
             Request::InboxList => {
                 let names = Names::of(node).await?;
                 let mut after = None;
@@ -293,37 +293,6 @@ impl NodeService {
         }
     }
 
-    async fn recv(
-        &self,
-        count: Option<u64>,
-        wait: bool,
-        keep: bool,
-        replies: &ReplyTx,
-    ) -> Result<(), ApiError> {
-        let node = &self.node;
-        let _taker = node.taker().ok_or_else(|| {
-            ApiError::failed("another `qpc recv` takes messages from this node; end it first")
-        })?;
-        let names = Names::of(node).await?;
-        let mut after = None;
-        let mut taken = 0;
-        while count.is_none_or(|count| taken < count) {
-            let Some(message) = node.next_message(after, wait).await.map_err(ApiError::failed)? else {
-                break;
-            };
-            let content = node.content(&message).await.map_err(ApiError::failed)?;
-            replies.deliver(names.item(&message), content).await?;
-            // The line was written and flushed: only now may it go.
-            if keep {
-                after = Some(message.seq);
-            } else {
-                node.remove_message(&message).await.map_err(ApiError::failed)?;
-            }
-            taken = taken.saturating_add(1);
-        }
-        Ok(())
-    }
-
     async fn find(&self, id: MessageUid) -> Result<InboxMessage, ApiError> {
         let mut after = None;
         loop {
@@ -372,15 +341,15 @@ impl ApiSource for NodeApi {
 }
 
 /// Contact names by address, for lists.
-struct Names(Vec<(String, Address)>);
+pub(super) struct Names(Vec<(String, Address)>);
 
 impl Names {
-    async fn of(node: &MeshNode) -> Result<Self, ApiError> {
+    pub(super) async fn of(node: &MeshNode) -> Result<Self, ApiError> {
         let contacts = node.contacts().await.map_err(ApiError::failed)?;
         Ok(Self(contacts.into_iter().map(|c| (c.name, c.address)).collect()))
     }
 
-    fn item(&self, message: &InboxMessage) -> InboxItem {
+    pub(super) fn item(&self, message: &InboxMessage) -> InboxItem {
         let from = message.from();
         InboxItem {
             id: message.id(),

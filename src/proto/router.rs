@@ -108,6 +108,16 @@ impl RouterConfig {
     }
 }
 
+/// What an origin says to relays that know no way to a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CustodyWish {
+    /// Whoever stores for others may keep it.
+    #[default]
+    Welcome,
+    /// It has custodians enough.
+    Declined,
+}
+
 /// The wall clock as far as it is believed ([`super::node_clock`]).
 #[derive(Debug, Clone, Copy)]
 pub struct WallClock {
@@ -141,7 +151,7 @@ pub enum Input {
     /// Envelopes came over a link.
     Envelopes(LinkId, Vec<Verified<InboundEnvelope>>),
     /// Envelopes of this node's own, signed a moment ago.
-    Originate(Vec<(PacketId, Envelope)>),
+    Originate(Vec<(PacketId, Envelope)>, CustodyWish),
     /// Envelopes that this node kept for others and hands on. The link field `age` holds their time
     /// in custody, the resend flag whether they were handed on before.
     FromCustody(Vec<Verified<InboundEnvelope>>),
@@ -296,7 +306,7 @@ impl Router {
             Input::LinkUp(info) => self.on_link_up(now, info),
             Input::LinkDown(link) => self.on_link_down(now, link),
             Input::Envelopes(link, batch) => self.on_envelopes(now, wall, link, batch),
-            Input::Originate(batch) => self.on_originate(now, batch),
+            Input::Originate(batch, wish) => self.on_originate(now, batch, wish),
             Input::FromCustody(batch) => self.on_from_custody(now, wall, batch),
             Input::CustodyTaken(packet_ids) => self.on_custody_taken(&packet_ids),
             Input::CustodyRefused(packet_id, reason) => {

@@ -122,8 +122,8 @@ pub struct FrameExt {
     pub age_s: u32,
     /// A resend of a packet this link has carried before (key 2, bit 0).
     pub retransmit: bool,
-    /// The sender asks for a custody acknowledgement (key 2, bit 1).
-    pub custody_wanted: bool,
+    /// The origin has custodians enough: who knows no way on refuses it (key 2, bit 1).
+    pub custody_declined: bool,
     /// Trace context, on links marked trusted only (key 3).
     pub trace_context: Option<[u8; TRACE_CONTEXT_BYTES]>,
 }
@@ -135,7 +135,7 @@ impl FrameExt {
     }
 
     fn flags(&self) -> u64 {
-        u64::from(self.retransmit) | (u64::from(self.custody_wanted) << 1)
+        u64::from(self.retransmit) | (u64::from(self.custody_declined) << 1)
     }
 
     fn put(&self, out: &mut Vec<u8>) {
@@ -174,7 +174,7 @@ impl FrameExt {
                 2 => {
                     let flags = r.uint(3, "ext flags")?;
                     ext.retransmit = flags & 1 != 0;
-                    ext.custody_wanted = flags & 2 != 0;
+                    ext.custody_declined = flags & 2 != 0;
                 }
                 _ => ext.trace_context = Some(r.fixed("ext trace context")?),
             }

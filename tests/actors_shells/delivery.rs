@@ -147,7 +147,7 @@ impl Bench {
     }
 
     async fn next_sent(&mut self) -> (PacketId, Envelope) {
-        let Originate(mut sent) = expect_within(&mut self.originated, PATIENCE).await;
+        let Originate(mut sent, _) = expect_within(&mut self.originated, PATIENCE).await;
         assert_eq!(sent.len(), 1);
         sent.remove(0)
     }
@@ -267,7 +267,7 @@ async fn five_together(bench: &mut Bench) -> Vec<(PacketId, Envelope)> {
     }
     expect_silence(&mut bench.originated, secs(1)).await;
     bench.store.rows.release();
-    let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+    let Originate(sent, _) = expect_within(&mut bench.originated, PATIENCE).await;
     let lines = bench.actor.send(ListOutbox).await.unwrap();
     let mut uids = Vec::new();
     for sent in sending {
@@ -376,7 +376,7 @@ fn a_router_that_is_full_or_gone_costs_a_retry_and_no_message() {
         bench.originated = sent;
         let mut uids = std::collections::BTreeSet::new();
         eventually("all ten to leave", secs(600), async || {
-            while let Ok(Originate(batch)) = bench.originated.try_recv() {
+            while let Ok(Originate(batch, _)) = bench.originated.try_recv() {
                 uids.extend(batch.iter().map(|(id, _)| *id));
             }
             (uids.len() >= 10).then_some(())
@@ -390,7 +390,7 @@ fn custody_makes_it_patient() {
     with_virtual_time(|| async {
         let mut bench = start();
         let (uid, id) = bench.under_way().await;
-        bench.actor.do_send(PacketFate::InCustody(vec![id]));
+        bench.actor.do_send(PacketFate::InCustody { domain: Address([8; 16]), packet_ids: vec![id] });
         expect_silence(&mut bench.originated, secs(9 * 60)).await;
         assert_eq!(bench.actor.send(GetHold(uid)).await.unwrap(), Some(Hold::InCustody));
         assert_eq!(bench.counts().await.outbox, 1, "custody never clears an outbox");
@@ -584,7 +584,7 @@ fn a_file_leaves_as_a_manifest_and_then_its_chunks() {
         expect_silence(&mut bench.originated, std::time::Duration::from_millis(500)).await;
         let receipt = bench.peer.receipt(bench.own.address(), &[id]);
         bench.arrives(receipt);
-        let Originate(chunks) = expect_within(&mut bench.originated, PATIENCE).await;
+        let Originate(chunks, _) = expect_within(&mut bench.originated, PATIENCE).await;
         assert!(chunks.iter().all(|(_, envelope)| envelope.header().kind == EnvelopeKind::CHUNK));
         let bytes: usize = chunks.iter().map(|(_, envelope)| envelope.payload().len()).sum();
         assert!(bytes > size, "{bytes}");
@@ -654,7 +654,7 @@ fn receipts_of_one_step_share_a_signature() {
         let envelopes: Vec<_> =
             (11..15).map(|seed| Signer::new(seed).sealed(&record, seed, "hello")).collect();
         bench.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes });
-        let Originate(sent) = expect_within(&mut bench.originated, PATIENCE).await;
+        let Originate(sent, _) = expect_within(&mut bench.originated, PATIENCE).await;
         assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [2; 4]);
         assert!(sent.iter().all(|(_, envelope)| envelope.header().kind == EnvelopeKind::RECEIPT));
         let to: std::collections::BTreeSet<_> =

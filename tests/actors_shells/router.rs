@@ -23,7 +23,7 @@ use quicprochat_mesh::{
         store::{CustodyAnswer, CustodyNews, FromCustody, HoldEnvelopes},
     },
     proto::{
-        router::{PathSearch, RouterConfig, SavedRow, row_seal},
+        router::{CustodyWish, PathSearch, RouterConfig, SavedRow, row_seal},
         table::{LinkClass, Saved},
         verify::{InboundEnvelope, Verified},
     },
@@ -316,7 +316,7 @@ fn this_nodes_own_packet_without_a_path_is_told_to_delivery() {
         let mut bench = start(true);
         let made = bench.own.compose(EnvelopeKind::MESSAGE, bench.b.address(), b"sealed");
         let id = made.packet_id;
-        bench.actor.do_send(Originate(vec![(id, made.envelope)]));
+        bench.actor.do_send(Originate(vec![(id, made.envelope)], CustodyWish::Welcome));
         match expect_within(&mut bench.fate, PATIENCE).await {
             PacketFate::Refused { packet_id, reason, .. } => {
                 assert_eq!((packet_id, reason), (id, RefuseReason::NoRoute));

@@ -560,7 +560,7 @@ fn envelopes() -> Vec<Vector> {
     let ext = FrameExt {
         age_s: 90,
         retransmit: true,
-        custody_wanted: true,
+        custody_declined: true,
         trace_context: Some(std::array::from_fn(|i| i as u8)),
     };
     let largest_ext = FrameExt { age_s: u32::MAX, trace_context: Some([0xff; 25]), ..ext };

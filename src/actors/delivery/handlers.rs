@@ -53,7 +53,7 @@ impl Handler<SendBroadcast> for DeliveryActor {
         };
         let made = self.composer.open(&wanted, &payload).map_err(|e| MeshError::Refused(e.to_string()))?;
         self.originate
-            .offer(Originate(vec![(made.packet_id, made.envelope)]))
+            .offer(Originate(vec![(made.packet_id, made.envelope)], CustodyWish::Welcome))
             .map_err(|_| MeshError::Stopped("router"))?;
         Ok(uid)
     }
@@ -135,7 +135,7 @@ impl Handler<Probe> for DeliveryActor {
             .map_err(|e| MeshError::Refused(e.to_string()))?;
         let state = ProbeState { destination: probe.destination, sent_at: now, answers: probe.answers };
         self.probes.insert(nonce, state);
-        self.hand_to_router(vec![(made.packet_id, made.envelope)]);
+        self.hand_to_router(vec![(made.packet_id, made.envelope)], CustodyWish::Welcome);
         Ok(())
     }
 }
@@ -176,10 +176,9 @@ impl Handler<PacketFate> for DeliveryActor {
             PacketFate::Refused { packet_id, reason, retry_after } => {
                 self.outbox.refused(now, &packet_id, reason, retry_after);
             }
-            PacketFate::InCustody(packets) => {
-                for packet_id in packets {
-                    self.outbox.in_custody(now, &packet_id);
-                }
+            PacketFate::InCustody { packet_ids, .. } => {
+                let kept = packet_ids.iter().filter_map(|id| self.outbox.in_custody(now, id)).collect();
+                self.keep_custody(kept, ctx);
             }
         }
         self.pump_soon(ctx);

@@ -57,7 +57,7 @@ impl DeliveryActor {
                 Ok(record) => {
                     let left_s = row.expires_s.saturating_sub(time.steady_s);
                     let left = Duration::from_secs(left_s.min(record.lifetime().as_secs().into()));
-                    records.push((record, left));
+                    records.push((record, left, row.state));
                 }
                 Err(error) => {
                     tracing::error!(uid = %row.uid, to = %row.destination, %error, "an own message is lost");
@@ -66,10 +66,16 @@ impl DeliveryActor {
             }
         }
         damaged("outbox", left.outbox_damaged.saturating_add(unreadable.len()));
-        // Rows come by their uid, which is random; what was sent first goes first.
-        records.sort_by_key(|(record, _)| record.sent_at_unix_ms);
-        for (record, left) in records {
+        // Rows come in the order they were put, which is the order they are sent in.
+        for (record, left, state) in records {
+            let uid = record.uid;
             self.accept(now, left, record);
+            // Without it, it is sent at once.
+            if let Ok(state) = CustodyState::decode(&state) {
+                let wait = Duration::from_secs(state.retry_at_s.saturating_sub(time.steady_s));
+                let CustodyState { taken, attempts, .. } = state;
+                self.outbox.restore_custody(now, &Kept { uid, taken, attempts, wait });
+            }
         }
         let mut unreadable_files = Vec::new();
         for row in left.partials {

@@ -116,7 +116,7 @@ impl DeliveryActor {
             }
         }
         metrics::counter!(telemetry::RECEIPTS_SENT).increment(batch.len() as u64);
-        self.hand_to_router(batch);
+        self.hand_to_router(batch, CustodyWish::Welcome);
     }
 
     pub(super) fn answer_cannot_open(
@@ -140,7 +140,7 @@ impl DeliveryActor {
             return;
         }
         match self.composer.open(&Wanted::prompt(kind, to, self.parts.clock.unix_s()), payload) {
-            Ok(made) => self.hand_to_router(vec![(made.packet_id, made.envelope)]),
+            Ok(made) => self.hand_to_router(vec![(made.packet_id, made.envelope)], CustodyWish::Welcome),
             Err(error) => tracing::error!(%error, "cannot make an answer"),
         }
     }

@@ -162,6 +162,7 @@ impl DeliveryActor {
             return;
         }
         let mut batch = Vec::with_capacity(drafts.len());
+        let mut declined = Vec::new();
         let drafts = drafts.into_iter().map(|(t, draft)| {
             let is_thin = self.thin_destinations.contains_key(&t.destination);
             (t, draft.for_thin_links(is_thin))
@@ -170,7 +171,11 @@ impl DeliveryActor {
             match made {
                 Ok(made) => {
                     self.outbox.sent(now, &t, made.packet_id);
-                    batch.push((made.packet_id, made.envelope));
+                    let to = match t.wish {
+                        CustodyWish::Welcome => &mut batch,
+                        CustodyWish::Declined => &mut declined,
+                    };
+                    to.push((made.packet_id, made.envelope));
                 }
                 Err(error) => {
                     tracing::error!(uid = %t.uid, %error, "cannot sign an envelope");
@@ -178,14 +183,39 @@ impl DeliveryActor {
                 }
             }
         }
-        self.hand_to_router(batch);
+        self.hand_to_router(batch, CustodyWish::Welcome);
+        self.hand_to_router(declined, CustodyWish::Declined);
     }
 
     /// A full or restarting router loses nothing: the outbox tries again, receipts are asked for.
-    pub(super) fn hand_to_router(&mut self, batch: Vec<(PacketId, Envelope)>) {
-        if let Err(back) = self.originate.offer(Originate(batch)) {
+    pub(super) fn hand_to_router(&mut self, batch: Vec<(PacketId, Envelope)>, wish: CustodyWish) {
+        if batch.is_empty() {
+            return;
+        }
+        if let Err(back) = self.originate.offer(Originate(batch, wish)) {
             metrics::counter!(telemetry::MAILBOX_DROPPED, "mailbox" => "router").increment(1);
             tracing::debug!(refusal = ?back.refusal, "the router took no batch");
+        }
+    }
+
+    /// Messages went into custody: a restart is not to hand them to more custodians, nor to send all
+    /// of them anew. What of this is lost with a crash costs that.
+    pub(super) fn keep_custody(&mut self, kept: Vec<Kept>, ctx: &mut Context<Self>) {
+        let steady_s = self.parts.clock.steady_s();
+        let ops: Vec<_> = kept
+            .into_iter()
+            .map(|kept| {
+                let state = CustodyState {
+                    taken: kept.taken,
+                    attempts: kept.attempts,
+                    retry_at_s: steady_s.saturating_add(kept.wait.as_secs()),
+                };
+                let update = LocalOp::OutboxUpdate { uid: kept.uid, state: state.encode() };
+                (update, Committing::Nothing)
+            })
+            .collect();
+        if !ops.is_empty() {
+            self.submit(ops, ctx);
         }
     }
 

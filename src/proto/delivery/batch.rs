@@ -230,7 +230,7 @@ mod tests {
         for made in sign(largest.collect()) {
             let envelope = made.envelope.with_source_key(identity().public_key());
             let ext =
-                FrameExt { age_s: u32::MAX, retransmit: true, custody_wanted: true, ..FrameExt::default() };
+                FrameExt { age_s: u32::MAX, retransmit: true, custody_declined: true, ..FrameExt::default() };
             let mut envelope = envelope;
             envelope.set_hop_count(u8::MAX);
             let len = envelope.to_frame(ext).len();

@@ -11,6 +11,8 @@
 mod chunks;
 mod custody;
 
+pub use custody::{CUSTODIANS_MAX, Kept};
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -24,8 +26,9 @@ use crate::wire::{
     receipt::Receipt,
 };
 
-use self::chunks::ChunkFlow;
+use self::{chunks::ChunkFlow, custody::Custody};
 use super::record::{Body, OutboxRecord};
+use crate::proto::router::CustodyWish;
 
 /// Sizes and times of the outbox.
 #[derive(Debug, Clone)]
@@ -64,8 +67,12 @@ impl Default for OutboxConfig {
 /// ends the wait at once.
 const UNREACHABLE_RETRY: Duration = Duration::from_secs(30);
 
-/// Pause after a full queue on the way: some round trips of a LAN, few of the internet.
-const CONGESTED_PAUSE: Duration = Duration::from_millis(20);
+/// Pause after a full queue on the way: some round trips of a LAN, few of the internet. It doubles
+/// while nothing gets through.
+const PUSHBACK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Doublings of that pause: who stays full is asked once in 1.3 s, whatever waits for it.
+const PUSHBACK_DOUBLINGS_MAX: u32 = 6;
 
 /// Longest wait a neighbour's refusal may ask for.
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(3600);
@@ -124,6 +131,8 @@ pub struct Transmit {
     pub part: Part,
     /// Who it is for.
     pub destination: Address,
+    /// Whether relays may keep it.
+    pub wish: CustodyWish,
 }
 
 /// How a message ended.
@@ -208,6 +217,7 @@ struct Entry {
     first_sent: Option<Instant>,
     next_at: Option<Instant>,
     hold: Hold,
+    custody: Custody,
     packets: Vec<PacketId>,
     in_flight_bytes: usize,
     chunks: Option<ChunkFlow>,
@@ -223,8 +233,10 @@ struct Destination {
     /// True from the first refusal or timeout on: the window's size is about right, so it grows by
     /// an envelope a round trip and no longer doubles.
     found_limit: bool,
-    /// Until then nothing is sent: a queue on the way was full a moment ago.
+    /// Until then nothing is sent: a queue or a store on the way was full a moment ago.
     paused_until: Option<Instant>,
+    /// Such pauses since something last got through.
+    pushbacks: u32,
     ready: BTreeSet<ReadyKey>,
     uids: BTreeSet<MessageUid>,
 }
@@ -318,6 +330,7 @@ impl Outbox {
             first_sent: None,
             next_at: None,
             hold: Hold::None,
+            custody: Custody::default(),
             packets: Vec::new(),
             in_flight_bytes: 0,
             chunks,
@@ -337,6 +350,7 @@ impl Outbox {
             in_flight_bytes: 0,
             found_limit: false,
             paused_until: None,
+            pushbacks: 0,
             ready: BTreeSet::new(),
             uids: BTreeSet::new(),
         });
@@ -387,10 +401,11 @@ impl Outbox {
                     continue;
                 };
                 let length = entry.record.body.len();
+                let wish = entry.custody.wish();
                 let mut go = |part: Part, bytes: usize| {
                     entry.in_flight_bytes = entry.in_flight_bytes.saturating_add(bytes);
                     dest.in_flight_bytes = dest.in_flight_bytes.saturating_add(bytes);
-                    out.push(Transmit { uid: key.3, part, destination: *address });
+                    out.push(Transmit { uid: key.3, part, destination: *address, wish });
                     out.len() < most && room(dest.in_flight_bytes)
                 };
                 match &mut entry.chunks {
@@ -457,7 +472,7 @@ impl Outbox {
                     let old = entry.packets.remove(0);
                     self.packets.remove(&old);
                 }
-                backoff(&self.config, entry.unanswered)
+                entry.wait_for_custodian().unwrap_or_else(|| backoff(&self.config, entry.unanswered))
             }
         };
         self.set_timer(t.uid, now.checked_add(wait));
@@ -483,12 +498,39 @@ impl Outbox {
         if matches!(reason, RefuseReason::Congested | RefuseReason::RateLimited) {
             return self.congested(now, packet_id, &uid, part, retry_after);
         }
-        self.halve_window(&uid);
-        let (hold, wait) = match reason {
-            RefuseReason::NoRoute => (Hold::NoPath, UNREACHABLE_RETRY),
-            other => (Hold::Refused(other), self.config.first_timeout),
+        if reason == RefuseReason::StoreFull {
+            // The next message would meet the same, and with it all that wait. This one is not asked
+            // for again at once, so that one that is too large does not stand before the others.
+            self.push_back(now, &uid, retry_after);
+        } else {
+            self.halve_window(&uid, 2 * PAYLOAD_BYTES_MAX);
+        }
+        let custody_wait = self.entries.get(&uid).and_then(Entry::wait_for_custodian);
+        let (hold, wait) = match (reason, custody_wait) {
+            // What it has custodians for waits for them.
+            (RefuseReason::NoRoute, Some(wait)) => (Hold::InCustody, wait),
+            (RefuseReason::NoRoute, None) => (Hold::NoPath, UNREACHABLE_RETRY),
+            (other, _) => (Hold::Refused(other), self.config.first_timeout),
         };
         self.pause(now, &uid, hold, wait.max(retry_after.min(REFUSED_RETRY_MAX)));
+    }
+
+    /// Somewhere on the way to a destination there is no room: it gets nothing for a moment, and
+    /// then less at a time, down to one envelope.
+    fn push_back(&mut self, now: Instant, uid: &MessageUid, retry_after: Duration) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        let Some(dest) = self.destinations.get_mut(&entry.record.destination) else { return };
+        // A burst of refusals is one sign of one full queue.
+        let is_first = dest.paused_until.is_none_or(|until| until <= now);
+        if is_first {
+            dest.pushbacks = dest.pushbacks.saturating_add(1);
+        }
+        let doublings = dest.pushbacks.saturating_sub(1).min(PUSHBACK_DOUBLINGS_MAX);
+        let pause = PUSHBACK_PAUSE.saturating_mul(1 << doublings);
+        dest.paused_until = now.checked_add(pause.max(retry_after.min(REFUSED_RETRY_MAX)));
+        if is_first {
+            self.halve_window(uid, SMALL_ENVELOPE_BYTES);
+        }
     }
 
     /// A queue on the way is full: this envelope goes again, the others stay under way, and the
@@ -502,11 +544,9 @@ impl Outbox {
         retry_after: Duration,
     ) {
         self.packets.remove(packet_id);
+        self.push_back(now, uid, retry_after);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let Some(dest) = self.destinations.get_mut(&entry.record.destination) else { return };
-        // A burst of refusals is one sign of one full queue.
-        let first = dest.paused_until.is_none_or(|until| until <= now);
-        dest.paused_until = now.checked_add(CONGESTED_PAUSE.max(retry_after.min(REFUSED_RETRY_MAX)));
         let length = entry.record.body.len();
         let freed = match (part, &mut entry.chunks) {
             (Part::Chunk(index), Some(flow)) => {
@@ -526,14 +566,14 @@ impl Outbox {
             entry.hold = Hold::Refused(RefuseReason::Congested);
             self.set_timer(*uid, None);
         }
-        if first {
-            self.halve_window(uid);
-        }
     }
 
     /// The destination became reachable: what waits for it goes now.
     pub fn route_up(&mut self, destination: &Address) {
         let Some(dest) = self.destinations.get_mut(destination) else { return };
+        // What was full may lie on a way that is no longer the one.
+        dest.paused_until = None;
+        dest.pushbacks = 0;
         let mut woken = Vec::new();
         for uid in &dest.uids {
             let Some(entry) = self.entries.get_mut(uid) else { continue };
@@ -585,7 +625,8 @@ impl Outbox {
     /// along.
     pub fn cannot_open(&mut self, from: &Address, packet_id: &PacketId) {
         let Some((uid, _)) = self.packets.get(packet_id).copied() else { return };
-        if self.entries.get(&uid).is_some_and(|e| e.record.destination == *from) {
+        if let Some(entry) = self.entries.get_mut(&uid).filter(|e| e.record.destination == *from) {
+            entry.custody.heard_of_destination();
             self.packets.remove(packet_id);
             self.make_ready(&uid);
         }
@@ -639,7 +680,7 @@ impl Outbox {
             let timed_out = entry.hold == Hold::None;
             self.chunks_timed_out(&uid);
             if timed_out {
-                self.halve_window(&uid);
+                self.halve_window(&uid, 2 * PAYLOAD_BYTES_MAX);
             }
             self.make_ready(&uid);
         }
@@ -697,8 +738,11 @@ impl Outbox {
         let Some(entry) = self.entries.get(uid) else { return };
         let max = self.config.window_bytes_max;
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.pushbacks = 0;
             let growth = if dest.found_limit {
-                bytes.saturating_mul(PAYLOAD_BYTES_MAX).checked_div(dest.window_bytes).unwrap_or(bytes)
+                // An envelope a round trip, whatever the window is.
+                let share = bytes.saturating_mul(PAYLOAD_BYTES_MAX).checked_div(dest.window_bytes);
+                share.unwrap_or(bytes).min(PAYLOAD_BYTES_MAX)
             } else {
                 bytes
             };
@@ -706,11 +750,11 @@ impl Outbox {
         }
     }
 
-    fn halve_window(&mut self, uid: &MessageUid) {
+    fn halve_window(&mut self, uid: &MessageUid, bytes_min: usize) {
         let Some(entry) = self.entries.get(uid) else { return };
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.found_limit = true;
-            dest.window_bytes = (dest.window_bytes / 2).max(2 * PAYLOAD_BYTES_MAX);
+            dest.window_bytes = (dest.window_bytes / 2).max(bytes_min.min(dest.window_bytes));
         }
     }
 

@@ -148,6 +148,29 @@ impl OutboxRecord {
     }
 }
 
+/// What a restart is to know of a message that custodians have: the state of its outbox row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustodyState {
+    /// Attempts that a custodian took.
+    pub taken: u8,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// When it is sent again unless its destination can be reached before, in seconds of steady time.
+    pub retry_at_s: u64,
+}
+
+impl CustodyState {
+    /// Writes the state.
+    pub fn encode(&self) -> Vec<u8> {
+        to_bytes(self)
+    }
+
+    /// Reads a state. The row of a message that nobody has in custody has none.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        from_bytes(bytes, "custody")
+    }
+}
+
 /// A message that has arrived and waits for whoever reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InboxRecord {

@@ -372,7 +372,7 @@ fn a_way_that_may_lead_back_is_used_and_its_origin_asked_for_a_newer_number() {
     let mut sender = Node::new(20);
     let mut send = |one: &mut One| {
         let (packet_id, envelope) = sender.envelope(origin.address(), MESSAGE);
-        one.give(Input::Originate(vec![(packet_id, envelope)]))
+        one.give(Input::Originate(vec![(packet_id, envelope)], CustodyWish::Welcome))
     };
     let outputs = send(&mut one);
     let asked: Vec<_> =

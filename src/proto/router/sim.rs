@@ -13,7 +13,7 @@ use crate::{
     proto::{
         dedup::Ingress,
         router::{
-            Input, LinkInfo, Output, Router, RouterConfig, WallClock,
+            CustodyWish, Input, LinkInfo, Output, Router, RouterConfig, WallClock,
             testkit::{CREATED, NETWORK, Node},
         },
         table::LinkClass,
@@ -168,7 +168,7 @@ impl Sim {
     }
 
     pub(super) fn originate(&mut self, from: usize, packet_id: PacketId, envelope: Envelope) {
-        self.handle(from, Input::Originate(vec![(packet_id, envelope)]));
+        self.handle(from, Input::Originate(vec![(packet_id, envelope)], CustodyWish::Welcome));
         self.run();
     }
 

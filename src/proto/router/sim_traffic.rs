@@ -9,7 +9,7 @@ use std::{
 use crate::{
     proto::{
         ranking::Ranking,
-        router::{Input, kept::Kept, sim::Sim},
+        router::{CustodyWish, Input, kept::Kept, sim::Sim},
     },
     wire::{EnvelopeKind, PacketId, receipt::Receipt},
 };
@@ -111,7 +111,7 @@ impl Traffic {
             let (from, to) = (message.from, sim.address(message.to));
             let (packet_id, envelope) = sim.nodes[from].signer.envelope(to, EnvelopeKind::MESSAGE);
             self.packets.insert(packet_id, index);
-            sim.handle(from, Input::Originate(vec![(packet_id, envelope)]));
+            sim.handle(from, Input::Originate(vec![(packet_id, envelope)], CustodyWish::Welcome));
         }
         sim.run();
         self.forget_measures(sim);

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-use super::{Output, Router, UNSENT_RETRY_S, WallClock, counters::bump, measured::receipt_ids};
+use super::{CustodyWish, Output, Router, UNSENT_RETRY_S, WallClock, counters::bump, measured::receipt_ids};
 
 /// A packet is dropped by the wall clock only so long after its signed end, since clocks differ.
 const EXPIRY_SLACK_S: u64 = 600;
@@ -52,12 +52,18 @@ impl Router {
         self.flush(Ingress::Link(link), batches);
     }
 
-    pub(super) fn on_originate(&mut self, now: Instant, batch: Vec<(PacketId, Envelope)>) {
+    pub(super) fn on_originate(
+        &mut self,
+        now: Instant,
+        batch: Vec<(PacketId, Envelope)>,
+        wish: CustodyWish,
+    ) {
+        let ext = FrameExt { custody_declined: wish == CustodyWish::Declined, ..FrameExt::default() };
         let mut batches = Batches::default();
         for (packet_id, envelope) in batch {
             bump(&mut self.counters.originated);
             let key = envelope.source_key().unwrap_or(self.config.own_key);
-            let packet = Verified::trusted(packet_id, key, envelope, FrameExt::default());
+            let packet = Verified::trusted(packet_id, key, envelope, ext);
             self.send_from_here(now, packet, &mut batches);
         }
         self.flush(Ingress::Local, batches);
@@ -395,7 +401,9 @@ impl Router {
 
     /// True for what goes into custody here.
     fn is_kept(&self, packet: &InboundEnvelope) -> bool {
-        self.config.store && packet.envelope.header().kind.is_stored_for_others()
+        self.config.store
+            && !packet.ext.custody_declined
+            && packet.envelope.header().kind.is_stored_for_others()
     }
 
     /// Says back over a link that a packet went no further. Only what its origin keeps is worth a

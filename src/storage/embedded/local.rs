@@ -30,6 +30,7 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::OutboxPut(row) => outbox_put(txn, row),
         LocalOp::OutboxUpdate { uid, state } => outbox_update(txn, uid, state),
         LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
+        LocalOp::OutboxGet(uid) => outbox_get(txn, uid),
         LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
         LocalOp::InboxCommit(commit) => inbox_commit(txn, commit, quota),
         LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
@@ -178,6 +179,16 @@ fn outbox_remove(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
     Ok(LocalOutcome::Done)
 }
 
+fn outbox_get(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
+    let mut page = OutboxPage::default();
+    if let Some(key) = txn.get(T::OutboxUid, uid.as_bytes())?
+        && let Some(sealed) = txn.get(T::OutboxBody, &key)?
+    {
+        outbox_read(txn, &key, &sealed, &mut page)?;
+    }
+    Ok(LocalOutcome::Outbox(page))
+}
+
 fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result<LocalOutcome> {
     let from = after.map(u64::to_be_bytes);
     // Bodies are what has the bytes, so they bound the page; open rows are looked up beside them.
@@ -186,23 +197,28 @@ fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Resul
     for (key, sealed) in bodies {
         let seq = seq_of(txn, T::OutboxBody, &key)?;
         page.next = more.then_some(seq);
-        let open = txn.get(T::Outbox, &key)?;
-        let read = open.as_deref().and_then(outbox_header).zip(txn.unseal(T::OutboxBody, &key, &sealed, 0));
-        let Some((row, body)) = read else {
-            page.damaged += 1;
-            if let Some(open) = open {
-                if let Some(uid) = open.get(..MessageUid::LEN) {
-                    txn.remove(T::OutboxUid, uid)?;
-                }
-                txn.remove(T::Outbox, &key)?;
-            }
-            txn.remove_sealed(T::OutboxBody, &key, 0)?;
-            txn.quarantine(T::OutboxBody, &key, &sealed)?;
-            continue;
-        };
-        page.rows.push(OutboxRow { body, ..row });
+        outbox_read(txn, &key, &sealed, &mut page)?;
     }
     Ok(LocalOutcome::Outbox(page))
+}
+
+/// Puts a message together from its two rows; one that cannot be read is set aside.
+fn outbox_read(txn: &mut Txn<'_>, key: &[u8], sealed: &[u8], page: &mut OutboxPage) -> Result<()> {
+    let open = txn.get(T::Outbox, key)?;
+    let read = open.as_deref().and_then(outbox_header).zip(txn.unseal(T::OutboxBody, key, sealed, 0));
+    let Some((row, body)) = read else {
+        page.damaged += 1;
+        if let Some(open) = open {
+            if let Some(uid) = open.get(..MessageUid::LEN) {
+                txn.remove(T::OutboxUid, uid)?;
+            }
+            txn.remove(T::Outbox, key)?;
+        }
+        txn.remove_sealed(T::OutboxBody, key, 0)?;
+        return txn.quarantine(T::OutboxBody, key, sealed);
+    };
+    page.rows.push(OutboxRow { body, ..row });
+    Ok(())
 }
 
 fn outbox_header(row: &[u8]) -> Option<OutboxRow> {

@@ -267,7 +267,7 @@ fn lifetime(code: u64) -> Option<String> {
 }
 
 fn flags(bits: u64) -> Option<String> {
-    let names = [(1, "retransmit"), (2, "custody wanted")];
+    let names = [(1, "retransmit"), (2, "custody declined")];
     Some(
         names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect::<Vec<_>>().join(", "),
     )

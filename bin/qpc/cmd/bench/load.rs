@@ -1,8 +1,8 @@
 //! `qpc bench load`: drives running nodes and logs what becomes of every message.
 //!
 //! It talks to the nodes as every other command does, over their control sockets: a connection a
-//! message on its way, one more for as long as its receipt is watched, one for whoever takes what
-//! arrives. A node that dies is waited for, and the load goes on with it. What had not been answered
+//! message on its way, used again for the next one; one for as long as a receipt is watched, one
+//! for whoever takes what arrives. A node that dies is waited for, and the load goes on with it. What had not been answered
 //! then is logged as unknown, never sent again: whether the node has it is what a load is to find out.
 
 use std::{
@@ -47,6 +47,9 @@ use crate::{
 /// Connections to one node that wait for a receipt. With a window of 128 they stay below the 256 that
 /// a node serves; the receipts of all other messages are read from the outbox in the end.
 const WATCHED_MAX: usize = 96;
+
+/// How long a connection is kept for the next message; the node ends it after a minute.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// A sender that is behind its rate catches up with at most so much of it at once.
 const CATCH_UP: Duration = Duration::from_millis(100);
@@ -183,6 +186,28 @@ struct Sender {
     places: Arc<Semaphore>,
     /// For connections that wait for a receipt.
     watched: Arc<Semaphore>,
+    /// Connections whose request is done, and since when.
+    idle: RefCell<Vec<(Client, Instant)>>,
+}
+
+impl Sender {
+    /// Hands its node a request, over a connection that is open where there is one.
+    async fn ask(&self, request: &Request, payload: &[u8]) -> Result<Client, ApiError> {
+        let idle = self.idle.borrow_mut().pop();
+        let mut client = match idle {
+            Some((client, since)) if since.elapsed() < IDLE_MAX => client,
+            _ => Client::open(&self.dir).await?,
+        };
+        client.ask(request, payload).await?;
+        Ok(client)
+    }
+
+    /// Keeps a connection for the next message, where its request is done.
+    fn keep(&self, client: Client) {
+        if client.is_done() {
+            self.idle.borrow_mut().push((client, Instant::now()));
+        }
+    }
 }
 
 struct Load {
@@ -244,7 +269,8 @@ async fn drive(args: &Args, cx: &Context) -> Result<Answered, Failure> {
         let places = Arc::new(Semaphore::new(args.window.into()));
         let watched = Arc::new(Semaphore::new(WATCHED_MAX));
         let window = args.window.into();
-        senders.push(Rc::new(Sender { number, dir, address, to, window, places, watched }));
+        let idle = RefCell::default();
+        senders.push(Rc::new(Sender { number, dir, address, to, window, places, watched, idle }));
     }
     let path = args.log.clone().unwrap_or_else(|| format!("qpc-load-{run}.jsonl").into());
     let path = absolute(&path)?;
@@ -466,7 +492,7 @@ async fn send_one(
     }
     load.tally.borrow_mut().sent += 1;
     let began = Instant::now();
-    let mut client = match Client::request(&sender.dir, &request, &payload).await {
+    let mut client = match sender.ask(&request, &payload).await {
         Ok(client) => client,
         Err(error) if error.class == ErrorClass::NoNode => {
             load.refused(line(Event::Refused), NO_NODE);
@@ -476,7 +502,10 @@ async fn send_one(
             }
             return;
         }
-        Err(error) => return load.unknown(line(Event::Unknown), &error),
+        Err(error) => {
+            sender.idle.borrow_mut().clear();
+            return load.unknown(line(Event::Unknown), &error);
+        }
     };
     let answer = timeout(ANSWER_WITHIN, client.next()).await;
     let outcome: SendOutcome = match answer.unwrap_or_else(|_| Err(ApiError::failed("no answer in time"))) {
@@ -486,10 +515,15 @@ async fn send_one(
         },
         Ok(None) => return load.unknown(line(Event::Unknown), &ApiError::failed("no answer")),
         // The node's own word ends the conversation; a connection that broke does not.
-        Err(error) => match timeout(RETRY, client.next()).await {
-            Ok(Ok(None)) => return load.refused(line(Event::Refused), &error.message),
-            _ => return load.unknown(line(Event::Unknown), &error),
-        },
+        Err(error) if client.is_done() => {
+            sender.keep(client);
+            return load.refused(line(Event::Refused), &error.message);
+        }
+        Err(error) => {
+            // The node is gone, and the other connections with it.
+            sender.idle.borrow_mut().clear();
+            return load.unknown(line(Event::Unknown), &error);
+        }
     };
     let took = began.elapsed();
     let line = |ev| Line { id: Some(outcome.id), ..line(ev) };
@@ -498,8 +532,9 @@ async fn send_one(
     }
     load.acked(outcome.id, stamp, to, took);
     if watched.is_none() {
-        // Read to its end, so that the node has not to find out that nobody is there.
-        let _ = client.next().await;
+        if let Ok(None) = client.next().await {
+            sender.keep(client);
+        }
         return;
     }
     drop(place);
@@ -507,13 +542,14 @@ async fn send_one(
         let Ok(outcome) = frame.parse::<SendOutcome>() else { return };
         match outcome.status {
             DeliveryStatus::Queued => {}
-            DeliveryStatus::Delivered => return load.receipted(line(Event::Receipt), outcome.id),
+            DeliveryStatus::Delivered => load.receipted(line(Event::Receipt), outcome.id),
             DeliveryStatus::Expired | DeliveryStatus::Failed => {
                 let reason = outcome.reason.unwrap_or_else(|| outcome.status.as_str().to_owned());
-                return load.ended(line(Event::Ended), outcome.id, &reason);
+                load.ended(line(Event::Ended), outcome.id, &reason);
             }
         }
     }
+    sender.keep(client);
 }
 
 /// Whether a node is there, without a request that it would have to serve.

@@ -4,12 +4,14 @@
 //! sink of every kind of hop, [`volatile`], [`durable`] and [`bare`] are the kinds, [`measure`]
 //! reads the machine. [`beside`] measures the same hop with one more neighbour that misbehaves, and
 //! [`neighbour`] is that neighbour. [`links`] is one relay with hundreds of links, [`routes`] one
-//! with a million routes, [`stored`] one that holds a million messages. [`peer`] takes part in
+//! with a million routes, [`stored`] one that holds a million messages, [`accepts`] one that takes as
+//! many as its disk allows. [`peer`] takes part in
 //! comparisons that another program drives.
 //!
 //! [`load`] drives nodes that run already and logs what becomes of every message, [`verify`] compares
 //! such logs; what they share is [`evidence`]. [`disk`] is what such figures are read beside.
 
+mod accepts;
 mod bare;
 mod beside;
 mod disk;
@@ -36,6 +38,7 @@ pub enum Command {
     Links(links::Args),
     Routes(routes::Args),
     Stored(stored::Args),
+    Accepts(accepts::Args),
     Load(load::Args),
     Verify(verify::Args),
     Disk(disk::Args),
@@ -58,6 +61,7 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
         Command::Links(args) => links::run(args, cx).await,
         Command::Routes(args) => routes::run(args, cx).await,
         Command::Stored(args) => stored::run(args, cx).await,
+        Command::Accepts(args) => accepts::run(args, cx).await,
         Command::Load(args) => load::run(args, cx).await,
         Command::Verify(args) => verify::run(args, cx).await,
         Command::Disk(args) => disk::run(&args, cx),

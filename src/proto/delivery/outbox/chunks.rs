@@ -98,6 +98,7 @@ impl Outbox {
         }
         entry.hold = Hold::None;
         entry.unanswered = 0;
+        entry.custody.heard_of_destination();
         self.make_ready(uid);
     }
 
@@ -137,6 +138,7 @@ impl Outbox {
     /// The destination got a chunk of a file that it knows nothing of.
     fn manifest_wanted(&mut self, uid: &MessageUid) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.custody.heard_of_destination();
         let Some(flow) = &mut entry.chunks else { return };
         if flow.open {
             flow.acked.clear();
@@ -195,6 +197,7 @@ impl Outbox {
         }
         entry.hold = Hold::None;
         entry.unanswered = 0;
+        entry.custody.heard_of_destination();
         // The whole window of a file in order ends with its in-flight set. What a custodian held has
         // left the window before.
         let freed = if flow.in_flight.is_empty() { entry.in_flight_bytes } else { freed };

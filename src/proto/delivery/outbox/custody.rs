@@ -2,8 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Hold, Outbox, Part, backoff};
-use crate::wire::{Address, PacketId};
+use super::{Entry, Hold, Outbox, Part, backoff};
+use crate::{
+    proto::router::CustodyWish,
+    wire::{Address, MessageUid, PacketId},
+};
+
+/// Custodians that may have a message at a time: a second one for the case that the first does not
+/// come back. An attempt has one at most, since each hands on what it holds before it lets go of it.
+pub const CUSTODIANS_MAX: u8 = 2;
 
 /// Least wait between an origin's retries of what a custodian holds.
 const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
@@ -12,34 +19,91 @@ const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
 /// custodian hands it over at once, and the receipt of an earlier time may have found no way back.
 const CUSTODY_CHECK: Duration = Duration::from_secs(30);
 
+/// What is known of a message's custodians.
+#[derive(Debug, Default)]
+pub(super) struct Custody {
+    /// Attempts that one took.
+    taken: u8,
+    /// Nothing was heard of the destination since.
+    is_waiting: bool,
+}
+
+impl Custody {
+    pub(super) fn wish(&self) -> CustodyWish {
+        if self.taken < CUSTODIANS_MAX { CustodyWish::Welcome } else { CustodyWish::Declined }
+    }
+
+    /// The destination itself answered: the message is on its way, not put aside.
+    pub(super) fn heard_of_destination(&mut self) {
+        self.is_waiting = false;
+    }
+}
+
+/// A message that went into custody, as a restart is to know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Which.
+    pub uid: MessageUid,
+    /// Attempts that a custodian took.
+    pub taken: u8,
+    /// Attempts so far.
+    pub attempts: u32,
+    /// Until the next one.
+    pub wait: Duration,
+}
+
+impl Entry {
+    /// The wait for a custodian, where one has the message and nothing was heard of its destination
+    /// since.
+    pub(super) fn wait_for_custodian(&self) -> Option<Duration> {
+        let wait = CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(self.record.lifetime().as_secs() / 8)));
+        self.custody.is_waiting.then_some(wait)
+    }
+}
+
 impl Outbox {
-    /// A custodian holds a packet durably.
-    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) {
-        let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
-        let Some(entry) = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part)) else {
-            return;
-        };
+    /// A custodian holds a packet durably. Gives what a restart is to know of its message, where that
+    /// waits for its custodians now.
+    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) -> Option<Kept> {
+        let (uid, part) = self.packets.get(packet_id).copied()?;
+        let entry = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part))?;
         if let Part::Chunk(index) = part {
             if !entry.is_sending_chunks() {
-                return;
+                return None;
             }
             // One chunk in custody says nothing of the others: those that went down with a link are
             // sent again by the ordinary timer. Only when all of them are held is there no hurry.
-            let Some(flow) = &mut entry.chunks else { return };
+            let flow = entry.chunks.as_mut()?;
             flow.in_custody.insert(index);
             if !flow.in_flight.keys().all(|index| flow.in_custody.contains(index)) {
-                return;
+                return None;
             }
         }
-        let wait =
-            CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(entry.record.lifetime().as_secs() / 8)));
-        entry.hold = Hold::InCustody;
+        // Told again of an attempt that was handed on: it is the same one.
+        let is_known = std::mem::replace(&mut entry.hold, Hold::InCustody) == Hold::InCustody;
+        if !is_known {
+            entry.custody.taken = entry.custody.taken.saturating_add(1);
+        }
+        entry.custody.is_waiting = true;
+        let wait = entry.wait_for_custodian()?;
+        let kept = Kept { uid, taken: entry.custody.taken, attempts: entry.attempts, wait };
         // What a custodian holds does not load the path: give its bytes back to the window.
         let freed = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
         }
         self.set_timer(uid, now.checked_add(wait));
+        (!is_known).then_some(kept)
+    }
+
+    /// A message that was added a moment ago had gone into custody before the restart.
+    pub fn restore_custody(&mut self, now: Instant, kept: &Kept) {
+        let Some(entry) = self.entries.get_mut(&kept.uid) else { return };
+        entry.custody = Custody { taken: kept.taken, is_waiting: true };
+        entry.attempts = kept.attempts;
+        // Never longer than it would wait anew, whatever the disk says.
+        let wait = kept.wait.min(entry.wait_for_custodian().unwrap_or_default());
+        self.pause(now, &kept.uid, Hold::InCustody, wait);
     }
 
     /// There is a path to the destination now: whoever holds its messages hands them over, and

@@ -96,6 +96,82 @@ fn custody_makes_retries_rare_and_clears_nothing() {
 }
 
 #[test]
+fn two_custodians_may_have_a_message_and_later_attempts_decline() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let mut wishes = vec![];
+    for attempt in 1..=4u8 {
+        let t = outbox.transmit(now, 16);
+        wishes.push(t[0].wish);
+        outbox.sent(now, &t[0], packet(attempt));
+        if attempt <= 2 {
+            let kept = outbox.in_custody(now, &packet(attempt)).unwrap();
+            assert_eq!((kept.taken, kept.attempts, kept.wait), (attempt, attempt.into(), DAY / 8));
+            // A hand-over from one custodian to the next is no new custody.
+            assert_eq!(outbox.in_custody(now, &packet(attempt)), None);
+        } else {
+            // Whoever has no path says so, and its custodians are waited for as before.
+            outbox.refused(now, &packet(attempt), RefuseReason::NoRoute, Duration::ZERO);
+        }
+        assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::InCustody));
+        outbox.route_up(&TO);
+        assert!(outbox.transmit(now, 16).is_empty());
+        let wake = outbox.next_wake().unwrap();
+        assert_eq!(wake - now, DAY / 8, "attempt {attempt}");
+        now = wake;
+    }
+    use CustodyWish::{Declined, Welcome};
+    assert_eq!(wishes, [Welcome, Welcome, Declined, Declined]);
+    // The first attempt's receipt still ends it.
+    assert_eq!(outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1).len(), 1);
+}
+
+#[test]
+fn an_attempt_that_is_lost_while_custodians_have_the_message_is_no_haste() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.in_custody(now, &packet(1));
+    let later = outbox.next_wake().unwrap();
+    let t = outbox.transmit(later, 16);
+    outbox.sent(later, &t[0], packet(2));
+    assert_eq!(outbox.next_wake().unwrap() - later, DAY / 8);
+    // A word of the destination itself is: it can be reached.
+    outbox.cannot_open(&TO, &packet(2));
+    let t = outbox.transmit(later, 16);
+    outbox.sent(later, &t[0], packet(3));
+    assert!(outbox.next_wake().unwrap() - later < Duration::from_secs(60));
+}
+
+#[test]
+fn custody_is_known_after_a_restart() {
+    let now = Instant::now();
+    let uid = MessageUid([1; 16]);
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let wait = Duration::from_secs(7200);
+    outbox.restore_custody(now, &Kept { uid, taken: 2, attempts: 5, wait });
+    assert_eq!(outbox.hold(&uid), Some(Hold::InCustody));
+    assert!(outbox.transmit(now, 16).is_empty());
+    assert_eq!(outbox.next_wake().unwrap() - now, wait);
+    assert_eq!(outbox.list(now)[0].attempts, 5);
+    // It is asked for soon after its destination can be reached.
+    outbox.check_custody(now, &TO);
+    let soon = outbox.next_wake().unwrap();
+    assert_eq!(soon - now, Duration::from_secs(30));
+    assert_eq!(outbox.transmit(soon, 16)[0].wish, CustodyWish::Declined);
+
+    // Whatever the disk says, it does not wait longer than it would anew.
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    outbox.restore_custody(now, &Kept { uid, taken: 1, attempts: 1, wait: DAY * 365 });
+    assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
+}
+
+#[test]
 fn a_path_that_comes_up_shortens_the_wait_for_a_custodian_once() {
     let mut now = Instant::now();
     let mut outbox = Outbox::new(OutboxConfig::default());
@@ -390,7 +466,7 @@ fn what_becomes_of_a_second_manifest_does_not_hold_up_the_chunks() {
         match fate {
             0 => outbox.refused(now, &packet(2), RefuseReason::Congested, Duration::ZERO),
             1 => outbox.refused(now, &packet(2), RefuseReason::NoRoute, Duration::ZERO),
-            _ => outbox.in_custody(now, &packet(2)),
+            _ => drop(outbox.in_custody(now, &packet(2))),
         }
         assert_eq!(outbox.hold(&MessageUid([1; 16])), Some(Hold::None));
         now = outbox.next_wake().unwrap();
@@ -434,6 +510,85 @@ fn a_full_queue_on_the_way_costs_one_chunk_and_half_the_window() {
     assert_eq!(again[1].part, Part::Chunk(4));
     let bytes = again.len() * CHUNK_BYTES;
     assert!(bytes <= 160 * 1024, "the window was halved and grows slowly now: {bytes}");
+}
+
+#[test]
+fn a_full_store_is_asked_once_a_second_whatever_waits_for_it() {
+    let began = Instant::now();
+    let mut now = began;
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    (0..200).for_each(|n| outbox.add(now, line(n), DAY, None));
+    let (mut packets, mut last_half_minute) = (0u32, 0);
+    let id = |n: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&n.to_be_bytes());
+        PacketId(id)
+    };
+    while now < began + Duration::from_secs(60) {
+        for t in outbox.transmit(now, 1000) {
+            packets += 1;
+            outbox.sent(now, &t, id(packets));
+            outbox.refused(now, &id(packets), RefuseReason::StoreFull, Duration::ZERO);
+            last_half_minute += u32::from(now >= began + Duration::from_secs(30));
+        }
+        now = outbox.next_wake().unwrap();
+    }
+    assert!((20..=30).contains(&last_half_minute), "{last_half_minute} of {packets}");
+
+    // There is room again: the first receipt lets as much go as fits an envelope, and so on.
+    let mut rounds = 0;
+    while !outbox.is_empty() {
+        let sent = outbox.transmit(now, 1000);
+        for t in &sent {
+            packets += 1;
+            outbox.sent(now, t, id(packets));
+            assert_eq!(outbox.receipt(now, &TO, &receipt_for(&[id(packets)]), 1).len(), 1);
+        }
+        if sent.is_empty() {
+            now = outbox.next_wake().unwrap();
+        }
+        rounds += 1;
+        assert!(rounds < 30, "{} are left", outbox.len());
+    }
+    assert!(now < began + Duration::from_secs(64), "{:?}", now - began);
+}
+
+#[test]
+fn what_is_refused_for_want_of_room_lets_others_pass() {
+    let mut now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    let mut large = line(1);
+    large.priority = Priority::Critical as u8;
+    outbox.add(now, large, DAY, None);
+    outbox.add(now, line(2), DAY, None);
+    let (mut n, mut delivered) = (0, 0);
+    let began = now;
+    while delivered == 0 {
+        for t in outbox.transmit(now, 1) {
+            n += 1;
+            outbox.sent(now, &t, packet(n));
+            if t.uid == MessageUid([1; 16]) {
+                outbox.refused(now, &packet(n), RefuseReason::StoreFull, Duration::ZERO);
+            } else {
+                delivered = outbox.receipt(now, &TO, &receipt_for(&[packet(n)]), 1).len();
+            }
+        }
+        now = outbox.next_wake().unwrap();
+    }
+    assert!(now - began < Duration::from_secs(2), "{:?}", now - began);
+}
+
+#[test]
+fn a_path_that_comes_up_ends_the_pause_before_a_full_store() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    outbox.add(now, line(1), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.refused(now, &packet(1), RefuseReason::StoreFull, Duration::from_secs(600));
+    assert!(outbox.transmit(now, 16).is_empty());
+    outbox.route_up(&TO);
+    assert_eq!(outbox.transmit(now, 16).len(), 1);
 }
 
 #[test]
