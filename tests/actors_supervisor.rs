@@ -14,7 +14,7 @@ use quicprochat_mesh::actors::supervisor::{
 };
 use quicprochat_mesh::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainCounts, DrainPhase, DrainPlan, DrainSummary, ExitGuard,
-    ExitReason, SkipAhead,
+    ExitReason, PanicNow, SkipAhead,
 };
 use quicprochat_mesh::proto::health::HealthStatus;
 use quicprochat_mesh::testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time};
@@ -120,6 +120,14 @@ impl Handler<Drain> for Worker {
             }
             _ => self.finish(drain.phase, ctx),
         }
+    }
+}
+
+impl Handler<PanicNow> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: PanicNow, _: &mut Self::Context) {
+        panic!("told to");
     }
 }
 

@@ -84,8 +84,8 @@ async fn survives_without(actor: &str, counted_as: &str) {
     let before = restarts(&alice, counted_as);
     // On its way while it happens.
     let uid = within("room in the outbox", send(&a, b.address(), "meanwhile")).await;
-    a.panic_actor(actor);
-    b.panic_actor(actor);
+    a.panic_now(actor);
+    b.panic_now(actor);
     let (message, _) = within("what was on its way", b.receive()).await.unwrap();
     assert_eq!(message.id(), uid, "after a panic of {actor}");
     within("both restarts", async {
@@ -128,7 +128,7 @@ async fn who_waits_for_a_message_goes_on_waiting_over_a_restart_of_delivery_and_
     };
     let (waiting, cut_short) = (waits_for(uid), waits_for(kept));
     for _ in 0..3 {
-        a.panic_actor("delivery");
+        a.panic_now("delivery");
         within("the outbox to be read", async {
             while a.outbox().await.map_or(true, |rows| rows.len() < 2) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -180,7 +180,7 @@ async fn a_maintenance_that_panics_is_started_again() {
 
 #[tokio::test]
 async fn a_registry_of_links_that_panics_takes_its_branch_along_and_dials_its_peers_again() {
-    survives_without("links", "transport").await;
+    survives_without("transport/links", "transport").await;
 }
 
 /// A node on QUIC and TCP whose links run on so many threads.

@@ -12,6 +12,7 @@ mod link_lease;
 pub mod links;
 pub mod mailbox;
 pub mod maintenance;
+pub mod panics;
 pub mod program;
 pub mod rate_limiter;
 pub mod router;

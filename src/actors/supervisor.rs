@@ -28,12 +28,16 @@ use tokio::sync::watch;
 use super::child::{Child, ChildSpec, Factory};
 use super::health::HealthHandle;
 use super::mailbox;
+#[cfg(any(test, feature = "testing"))]
+use super::panics::below;
 use crate::clock;
 use crate::crypto::random::{OsRng, os_rng};
 use crate::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainPhase, DrainPlan, DrainReport, DrainSummary, ExitGuard,
     ExitReason, Incarnation, PhaseTime, SkipAhead,
 };
+#[cfg(any(test, feature = "testing"))]
+use crate::messages::lifecycle::PanicNow;
 use crate::messages::message;
 use crate::proto::backoff::{Restarts, Verdict};
 use crate::proto::drain::{
@@ -320,8 +324,11 @@ impl Supervisor {
             Role::Root { health, .. } => {
                 health.set_gave_up(&why);
                 let errand = Errand::Tree { reason: "gave up".to_owned(), gave_up: Some(why) };
-                // There is nothing to announce to peers: the node is unhealthy already.
-                let plan = DrainPlan { notice: Duration::ZERO, ..DrainPlan::default() };
+                // The notice is for those who ask for the node's health: they hear why it ends.
+                let plan = match health.was_asked_within(ASKED_WITHIN) {
+                    true => DrainPlan::default(),
+                    false => DrainPlan { notice: Duration::ZERO, ..DrainPlan::default() },
+                };
                 let machine = DrainMachine::begin(now, plan, self.running());
                 self.walk(errand, machine, ctx);
             }
@@ -657,5 +664,21 @@ impl Handler<Drain> for Supervisor {
         let children = self.running();
         let machine = DrainMachine::one_phase(clock::now(), drain.phase, drain.deadline, children);
         self.walk(Errand::Phase(drain.phase), machine, ctx);
+    }
+}
+
+/// Panics, or has those children do so that the path names by their name or their kind.
+#[cfg(any(test, feature = "testing"))]
+impl Handler<PanicNow> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, PanicNow(path): PanicNow, _: &mut Context<Self>) {
+        assert!(!path.is_empty(), "a test wanted this panic");
+        for kept in self.children.values() {
+            let below = below(&path, &kept.name).or_else(|| below(&path, kept.kind));
+            if let (Some(below), Some(child)) = (below, kept.child()) {
+                child.panics.now(below);
+            }
+        }
     }
 }

@@ -123,11 +123,14 @@ pub struct SkipAhead;
 
 message!(SkipAhead => ());
 
-/// A test to any actor: panic while you handle this. Under the feature `testing` only, for tests of
-/// whole nodes that lose a part of themselves.
+/// A test to any actor: panic while you handle this, or have what is below you by this path do so.
+/// Under the feature `testing` only, for tests of whole nodes that lose a part of themselves.
 #[cfg(any(test, feature = "testing"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PanicNow;
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanicNow(
+    /// A path in the tree of actors, from the receiver down; empty for the receiver itself.
+    pub String,
+);
 
 #[cfg(any(test, feature = "testing"))]
 message!(PanicNow => ());

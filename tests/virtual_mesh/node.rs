@@ -26,7 +26,7 @@ use quicprochat_mesh::{
     crypto::{MeshIdentity, ReceiverKeys, SignatureInput, key_record, random},
     messages::{
         delivery::{SendBroadcast, SendContent},
-        lifecycle::{BeginDrain, Drain, ExitGuard},
+        lifecycle::{BeginDrain, Drain, ExitGuard, PanicNow},
         route::{GetRouterState, ListRoutes, RouteLine, SearchPath},
     },
     proto::{
@@ -139,7 +139,7 @@ async fn child<A>(
     mut make: impl FnMut(ExitGuard) -> Addr<A> + Send + 'static,
 ) -> Addr<A>
 where
-    A: Actor<Context = Context<A>> + Handler<Drain>,
+    A: Actor<Context = Context<A>> + Handler<Drain> + Handler<PanicNow>,
 {
     let (tell, told) = mpsc::channel();
     let spec = ChildSpec::permanent(name, move |guard| {
