@@ -73,7 +73,7 @@ impl Worker {
             self.guard.drained();
             ctx.stop();
         } else {
-            self.guard.report(phase, DrainCounts { frames_dropped: 1, undelivered_kept: 0 });
+            self.guard.report(phase, DrainCounts { frames_dropped: 1, ..DrainCounts::default() });
         }
     }
 }

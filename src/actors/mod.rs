@@ -14,6 +14,7 @@ pub mod mailbox;
 pub mod maintenance;
 pub mod panics;
 pub mod program;
+pub mod quarantine;
 pub mod rate_limiter;
 pub mod router;
 pub mod supervisor;

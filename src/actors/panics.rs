@@ -8,12 +8,15 @@
 
 #[cfg(any(test, feature = "testing"))]
 mod switch {
-    use std::{fmt, sync::Arc};
+    use std::{
+        fmt,
+        sync::{Arc, OnceLock},
+    };
 
     use actix::prelude::{Actor, Addr, Context, Handler};
     use tokio::sync::Notify;
 
-    use crate::messages::lifecycle::PanicNow;
+    use crate::{messages::lifecycle::PanicNow, wire::Lifetime};
 
     /// An actor that panics when a test says so.
     pub trait PanicsWhenTold: Actor<Context = Context<Self>> + Handler<PanicNow> {}
@@ -61,6 +64,20 @@ mod switch {
         }
     }
 
+    /// A message that lives this long is poison to the part of the node that the environment names.
+    const POISON_LIFETIME_S: u32 = 172_800;
+
+    /// Names that part: `router`, `delivery`, `outbox` or `store`.
+    const POISONED: &str = "QPC_TEST_POISON";
+
+    /// Panics where this message is poison to `part`.
+    pub(crate) fn poison(part: &str, lifetime: Lifetime) {
+        static PART: OnceLock<Option<String>> = OnceLock::new();
+        let poisoned = PART.get_or_init(|| std::env::var(POISONED).ok());
+        let strikes = poisoned.as_deref() == Some(part) && lifetime.as_secs() == POISON_LIFETIME_S;
+        assert!(!strikes, "a test wanted this panic: poison");
+    }
+
     impl fmt::Debug for Panics {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("Panics")
@@ -101,10 +118,13 @@ mod switch {
             Self
         }
     }
+
+    /// Nothing is poison here.
+    pub(crate) fn poison(_: &str, _: crate::wire::Lifetime) {}
 }
 
 pub use switch::PanicsWhenTold;
-pub(crate) use switch::{Panics, Switch};
+pub(crate) use switch::{Panics, Switch, poison};
 
 /// What of a path is below `name`; none where it leads elsewhere.
 #[cfg(any(test, feature = "testing"))]

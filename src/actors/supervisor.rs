@@ -32,12 +32,12 @@ use super::mailbox;
 use super::panics::below;
 use crate::clock;
 use crate::crypto::random::{OsRng, os_rng};
+#[cfg(any(test, feature = "testing"))]
+use crate::messages::lifecycle::PanicNow;
 use crate::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainPhase, DrainPlan, DrainReport, DrainSummary, ExitGuard,
     ExitReason, Incarnation, PhaseTime, SkipAhead,
 };
-#[cfg(any(test, feature = "testing"))]
-use crate::messages::lifecycle::PanicNow;
 use crate::messages::message;
 use crate::proto::backoff::{Restarts, Verdict};
 use crate::proto::drain::{
@@ -412,6 +412,9 @@ impl Supervisor {
         }
         match (errand, &mut self.role) {
             (Errand::Tree { reason, gave_up }, Role::Root { ended, .. }) => {
+                if !outcome.counts.balance() {
+                    tracing::error!(counts = ?outcome.counts, "what was accepted is not accounted for");
+                }
                 let drained = missed.is_empty() && outcome.is_complete() && gave_up.is_none();
                 ended.send_replace(Some(DrainSummary {
                     reason,
@@ -424,6 +427,9 @@ impl Supervisor {
                     missed,
                     frames_dropped: outcome.counts.frames_dropped,
                     undelivered_kept: outcome.counts.undelivered_kept,
+                    accepted: outcome.counts.accepted,
+                    delivered: outcome.counts.delivered,
+                    rejected: outcome.counts.rejected,
                     gave_up,
                 }));
                 ctx.stop();

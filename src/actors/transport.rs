@@ -296,6 +296,9 @@ impl TransportActor {
     }
 
     fn stop(&mut self, ctx: &mut Context<Self>) {
+        let frames_dropped = self.egress.depth().0 as u64;
+        // Outside of a drain nobody adds it up.
+        self.guard.report(DrainPhase::Cleanup, DrainCounts { frames_dropped, ..DrainCounts::default() });
         self.guard.stopped();
         ctx.stop();
     }

@@ -162,10 +162,17 @@ pub struct DrainSummary {
     pub phases: Vec<PhaseTime>,
     /// Who was late or fell in which phase, as `phase: name`.
     pub missed: Vec<String>,
-    /// Frames neither sent, stored nor refused.
+    /// Frames that still waited to be written when their link closed.
     pub frames_dropped: u64,
-    /// Messages safe on disk and not yet delivered.
+    /// Messages safe on disk and not yet delivered. With all that was delivered and rejected they are
+    /// what was accepted.
     pub undelivered_kept: u64,
+    /// As [`DrainCounts::accepted`].
+    pub accepted: u64,
+    /// As [`DrainCounts::delivered`].
+    pub delivered: u64,
+    /// As [`DrainCounts::rejected`].
+    pub rejected: u64,
     /// The child that could not be kept alive, if that is why: the process exits non-zero.
     pub gave_up: Option<String>,
 }

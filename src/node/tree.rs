@@ -37,6 +37,7 @@ use crate::{
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
+        quarantine::Quarantine,
         rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
         router::{AnnounceOrder, RouterActor, RouterParts},
         supervisor::{StartChild, Supervisor, Tree},
@@ -276,6 +277,7 @@ async fn launch(
         health: ways.health.clone(),
         pressure: gauge,
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(store_child(custody, ways.clone(), seats.clone())).await?;
     start.child(limiter_child(limiter.clone(), ways.lease.clone())).await?;
@@ -297,6 +299,7 @@ async fn launch(
         refuse: ways.custody_answer.clone(),
         inbox_grown,
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
     let router = RouterParts {
@@ -325,6 +328,7 @@ async fn launch(
         custody_news: ways.custody_news.clone(),
         health: ways.health.clone(),
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(router_child(router, ways.clone(), seats.clone())).await?;
     let maintenance = MaintenanceParts {

@@ -19,7 +19,9 @@ pub(crate) fn obey(node: MeshNode) {
         // Open for writing too, it never ends: who writes to it comes and goes.
         let fifo = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(fifo) => fifo,
-            Err(error) => return tracing::error!(%error, path = %path.display(), "nobody can be told to panic"),
+            Err(error) => {
+                return tracing::error!(%error, path = %path.display(), "nobody can be told to panic");
+            }
         };
         for name in BufReader::new(fifo).lines().map_while(Result::ok) {
             tracing::warn!(name, "a test wants a panic");

@@ -94,6 +94,7 @@ fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
         refuse: refuse_seat,
         inbox_grown: grown,
         clock: ClockHandle::new(None),
+        quarantine: Default::default(),
     };
     let actor = DeliveryActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::DELIVERY);

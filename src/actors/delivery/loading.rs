@@ -51,7 +51,28 @@ impl DeliveryActor {
         let (now, time) = (clock::now(), self.parts.clock.time());
         let mut unreadable = Vec::new();
         let mut records = Vec::with_capacity(left.outbox.len());
+        self.ledger.accepted(left.outbox.len() as u64);
+        let quarantine = self.parts.quarantine.clone();
+        let mut hand = quarantine.first_look();
+        let mut counted = Vec::new();
         for row in left.outbox {
+            let suspect = Suspect::Row(row.uid.0);
+            let known = row.state.first().copied().unwrap_or(0);
+            quarantine.remember(suspect, u32::from(known));
+            let falls = quarantine.falls(&suspect);
+            if falls > u32::from(known) {
+                // On its way to the disk before it is tried again.
+                let state = vec![u8::try_from(falls).unwrap_or(u8::MAX)];
+                counted.push((LocalOp::OutboxUpdate { uid: row.uid, state }, Committing::Nothing));
+            }
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                quarantine.pass_over("outbox", first, &row.uid);
+                if row.expires_s <= time.steady_s {
+                    unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
+                }
+                continue;
+            }
+            hand.take(suspect);
             match OutboxRecord::decode(&row.body) {
                 // Never longer than it was given, whatever the disk says.
                 Ok(record) => {
@@ -65,14 +86,24 @@ impl DeliveryActor {
                 }
             }
         }
+        self.ledger.rejected(unreadable.len() as u64);
         damaged("outbox", left.outbox_damaged.saturating_add(unreadable.len()));
         // Rows come by their uid, which is random; what was sent first goes first.
         records.sort_by_key(|(record, _)| record.sent_at_unix_ms);
         for (record, left) in records {
+            hand.take(Suspect::Row(record.uid.0));
             self.accept(now, left, record);
         }
+        unreadable.append(&mut counted);
         let mut unreadable_files = Vec::new();
         for row in left.partials {
+            let suspect = Suspect::Row(row.tag.0);
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                // Its sender offers it anew.
+                quarantine.pass_over("partial", first, &row.tag);
+                continue;
+            }
+            hand.take(suspect);
             match PartialRecord::decode(&row.state) {
                 Ok(record) => self.incoming.restore(row.tag, record, time.unix_s),
                 Err(error) => {
@@ -84,6 +115,7 @@ impl DeliveryActor {
                 }
             }
         }
+        hand.put_down();
         damaged("partial", left.partials_damaged.saturating_add(unreadable_files.len()));
         unreadable.append(&mut unreadable_files);
         if !unreadable.is_empty() {

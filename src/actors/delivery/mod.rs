@@ -36,6 +36,8 @@ use self::commits::{Commits, Committing};
 use super::{
     clock_handle::ClockHandle,
     mailbox::{self, Outlet},
+    panics::poison,
+    quarantine::Quarantine,
     wake_timer::WakeTimer,
 };
 use crate::{
@@ -61,8 +63,10 @@ use crate::{
             record::{Body, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
+        ledger::Ledger,
         limit::TokenBucket,
         node_clock::NodeTime,
+        suspects::{Standing, Suspect},
         verify::InboundEnvelope,
     },
     storage::{
@@ -145,6 +149,8 @@ pub struct DeliveryParts {
     pub inbox_grown: watch::Sender<u64>,
     /// What time it is.
     pub clock: ClockHandle,
+    /// What felled former incarnations.
+    pub quarantine: Quarantine,
 }
 
 /// The node's receiver secrets and the record that announces them.
@@ -209,6 +215,8 @@ pub struct DeliveryActor {
     /// True while a whole file is being checked.
     checking: bool,
     commits: Commits,
+    /// Own messages, since this incarnation read the outbox.
+    ledger: Ledger,
     timer: WakeTimer,
     /// True while a [`Pump`] is under way.
     pumping: bool,
@@ -249,6 +257,7 @@ impl DeliveryActor {
             writing: false,
             checking: false,
             commits: Commits::default(),
+            ledger: Ledger::default(),
             timer: WakeTimer::default(),
             pumping: false,
             draining: false,

@@ -70,6 +70,7 @@ impl DeliveryActor {
         let answered = match message.result {
             Ok(()) => {
                 metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
+                self.ledger.accepted(1);
                 let left = Duration::from_secs(record.lifetime().as_secs().into());
                 self.accept(clock::now(), left, record);
                 if let Some(tell) = tell {
@@ -133,7 +134,9 @@ impl DeliveryActor {
             self.ask_for_key(t.destination, ctx);
             return None;
         };
+        let _hand = self.parts.quarantine.hand(std::iter::once(Suspect::Row(t.uid.0)));
         let record = self.outbox.record(&t.uid)?;
+        poison("outbox", record.lifetime());
         let plaintext = match (&record.body, record.manifest()) {
             (Body::Inline(bytes), _) => Sealed::Content(Content {
                 uid: record.uid,
