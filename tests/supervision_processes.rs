@@ -112,11 +112,16 @@ fn a_part_that_cannot_be_kept_alive_ends_the_node_and_its_readiness_says_why() {
 /// A message that lives so long is poison to whom it is poison.
 const POISON: [&str; 2] = ["--ttl", "2d"];
 
-/// Sends poison, in a second message behind it something good, and waits for the good one.
+/// Sends poison and gives its id.
 #[track_caller]
-fn poisoned(source: &Node, sink: &Node, falls_at: &Node, place: &str) {
-    let to = sink.address();
-    let sent = source.qpc(&[&["send", "--to", &to], &POISON[..], &["poison"]].concat()).exits(0).object();
+fn send_poison(source: &Node, to: &str) -> Value {
+    let args = [&["send", "--to", to], &POISON[..], &["poison"]].concat();
+    source.qpc(&args).exits(0).object()["id"].clone()
+}
+
+/// Waits until poison is set aside where it falls, and sends something good behind it.
+#[track_caller]
+fn is_set_aside(poison: &Value, source: &Node, sink: &Node, falls_at: &Node, place: &str) {
     let label = [("where", place)];
     wait_until(&format!("{place} to set the poison aside"), || {
         falls_at.metric("qpc_quarantined_total", &label) >= 1.0
@@ -126,7 +131,7 @@ fn poisoned(source: &Node, sink: &Node, falls_at: &Node, place: &str) {
     assert_eq!(after["status"], "delivered", "{place}: {after}");
     assert_eq!(falls_at.count_panics(), 3, "{place}: it is tried no more");
     let inbox = sink.inbox();
-    assert!(inbox.iter().all(|entry| entry["id"] != sent["id"]), "{place}: {inbox:#?}");
+    assert!(inbox.iter().all(|entry| entry["id"] != *poison), "{place}: {inbox:#?}");
     assert!(falls_at.log().contains("is set aside"), "{place}");
 }
 
@@ -142,9 +147,11 @@ fn a_message_that_fells_its_handler_is_set_aside_after_three_times_and_others_go
         node.knows(&[&sink]);
         sink.knows(&[node]);
     }
-    poisoned(&source, &sink, &source, "outbox");
-    poisoned(&near, &sink, &relay, "router");
-    poisoned(&beside, &sink, &sink, "delivery");
+    let to = sink.address();
+    let poison = [&source, &near, &beside].map(|from| send_poison(from, &to));
+    is_set_aside(&poison[0], &source, &sink, &source, "outbox");
+    is_set_aside(&poison[1], &near, &sink, &relay, "router");
+    is_set_aside(&poison[2], &beside, &sink, &sink, "delivery");
 
     // What is on the disk is counted there: the next start does not begin anew.
     let (stopped, code) = source.stop();
@@ -166,7 +173,7 @@ fn a_held_message_that_fells_its_custodian_stays_where_it_is_and_others_are_hand
     let to = sink.address();
     assert_eq!(sink.stop().1, 0);
     relay.has_links(1);
-    source.qpc(&[&["send", "--to", &to], &POISON[..], &["poison"]].concat()).exits(0);
+    send_poison(&source, &to);
     source.queue(&to, "good");
     let held = || relay.ask(&["mailboxes"]).iter().filter_map(|line| line["messages"].as_u64()).sum::<u64>();
     wait_until("both to be held", || held() == 2);
@@ -188,11 +195,10 @@ fn balances(stopped: &Value) {
 fn drains_under_load_lose_nothing_and_their_books_balance() {
     let mut nodes = line();
     let work = temp_dir();
-    // As fast as they go, so that queues are full.
-    let mut load = load(work.path(), &nodes, "0");
+    let mut load = load(work.path(), &nodes, "400");
     let mut accepted = 0;
     for drain in 0..6 {
-        load.goes_on("ack", 200);
+        load.goes_on("ack", 100);
         let (stopped, code) = nodes[drain % 3].stop();
         assert_eq!((code, &stopped["drained"]), (0, &true.into()), "{stopped:#}");
         balances(&stopped);

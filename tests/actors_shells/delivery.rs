@@ -41,6 +41,7 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
 
 use crate::support::*;
 
+mod crashes;
 mod files;
 mod limits;
 

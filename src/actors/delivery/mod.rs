@@ -171,7 +171,6 @@ struct ProbeState {
 /// A message on its way into the outbox.
 struct Storing {
     record: OutboxRecord,
-    answer: SendAnswer,
     tell: Option<TellEnd>,
 }
 
@@ -319,7 +318,7 @@ impl Handler<Pump> for DeliveryActor {
 /// From the store's thread: what became of the row of a message.
 struct Stored {
     uid: MessageUid,
-    result: Result<(), StoreError>,
+    is_durable: bool,
 }
 message!(Stored => ());
 
