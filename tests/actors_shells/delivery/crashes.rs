@@ -1,7 +1,5 @@
 //! What a fall of delivery means for messages that were on their way into its store.
 
-use quicprochat_mesh::messages::lifecycle::PanicNow;
-
 use super::*;
 
 #[test]
