@@ -123,6 +123,8 @@ impl DeliveryActor {
         }
         let (outbox, files) = (self.outbox.len(), self.incoming.len());
         tracing::debug!(outbox, files, "delivery state restored");
+        // What reached the inbox while the incarnation before this one fell was told to nobody.
+        self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(1));
         self.check_next(ctx);
         self.pump(ctx);
     }

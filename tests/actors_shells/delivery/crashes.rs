@@ -27,3 +27,22 @@ fn a_message_that_reached_the_disk_is_answered_for_though_delivery_fell_meanwhil
         assert_eq!(lines.iter().map(|line| line.uid).collect::<Vec<_>>(), [uid]);
     });
 }
+
+#[test]
+fn who_waits_for_the_inbox_hears_of_what_was_committed_while_delivery_fell() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        tokio::time::sleep(secs(1)).await;
+        bench.store.rows.hold_completions();
+        let packet = bench.message(1);
+        bench.arrives(packet);
+        tokio::time::sleep(secs(1)).await;
+        bench.actor.do_send(PanicNow(String::new()));
+        assert_eq!(bench.parent.exit().await, ExitReason::Crashed);
+        bench.store.rows.release();
+
+        let mut again = start_on(bench.store.clone());
+        tokio::time::timeout(PATIENCE, again.inbox.changed()).await.expect("a word").unwrap();
+        assert_eq!(again.counts().await.inbox, 1);
+    });
+}
