@@ -2,9 +2,9 @@
 //! tree, by its path in it.
 //!
 //! A supervisor passes a path down to the children it names; an actor panics when it handles
-//! [`PanicNow`](crate::messages::lifecycle), a task at its next await, since its body is guarded by a
-//! [`Switch`]. In a build without the feature `testing` a switch is nothing: what it guards is
-//! returned as it came, and nobody can be told to panic.
+//! `PanicNow`, a task at its next await, since its body is guarded by a `Switch`. In a build without
+//! the feature `testing` a switch is nothing: what it guards is returned as it came, and nobody can be
+//! told to panic.
 
 #[cfg(any(test, feature = "testing"))]
 mod switch {

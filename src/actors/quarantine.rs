@@ -1,8 +1,8 @@
 //! What an actor has in hand, so that a message that fells it is known to the next incarnation. The
 //! decisions are in [`crate::proto::suspects`].
 //!
-//! A handler notes what it handles; where it panics, the note is kept, and costs nothing but a few
-//! words on the stack's way otherwise. What panics later, in a future or a timer, is not noted.
+//! A handler notes what it handles: a panic keeps the note, anything else throws it away. What panics
+//! later, in a future or a timer, is not noted.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,

@@ -53,18 +53,10 @@ impl DeliveryActor {
         let mut records = Vec::with_capacity(left.outbox.len());
         self.ledger.accepted(left.outbox.len() as u64);
         let quarantine = self.parts.quarantine.clone();
+        self.count_falls(&left.outbox, ctx);
         let mut hand = quarantine.first_look();
-        let mut counted = Vec::new();
         for row in left.outbox {
             let suspect = Suspect::Row(row.uid.0);
-            let known = row.state.first().copied().unwrap_or(0);
-            quarantine.remember(suspect, u32::from(known));
-            let falls = quarantine.falls(&suspect);
-            if falls > u32::from(known) {
-                // On its way to the disk before it is tried again.
-                let state = vec![u8::try_from(falls).unwrap_or(u8::MAX)];
-                counted.push((LocalOp::OutboxUpdate { uid: row.uid, state }, Committing::Nothing));
-            }
             if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
                 quarantine.pass_over("outbox", first, &row.uid);
                 if row.expires_s <= time.steady_s {
@@ -94,7 +86,6 @@ impl DeliveryActor {
             hand.take(Suspect::Row(record.uid.0));
             self.accept(now, left, record);
         }
-        unreadable.append(&mut counted);
         let mut unreadable_files = Vec::new();
         for row in left.partials {
             let suspect = Suspect::Row(row.tag.0);
@@ -124,9 +115,29 @@ impl DeliveryActor {
         let (outbox, files) = (self.outbox.len(), self.incoming.len());
         tracing::debug!(outbox, files, "delivery state restored");
         // What reached the inbox while the incarnation before this one fell was told to nobody.
-        self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(1));
+        self.parts.inbox_grown.send_modify(|_| {});
         self.check_next(ctx);
         self.pump(ctx);
+    }
+
+    /// Learns which rows felled earlier incarnations and starts, and sends what is new of that on its
+    /// way to the disk before any of them is tried again.
+    fn count_falls(&mut self, rows: &[OutboxRow], ctx: &mut Context<Self>) {
+        let quarantine = &self.parts.quarantine;
+        let mut counted = Vec::new();
+        for row in rows {
+            let suspect = Suspect::Row(row.uid.0);
+            let known = row.state.first().copied().unwrap_or(0);
+            quarantine.remember(suspect, u32::from(known));
+            let falls = quarantine.falls(&suspect);
+            if falls > u32::from(known) {
+                let state = vec![u8::try_from(falls).unwrap_or(u8::MAX)];
+                counted.push((LocalOp::OutboxUpdate { uid: row.uid, state }, Committing::Nothing));
+            }
+        }
+        if !counted.is_empty() {
+            self.submit(counted, ctx);
+        }
     }
 }
 
