@@ -559,6 +559,23 @@ fn a_nested_supervisor_drains_phase_by_phase_and_names_late_children_by_path() {
 }
 
 #[test]
+fn a_drain_asks_who_waits_for_its_restart_as_well() {
+    with_virtual_time(|| async {
+        let mut bench = Bench::new();
+        let mut worker = bench.permanent("worker", Manners::Polite).await;
+        worker.offer(Order::Panic).expect("room");
+        // Heard of, and not started again yet.
+        tokio::time::sleep(ms(1)).await;
+        bench.tree.root.do_send(BeginDrain { reason: "test".to_owned(), plan: plan(0, 2_000, 2_000, 2_000) });
+        bench.expect(Event::Started("worker")).await;
+        for phase in DrainPhase::ALL {
+            bench.expect(Event::Asked("worker", phase)).await;
+        }
+        assert!(bench.ended().await.drained);
+    });
+}
+
+#[test]
 fn nothing_is_started_during_a_drain() {
     with_virtual_time(|| async {
         let mut bench = Bench::new();

@@ -283,6 +283,24 @@ impl Supervisor {
         }
     }
 
+    /// Starts who waits for its restart, before a drain that it has a part in. One that does not
+    /// start has no part, and is named.
+    fn start_waiting(&mut self, ctx: &mut Context<Self>) {
+        let waiting = self.children.iter().filter(|(_, kept)| matches!(kept.state, State::Waiting { .. }));
+        let waiting: Vec<ChildId> = waiting.map(|(&id, _)| id).collect();
+        for id in waiting {
+            if let Err(why) = self.start(id, ctx)
+                && let Some(kept) = self.children.get_mut(&id)
+            {
+                tracing::warn!(child = kept.name, why, "cannot be started for the drain");
+                // The guard was dropped inside the factory; that report must not count again.
+                kept.incarnation.0 = kept.incarnation.0.wrapping_add(1);
+                kept.state = State::Gone;
+                self.fell.push(kept.name.clone());
+            }
+        }
+    }
+
     /// A child ended while nothing drains.
     fn ended(&mut self, id: ChildId, reason: ExitReason, ctx: &mut Context<Self>) {
         let now = clock::now();
@@ -646,6 +664,7 @@ impl Handler<BeginDrain> for Supervisor {
         if self.ending || matches!(self.role, Role::Nested { .. }) {
             return;
         }
+        self.start_waiting(ctx);
         let machine = DrainMachine::begin(clock::now(), begin.plan, self.running());
         self.walk(Errand::Tree { reason: begin.reason, gave_up: None }, machine, ctx);
         self.shorten_notice(ctx);
