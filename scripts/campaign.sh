@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The long tests of what is promised, each against real nodes of a release build:
+# The long tests of what is promised, each against real nodes of a release build (panics: of a build
+# for tests, since no other can be told to panic):
 #
 #   campaign.sh kills [N]        N times kill -9 of one of three nodes under load (1000)
 #   campaign.sh eio [N]          the n-th sync of a node fails, for n = 1 to N (50); needs strace
@@ -9,6 +10,7 @@
 #   campaign.sh soak [MINUTES]   half of what the line does at most, peers come and go (60)
 #   campaign.sh overload [S]     ten times what the line does at most, for S seconds (120)
 #   campaign.sh steady [S]       2,000 durable messages a second for S seconds (300)
+#   campaign.sh panics [S]       a panic a second, of every part of three nodes in turn, for S seconds (300)
 #   campaign.sh all              all of them
 #
 # Each leaves target/campaign/NAME.json: what it came to, the seed (QPC_SEED to repeat one), the
@@ -50,6 +52,7 @@ start() {
     local node=$1 began listen line command=()
     began=$(now_ms)
     [[ -z ${space_of[$node]:-} ]] || command=(ip netns exec "${space_of[$node]}")
+    [[ ! -p $work/$node.panics ]] || command+=(env "QPC_TEST_PANICS=$work/$node.panics")
     command+=("$qpc" --json --data-dir "$(dir_of "$node")" run --health-listen 127.0.0.1:0)
     for listen in ${url_of[$node]:-quic://127.0.0.1:0 tcp://127.0.0.1:0}; do command+=(--listen "$listen"); done
     for peer in ${peers_of[$node]:-}; do command+=(--peer "$peer"); done
@@ -453,6 +456,57 @@ steady() {
         --argjson rate "$rate" --argjson slope "$(worst_slope)" --slurpfile load "$work/load.json"
 }
 
+# What is started again, and what ends the process. Their number and that of the nodes have no common
+# divisor, so in time every node loses every part.
+parts=(delivery transport/link/reader store transport router transport/dialler rate_limiter transport/link
+    root maintenance transport/listener http storage transport/links health "store watch" transport/link/writer)
+ends_the_process() { [[ $1 == root || $1 == storage || $1 == "store watch" ]]; }
+
+count_panics() { grep -c "a test wanted this panic" "$work/$1.log" || true; }
+has_panicked() { (($(count_panics "$1") > $2)); }
+has_ended() { ! kill -0 "${pid_of[$1]}" 2>/dev/null; }
+
+panics() {
+    local seconds=${1:-300} nodes=(source relay sink) node part turn before began code ends=0 wrong=0 told=0 heard=0
+    for node in "${nodes[@]}"; do mkfifo "$work/$node.panics"; done
+    line "${nodes[@]}"
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate 200 --window 16 --seconds 1000000 --settle 300s
+    load_goes_on
+    began=$(now_ms)
+    for ((turn = 0; turn < seconds; turn++)); do
+        until (($(now_ms) - began >= turn * 1000)); do sleep 0.02; done
+        node=${nodes[turn % 3]}
+        part=${parts[turn % ${#parts[@]}]}
+        # The first of the line dials nobody.
+        [[ $node == source && $part == transport/dialler ]] && continue
+        before=$(count_panics "$node")
+        told=$((told + 1))
+        printf '%s\n' "$part" 1<>"$work/$node.panics"
+        if ends_the_process "$part"; then
+            until_so 60 "$node to end without its $part" has_ended "$node"
+            code=0
+            wait "${pid_of[$node]}" || code=$?
+            ((code != 0)) || { say "$node ended with exit 0 without its $part"; wrong=$((wrong + 1)); }
+            ends=$((ends + 1))
+            start "$node"
+        elif has_ended "$node"; then
+            die "$node ended when its $part panicked: $(tail -n 3 "$work/$node.log")"
+        fi
+        ! has_panicked "$node" "$before" || heard=$((heard + 1))
+        ((turn > 0 || heard > 0)) || until_so 10 "a panic; is $qpc built with --features testing?" has_panicked "$node" "$before"
+        ((turn % 50)) || say "$turn seconds"
+    done
+    # Whatever fell last is there again, and messages move.
+    load_goes_on 20000
+    for node in "${nodes[@]}"; do ! has_ended "$node" || die "$node ended: $(tail -n 3 "$work/$node.log")"; done
+    load_stop
+    compare "${nodes[@]}"
+    evidence '{panics_told: $told, panics: $heard, processes_ended: $ends, wrong: $wrong,
+               passed: ($wrong == 0 and $v.present == 0 and $v.acked > 0 and $heard >= 0.9 * $told)}' \
+        --argjson told "$told" --argjson ends "$ends" --argjson wrong "$wrong" \
+        --argjson heard "$(cat "$work"/*.log | grep -c "a test wanted this panic" || true)"
+}
+
 # --- One of them, or all -----------------------------------------------------------------------
 
 name=${1:-}
@@ -462,7 +516,7 @@ command -v jq >/dev/null || not_measured "jq is not installed"
 
 if [[ $name == all ]]; then
     worst=0
-    for one in kills eio partitions half-open floods steady overload soak; do
+    for one in kills eio partitions half-open floods steady overload soak panics; do
         code=0
         "scripts/campaign.sh" $one || code=$?
         ((code <= worst)) || worst=$code
@@ -471,13 +525,18 @@ if [[ $name == all ]]; then
 fi
 
 case $name in
-kills | eio | partitions | half-open | floods | soak | overload | steady) ;;
+kills | eio | partitions | half-open | floods | soak | overload | steady | panics) ;;
 *) printf 'campaign.sh: no campaign is called %s\n' "$name" >&2; exit 2 ;;
 esac
 qpc=${QPC:-target/release/qpc}
 if [[ -z ${QPC:-} ]]; then
     say "building"
-    cargo build --locked --release --bin qpc --quiet
+    if [[ $name == panics ]]; then
+        qpc=target/debug/qpc
+        cargo build --locked --features testing --bin qpc --quiet
+    else
+        cargo build --locked --release --bin qpc --quiet
+    fi
 fi
 qpc=$(cd "$(dirname "$qpc")" && pwd)/$(basename "$qpc")
 commit=$(git rev-parse --short HEAD 2>/dev/null || printf unknown)

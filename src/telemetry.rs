@@ -162,6 +162,7 @@ const INBOUND: &[&str] = &[
     "probe_budget",
     "inbox_full",
     "store_failed",
+    "quarantined",
 ];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
@@ -221,6 +222,7 @@ metrics_table! {
     PRESSURE_LEVEL = "qpc_pressure_level", Gauge, None, "rate_limits", "How pressed the node is: 0 calm, to 3.", [];
 
     ACTOR_RESTARTS = "qpc_actor_restarts_total", Counter, None, "actors", "Restarts of supervised actors and tasks.", ["actor": ACTOR];
+    QUARANTINED = "qpc_quarantined_total", Counter, None, "actors", "Messages that felled a part of the node and were set aside instead of being tried again, by where.", ["where": &["router", "delivery", "outbox", "partial", "store", "route"]];
     MAILBOX_DROPPED = "qpc_mailbox_dropped_total", Counter, None, "actors", "Gossip dropped because a mailbox was full.", ["mailbox": MAILBOX];
     DRAIN_PHASE = "qpc_drain_phase", Gauge, None, "actors", "0 when not draining, then 1 draining, 2 persisting, 3 cleanup.", [];
     UP = "qpc_up", Gauge, None, "actors", "1 while the process runs.", [];

@@ -14,7 +14,7 @@ use quicprochat_mesh::actors::supervisor::{
 };
 use quicprochat_mesh::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainCounts, DrainPhase, DrainPlan, DrainSummary, ExitGuard,
-    ExitReason, SkipAhead,
+    ExitReason, PanicNow, SkipAhead,
 };
 use quicprochat_mesh::proto::health::HealthStatus;
 use quicprochat_mesh::testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time};
@@ -73,7 +73,7 @@ impl Worker {
             self.guard.drained();
             ctx.stop();
         } else {
-            self.guard.report(phase, DrainCounts { frames_dropped: 1, undelivered_kept: 0 });
+            self.guard.report(phase, DrainCounts { frames_dropped: 1, ..DrainCounts::default() });
         }
     }
 }
@@ -120,6 +120,14 @@ impl Handler<Drain> for Worker {
             }
             _ => self.finish(drain.phase, ctx),
         }
+    }
+}
+
+impl Handler<PanicNow> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, _: PanicNow, _: &mut Self::Context) {
+        panic!("told to");
     }
 }
 
@@ -547,6 +555,23 @@ fn a_nested_supervisor_drains_phase_by_phase_and_names_late_children_by_path() {
         assert_eq!(summary.frames_dropped, 2 + 3, "of the store, link 1, and link 2 in Persisting");
         assert!(!summary.drained);
         assert!(bench.tree.root.send(ListChildren).await.is_err(), "the root has stopped");
+    });
+}
+
+#[test]
+fn a_drain_asks_who_waits_for_its_restart_as_well() {
+    with_virtual_time(|| async {
+        let mut bench = Bench::new();
+        let mut worker = bench.permanent("worker", Manners::Polite).await;
+        worker.offer(Order::Panic).expect("room");
+        // Heard of, and not started again yet.
+        tokio::time::sleep(ms(1)).await;
+        bench.tree.root.do_send(BeginDrain { reason: "test".to_owned(), plan: plan(0, 2_000, 2_000, 2_000) });
+        bench.expect(Event::Started("worker")).await;
+        for phase in DrainPhase::ALL {
+            bench.expect(Event::Asked("worker", phase)).await;
+        }
+        assert!(bench.ended().await.drained);
     });
 }
 

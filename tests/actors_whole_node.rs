@@ -10,7 +10,7 @@ use quicprochat_mesh::{
     config::{HealthListen, LinkThreads, MeshConfig},
     crypto::MeshIdentity,
     error::MeshError,
-    node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle},
+    node::{MeshNode, MeshNodeBuilder, Outbound, RunHandle, ShutdownCoordinator},
     proto::{delivery::outbox::End, health::HealthStatus},
     transport::{MemNetwork, TransportAddr},
     wire::{Address, MessageUid},
@@ -24,10 +24,20 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 }
 
 async fn start(network: &MemNetwork, name: &str, seed: u8, dir: &Path) -> RunHandle {
+    start_with(network, name, seed, dir, MeshNodeBuilder::new()).await
+}
+
+async fn start_with(
+    network: &MemNetwork,
+    name: &str,
+    seed: u8,
+    dir: &Path,
+    builder: MeshNodeBuilder,
+) -> RunHandle {
     let identity = MeshIdentity::from_seed([seed; 32]);
     let port = network.listen(name, identity.public_key()).unwrap();
     let config = MeshConfig::from_toml("[transport]\nlisten = [\"tcp://127.0.0.1:0\"]\n").unwrap();
-    let node = MeshNodeBuilder::new()
+    let node = builder
         .config(config)
         .data_dir(dir)
         .identity(identity)
@@ -84,8 +94,8 @@ async fn survives_without(actor: &str, counted_as: &str) {
     let before = restarts(&alice, counted_as);
     // On its way while it happens.
     let uid = within("room in the outbox", send(&a, b.address(), "meanwhile")).await;
-    a.panic_actor(actor);
-    b.panic_actor(actor);
+    a.panic_now(actor);
+    b.panic_now(actor);
     let (message, _) = within("what was on its way", b.receive()).await.unwrap();
     assert_eq!(message.id(), uid, "after a panic of {actor}");
     within("both restarts", async {
@@ -128,7 +138,7 @@ async fn who_waits_for_a_message_goes_on_waiting_over_a_restart_of_delivery_and_
     };
     let (waiting, cut_short) = (waits_for(uid), waits_for(kept));
     for _ in 0..3 {
-        a.panic_actor("delivery");
+        a.panic_now("delivery");
         within("the outbox to be read", async {
             while a.outbox().await.map_or(true, |rows| rows.len() < 2) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -180,7 +190,35 @@ async fn a_maintenance_that_panics_is_started_again() {
 
 #[tokio::test]
 async fn a_registry_of_links_that_panics_takes_its_branch_along_and_dials_its_peers_again() {
-    survives_without("links", "transport").await;
+    survives_without("transport/links", "transport").await;
+}
+
+#[tokio::test]
+async fn a_rate_limiter_that_panics_is_asked_again() {
+    survives_without("rate_limiter", "rate_limiter").await;
+}
+
+#[tokio::test]
+async fn the_programs_part_in_a_drain_survives_its_panic() {
+    let (network, dir) = (MemNetwork::new(), tempfile::tempdir().unwrap());
+    let coordinator = ShutdownCoordinator::new();
+    let (tell, told) = std::sync::mpsc::channel();
+    coordinator.on_persist("the program's", move || async move {
+        tell.send(()).unwrap();
+        Ok::<(), MeshError>(())
+    });
+    let builder = MeshNodeBuilder::new().shutdown(coordinator);
+    let node = start_with(&network, "alice", 1, &dir.path().join("node"), builder).await;
+    node.node().panic_now("program");
+    within("the restart", async {
+        while restarts(&node, "program") < 1.0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let summary = within("the end", node.shutdown()).await.unwrap();
+    assert!(summary.drained, "{summary:?}");
+    told.try_recv().unwrap();
 }
 
 /// A node on QUIC and TCP whose links run on so many threads.

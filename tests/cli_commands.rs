@@ -75,7 +75,20 @@ fn every_object_has_the_documented_keys() {
     check(&["path", "request", "anna"], &["ok"]);
     check(&["path", "drop", "anna"], &["ok"]);
     check(&["stats"], &["links"]);
-    check(&["drain"], &["event", "reason", "drained", "phases", "undelivered_kept"]);
+    check(
+        &["drain"],
+        &[
+            "event",
+            "reason",
+            "drained",
+            "phases",
+            "undelivered_kept",
+            "accepted",
+            "delivered",
+            "rejected",
+            "frames_dropped",
+        ],
+    );
     check(&["peer", "add", "quic://[::1]:7410"], &["ok"]);
     check(&["peer", "remove", "b2b2b2b2"], &["ok"]);
     check(&["announce"], &["ok"]);

@@ -14,6 +14,7 @@ use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::panics::{Panics, PanicsWhenTold, Switch};
 use crate::messages::lifecycle::{Drain, DrainPhase, ExitGuard};
 pub use crate::proto::backoff::{BackoffPolicy, RestartIntensity, RestartPolicy};
 
@@ -109,6 +110,8 @@ impl fmt::Debug for ChildSpec {
 pub struct Child {
     drain: DrainFn,
     abort: Option<AbortHandle>,
+    #[cfg_attr(not(any(test, feature = "testing")), allow(dead_code, reason = "nothing there"))]
+    pub(crate) panics: Panics,
 }
 
 impl Child {
@@ -116,10 +119,11 @@ impl Child {
     /// of the address keeps it alive: it ends when it stops itself, never for want of senders.
     pub fn actor<A>(addr: &Addr<A>) -> Self
     where
-        A: Actor<Context = Context<A>> + Handler<Drain>,
+        A: Actor<Context = Context<A>> + Handler<Drain> + PanicsWhenTold,
     {
         let drain = addr.clone().recipient::<Drain>();
-        Self { drain: Box::new(move |message| drain.do_send(message)), abort: None }
+        let panics = Panics::of_actor(addr);
+        Self { drain: Box::new(move |message| drain.do_send(message)), abort: None, panics }
     }
 
     /// Spawns a task on this arbiter. It is told to end by its [`StopSignal`] when `stop_in`
@@ -131,8 +135,10 @@ impl Child {
         E: fmt::Display + 'static,
     {
         let (drain, signal) = drain_of_task(&guard, stop_in);
-        let task = actix_rt::spawn(supervised(guard, signal.clone(), body(signal)));
-        Self { drain, abort: Some(task.abort_handle()) }
+        let switch = Switch::default();
+        let panics = Panics::of_task(&switch);
+        let task = actix_rt::spawn(supervised(guard, signal.clone(), switch.guards(body(signal))));
+        Self { drain, abort: Some(task.abort_handle()), panics }
     }
 
     /// As [`task`](Self::task), on another arbiter: the body is made and runs there. It cannot be
@@ -144,11 +150,13 @@ impl Child {
         E: fmt::Display + 'static,
     {
         let (drain, signal) = drain_of_task(&guard, stop_in);
+        let switch = Switch::default();
+        let panics = Panics::of_task(&switch);
         // When the arbiter is gone the closure is dropped, and the guard in it reports that.
         arbiter.spawn_fn(move || {
-            actix_rt::spawn(supervised(guard, signal.clone(), body(signal)));
+            actix_rt::spawn(supervised(guard, signal.clone(), switch.guards(body(signal))));
         });
-        Self { drain, abort: None }
+        Self { drain, abort: None, panics }
     }
 
     pub(crate) fn ask(&self, message: Drain) {

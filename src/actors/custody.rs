@@ -21,16 +21,19 @@ mod on_request;
 use std::{
     collections::BTreeSet,
     ops::Bound,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use actix::prelude::*;
+use tokio::sync::oneshot;
 
 use super::{
     clock_handle::ClockHandle,
     link_io::priority_name,
     mailbox::{Outlet, Seat},
+    panics::poison,
+    quarantine::Quarantine,
     rate_limiter::PressureGauge,
     wake_timer::WakeTimer,
 };
@@ -44,11 +47,13 @@ use crate::{
     proto::{
         custody::{Custodian, ReadPage},
         health::{REPORT_EVERY, SubsystemReport},
+        ledger::Ledger,
+        suspects::{Standing, Suspect},
         verify::{InboundEnvelope, Verified},
     },
     storage::{
-        HeldPage, HeldRow, HeldSummary, HoldRefusal, MailOp, MailOutcome, Mailboxes, NotTaken, PageLimit,
-        StoreError, ask_mail,
+        Answer, HeldPage, HeldRow, HeldSummary, HoldRefusal, MailOp, MailOutcome, Mailboxes, NotTaken,
+        PageLimit, StoreError,
     },
     telemetry,
     wire::{Address, Frame, FrameExt, PacketId, control::RefuseReason},
@@ -62,6 +67,9 @@ const EXPIRE_ROWS: usize = 1024;
 
 /// A disk that has not answered for so long does not do its job: five reports.
 const SILENT_AFTER: Duration = REPORT_EVERY.saturating_mul(5);
+
+/// Pause before the store is asked again whose queue is full.
+const STOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Destinations read at once when the actor starts, and asked about at once.
 const DESTINATIONS_PAGE: usize = 1024;
@@ -83,6 +91,8 @@ pub struct CustodyParts {
     pub pressure: PressureGauge,
     /// What time it is.
     pub clock: ClockHandle,
+    /// What felled former incarnations.
+    pub quarantine: Quarantine,
 }
 
 /// See the module.
@@ -99,6 +109,7 @@ pub struct StoreActor {
     /// The last of them that was looked at in turn.
     looked_through: Option<Address>,
     held: HeldSummary,
+    books: Books,
     /// Why nothing new is taken. Only a write takes it away.
     trouble: Option<String>,
     /// Since when a look at the disk has been waiting for its answer.
@@ -120,6 +131,7 @@ impl StoreActor {
             reachable: BTreeSet::new(),
             looked_through: None,
             held: HeldSummary::default(),
+            books: Books::default(),
             trouble: None,
             looking_since: None,
             timer: WakeTimer::default(),
@@ -258,7 +270,7 @@ impl StoreActor {
             self.reachable.remove(&page.destination);
         }
         let now_s = self.parts.clock.steady_s();
-        let envelopes: Vec<_> = read.rows.iter().filter_map(|row| revive(row, now_s)).collect();
+        let envelopes = self.revive_all(&read.rows, now_s);
         let ids: Vec<_> = envelopes.iter().map(|e| e.packet_id).collect();
         let is_wanted = self.custodian.handed_on(now, &page, ids, read.next);
         if is_wanted && !envelopes.is_empty() {
@@ -266,6 +278,23 @@ impl StoreActor {
             self.from_custody.offer_gossip("router", FromCustody(envelopes));
         }
         self.pump(ctx);
+    }
+
+    /// Rows that felled an incarnation before this one stay where they are.
+    fn revive_all(&self, rows: &[HeldRow], now_s: u64) -> Vec<Verified<InboundEnvelope>> {
+        let quarantine = &self.parts.quarantine;
+        let mut hand = quarantine.empty_hand();
+        let mut envelopes = Vec::with_capacity(rows.len());
+        for row in rows {
+            let suspect = Suspect::Row(row.packet_id.0);
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                quarantine.pass_over("store", first, &row.packet_id);
+                continue;
+            }
+            hand.take(suspect);
+            envelopes.extend(revive(row, now_s));
+        }
+        envelopes
     }
 
     fn news(&mut self, news: CustodyNews, ctx: &mut Context<Self>) {
@@ -340,6 +369,26 @@ impl StoreActor {
         self.held = held;
         metrics::gauge!(telemetry::HELD).set(held.rows as f64);
         metrics::gauge!(telemetry::HELD_BYTES).set(held.bytes as f64);
+    }
+
+    /// Begins the books with what is there, whoever took it on.
+    fn take_stock(&mut self, ctx: &mut Context<Self>) {
+        let op = MailOp::Usage { destination: None };
+        let stock = self.books.ask_and(&*self.parts.mailboxes, vec![op], |ledger, found| {
+            if let [MailOutcome::Usage(usage)] = found {
+                *ledger = Ledger::default();
+                ledger.accepted(usage.total.rows);
+            }
+        });
+        match stock {
+            Ok(stock) => drop(ctx.spawn(stock.into_actor(self).map(|found, actor, _| {
+                if let Ok([MailOutcome::Usage(usage)]) = found.as_deref() {
+                    actor.count(usage.total);
+                }
+            }))),
+            Err(NotTaken::Full) => drop(ctx.run_later(STOCK_PAUSE, Self::take_stock)),
+            Err(NotTaken::Stopped) => {}
+        }
     }
 
     /// Asks the disk whether there is room; in trouble, by writing. One question at a time, so that
@@ -428,8 +477,7 @@ impl StoreActor {
         ctx: &mut Context<Self>,
         then: impl FnOnce(&mut Self, Answered, &mut Context<Self>) + 'static,
     ) {
-        let mailboxes = self.parts.mailboxes.clone();
-        let asked = ask_mail(&*mailboxes, ops);
+        let asked = self.books.ask(&*self.parts.mailboxes, ops);
         let answer = async move {
             match asked {
                 Ok(answer) => answer.await.map_err(NotDone::Failed),
@@ -441,6 +489,46 @@ impl StoreActor {
 
     fn rearm(&mut self, ctx: &mut Context<Self>) {
         self.timer.rearm(self.custodian.next_wake(), ctx, Self::pump);
+    }
+}
+
+/// What is answered for here since this incarnation started. Kept by the store's own answers, on its
+/// thread and in their order, so that it always fits what is on the disk.
+#[derive(Debug, Clone, Default)]
+struct Books(Arc<Mutex<Ledger>>);
+
+impl Books {
+    fn ask(&self, mailboxes: &dyn Mailboxes, ops: Vec<MailOp>) -> Result<Answer<MailOutcome>, NotTaken> {
+        self.ask_and(mailboxes, ops, |_, _| {})
+    }
+
+    /// Asks, and lets `look` see the answer beside the books of that moment.
+    fn ask_and(
+        &self,
+        mailboxes: &dyn Mailboxes,
+        ops: Vec<MailOp>,
+        look: impl FnOnce(&mut Ledger, &[MailOutcome]) + Send + 'static,
+    ) -> Result<Answer<MailOutcome>, NotTaken> {
+        let (tell, told) = oneshot::channel();
+        let books = self.clone();
+        let done = move |result: Result<Vec<MailOutcome>, StoreError>| {
+            if let Ok(outcomes) = &result {
+                let mut ledger = books.0.lock().unwrap_or_else(PoisonError::into_inner);
+                for outcome in outcomes {
+                    match outcome {
+                        MailOutcome::Held { .. } => ledger.accepted(1),
+                        MailOutcome::Removed { rows } => ledger.delivered(*rows as u64),
+                        MailOutcome::Expired { rows, .. } => ledger.rejected(*rows as u64),
+                        _ => {}
+                    }
+                }
+                look(&mut ledger, outcomes);
+            }
+            // Who asked may have gone; it is done all the same.
+            let _ = tell.send(result);
+        };
+        mailboxes.submit(ops, Box::new(done)).map_err(|back| back.reason)?;
+        Ok(Box::pin(async move { told.await.unwrap_or(Err(StoreError::Stopped)) }))
     }
 }
 
@@ -489,6 +577,7 @@ fn revive(row: &HeldRow, now_s: u64) -> Option<Verified<InboundEnvelope>> {
         tracing::error!(packet_id = %row.packet_id, "a held message does not decode");
         return None;
     };
+    poison("store", envelope.header().lifetime);
     let key = envelope.source_key()?;
     let residence = now_s.saturating_sub(row.held_at_s);
     let ext = FrameExt {
@@ -504,8 +593,8 @@ impl Actor for StoreActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.take_stock(ctx);
         self.look(true, ctx);
-        self.measure(ctx);
         self.report(ctx);
         ctx.run_later(EXPIRE_EVERY, Self::expire);
     }
@@ -544,14 +633,21 @@ impl Handler<Drain> for StoreActor {
             DrainPhase::Persisting => {
                 // Whatever was submitted before this is durable, and counted, when this answer comes.
                 let op = MailOp::Usage { destination: None };
-                self.ask(vec![op], ctx, move |actor, result, _| {
-                    let undelivered_kept = match result.as_deref() {
-                        Ok([MailOutcome::Usage(usage)]) => usage.total.rows,
-                        _ => actor.held.rows,
-                    };
-                    let counts = DrainCounts { undelivered_kept, ..DrainCounts::default() };
-                    actor.guard.report(DrainPhase::Persisting, counts);
+                let (tell, counted) = oneshot::channel();
+                let asked = self.books.ask_and(&*self.parts.mailboxes, vec![op], |ledger, found| {
+                    if let [MailOutcome::Usage(usage)] = found {
+                        // The actor waits for it, or is gone.
+                        let _ = tell.send(ledger.beside(usage.total.rows));
+                    }
                 });
+                let last_known = self.held.rows;
+                let count = async move {
+                    let last_known = DrainCounts::only_kept(last_known);
+                    if asked.is_err() { last_known } else { counted.await.unwrap_or(last_known) }
+                };
+                ctx.spawn(count.into_actor(self).map(|counts, actor, _| {
+                    actor.guard.report(DrainPhase::Persisting, counts);
+                }));
             }
             DrainPhase::Cleanup => {
                 self.guard.drained();

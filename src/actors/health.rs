@@ -186,7 +186,7 @@ mod tests {
             let health = HealthHandle::new(["store"]);
             let actor = HealthActor::start(health.clone(), ExitGuard::for_task(ChildId(1), &exits));
             actor.do_send(ReportHealth(SubsystemReport::healthy("store", clock::now())));
-            actor.do_send(PanicNow);
+            actor.do_send(PanicNow(String::new()));
             let exit = expect_within(&mut exited, Duration::from_secs(1)).await;
             assert_eq!(exit.reason, ExitReason::Crashed);
             assert_eq!(health.now().status, HealthStatus::Healthy);

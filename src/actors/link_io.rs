@@ -39,7 +39,7 @@ use crate::{
     telemetry,
     transport::{CloseCode, LinkReceiver, LinkSender, RECV_FRAMES_MAX, TransportError},
     wire::{
-        Address, Announce, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, Priority,
+        Address, Announce, DecodeError, Envelope, Frame, FrameExt, FrameParts, LinkId, PacketId, Priority,
         TrafficClass,
         control::{Refuse, RefuseReason},
         handshake::CloseReason,
@@ -571,6 +571,10 @@ impl Reader {
 
     fn refuse(&mut self, envelope: &Envelope, reason: RefuseReason, retry_after_s: u16) {
         let packet_id = self.verifier.packet_id(envelope);
+        self.say_refused(packet_id, reason, retry_after_s);
+    }
+
+    fn say_refused(&self, packet_id: PacketId, reason: RefuseReason, retry_after_s: u16) {
         let refuse = Frame::Refuse(Refuse { packet_id, reason, retry_after_s });
         if !self.egress.push_control(&refuse) {
             metrics::counter!(telemetry::CONTROL_DROPPED).increment(1);
@@ -619,9 +623,14 @@ impl Reader {
         };
         let message = EnvelopesVerified { link: self.link, batch: verified, permit };
         if let Err(back) = self.outlets.envelopes.offer(message) {
-            // The origin keeps its copy and tries again.
             let lost = back.message.batch.len() as u64;
             metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(lost);
+            // Whoever keeps a message is told, and may know another way.
+            let kept_elsewhere =
+                back.message.batch.iter().filter(|e| e.envelope.header().kind.is_stored_for_others());
+            for envelope in kept_elsewhere {
+                self.say_refused(envelope.packet_id, RefuseReason::Congested, pressure::RETRY_AFTER_S);
+            }
         }
     }
 }

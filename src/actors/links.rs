@@ -545,7 +545,7 @@ impl LinksActor {
             dialled.retry.notify_waiters();
             return;
         }
-        let (removed, stop) = oneshot::channel();
+        let (removed, stop) = watch::channel(());
         let (tell, trouble) = watch::channel(None);
         let retry = Arc::new(Notify::new());
         self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), trouble });
@@ -557,13 +557,14 @@ impl LinksActor {
             trouble: tell,
         };
         let dialled = name.clone();
-        let mut once = Some((dialler, stop));
-        let spec = ChildSpec::temporary("dialler", move |guard| {
-            let (dialler, removed) = once.take().ok_or("a dialler is not started twice")?;
+        // Its end by itself is that its peer was removed; after a fault the peer is still wanted. The
+        // link that it had stands, and what is dialled beside it gives way to it.
+        let spec = ChildSpec::transient("dialler", move |guard| {
+            let (dialler, mut removed) = (dialler.clone(), stop.clone());
             Ok(Child::task(guard, DrainPhase::Draining, move |mut stop| async move {
                 tokio::select! {
                     () = dialler.run() => {}
-                    _ = removed => {}
+                    _ = removed.changed() => {}
                     _ = stop.wanted() => {}
                 }
                 Ok::<(), TransportError>(())
@@ -595,7 +596,7 @@ fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts
 /// What the registry holds of a dialler.
 struct Dialled {
     /// Dropped, it ends the dialler.
-    removed: oneshot::Sender<()>,
+    removed: watch::Sender<()>,
     /// Ends its wait.
     retry: Arc<Notify>,
     /// Why there is no link to its peer.

@@ -63,3 +63,6 @@ impl Handler<Drain> for ProgramActor {
         }));
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(ProgramActor);

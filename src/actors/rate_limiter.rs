@@ -179,3 +179,6 @@ impl Handler<Drain> for RateLimiterActor {
         }
     }
 }
+
+#[cfg(any(test, feature = "testing"))]
+crate::messages::lifecycle::panics_when_told!(RateLimiterActor);

@@ -13,6 +13,7 @@
 //! A fresh router after a fault knows no links; the registry's restart brings them back, so both
 //! are restarted by the same supervisor rule: see `node`.
 
+mod careful;
 mod handed_in;
 mod saving;
 
@@ -29,6 +30,7 @@ use super::{
     clock_handle::ClockHandle,
     delivery::OwnKeys,
     mailbox::{Outlet, Seat},
+    quarantine::Quarantine,
 };
 use crate::{
     clock,
@@ -57,8 +59,8 @@ use crate::{
     storage::{LocalOp, LocalStore},
     telemetry,
     wire::{
-        Address, Announce, Capabilities, EnvelopeKind, LinkId, NetworkId, control::RefuseReason,
-        receipt::Receipt,
+        Address, Announce, Capabilities, Envelope, EnvelopeKind, FrameExt, LinkId, NetworkId, PacketId,
+        control::RefuseReason, receipt::Receipt,
     },
 };
 
@@ -97,6 +99,8 @@ pub struct RouterParts {
     pub health: Seat<ReportHealth>,
     /// What time it is.
     pub clock: ClockHandle,
+    /// What felled former incarnations.
+    pub quarantine: Quarantine,
 }
 
 /// The order of this node's announces: the boot epoch, raised where somebody knows a higher one.
@@ -261,7 +265,11 @@ impl RouterActor {
                 }
             }
             Output::Control(link, frame) => batches.entry(link).or_default().control.push(frame),
-            Output::Deliver(ingress, envelopes) => self.deliver(ingress.link(), envelopes),
+            Output::Deliver(ingress, envelopes) => {
+                let refused = self.deliver(ingress.link(), envelopes);
+                let refuse = |packet_id| Input::CustodyRefused(packet_id, RefuseReason::Congested);
+                again.extend(refused.into_iter().map(refuse));
+            }
             Output::Seen(link, envelope) => self.seen(link, *envelope),
             Output::Custody(link, envelopes) => {
                 let neighbour = self.links.get(&link).map(|l| l.peer);
@@ -319,21 +327,23 @@ impl RouterActor {
         }
     }
 
-    fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) {
+    /// Gives those back that delivery had no room for and that their origin keeps: it is told so.
+    fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) -> Vec<PacketId> {
         let via = link.and_then(|l| self.links.get(&l)).map_or("local", |l| l.transport);
         let count = envelopes.len() as u64;
         let message = DeliverLocal { link, via, envelopes };
-        if self.deliver.offer(message).is_err() {
-            // Nothing was receipted, so the origin sends it again.
-            metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(count);
-        }
+        let Err(back) = self.deliver.offer(message) else { return Vec::new() };
+        metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(count);
+        let kept_elsewhere =
+            back.message.envelopes.iter().filter(|e| e.envelope.header().kind.is_stored_for_others());
+        kept_elsewhere.map(|envelope| envelope.packet_id).collect()
     }
 
     /// A receipt that passes settles what is held here for its signer; a trace that passes is
     /// answered.
     fn seen(&mut self, link: LinkId, envelope: Verified<InboundEnvelope>) {
         match envelope.envelope.header().kind {
-            EnvelopeKind::TRACE => self.deliver(Some(link), vec![envelope]),
+            EnvelopeKind::TRACE => drop(self.deliver(Some(link), vec![envelope])),
             EnvelopeKind::RECEIPT => {
                 if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
                     let settled = CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
@@ -497,7 +507,7 @@ impl Handler<EnvelopesVerified> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: EnvelopesVerified, ctx: &mut Context<Self>) {
-        self.step(Input::Envelopes(message.link, message.batch), ctx);
+        self.step_with(Some(message.link), message.batch, ctx);
         drop(message.permit);
     }
 }
@@ -538,7 +548,7 @@ impl Handler<Originate> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: Originate, ctx: &mut Context<Self>) {
-        self.step(Input::Originate(message.0, message.1), ctx);
+        self.step_with_own(message.0, message.1, ctx);
     }
 }
 
@@ -578,7 +588,7 @@ impl Handler<FromCustody> for RouterActor {
     type Result = ();
 
     fn handle(&mut self, message: FromCustody, ctx: &mut Context<Self>) {
-        self.step(Input::FromCustody(message.0), ctx);
+        self.step_with(None, message.0, ctx);
     }
 }
 

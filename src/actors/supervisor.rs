@@ -28,8 +28,12 @@ use tokio::sync::watch;
 use super::child::{Child, ChildSpec, Factory};
 use super::health::HealthHandle;
 use super::mailbox;
+#[cfg(any(test, feature = "testing"))]
+use super::panics::below;
 use crate::clock;
 use crate::crypto::random::{OsRng, os_rng};
+#[cfg(any(test, feature = "testing"))]
+use crate::messages::lifecycle::PanicNow;
 use crate::messages::lifecycle::{
     BeginDrain, ChildExited, ChildId, Drain, DrainPhase, DrainPlan, DrainReport, DrainSummary, ExitGuard,
     ExitReason, Incarnation, PhaseTime, SkipAhead,
@@ -279,6 +283,24 @@ impl Supervisor {
         }
     }
 
+    /// Starts who waits for its restart, before a drain that it has a part in. One that does not
+    /// start has no part, and is named.
+    fn start_waiting(&mut self, ctx: &mut Context<Self>) {
+        let waiting = self.children.iter().filter(|(_, kept)| matches!(kept.state, State::Waiting { .. }));
+        let waiting: Vec<ChildId> = waiting.map(|(&id, _)| id).collect();
+        for id in waiting {
+            if let Err(why) = self.start(id, ctx)
+                && let Some(kept) = self.children.get_mut(&id)
+            {
+                tracing::warn!(child = kept.name, why, "cannot be started for the drain");
+                // The guard was dropped inside the factory; that report must not count again.
+                kept.incarnation.0 = kept.incarnation.0.wrapping_add(1);
+                kept.state = State::Gone;
+                self.fell.push(kept.name.clone());
+            }
+        }
+    }
+
     /// A child ended while nothing drains.
     fn ended(&mut self, id: ChildId, reason: ExitReason, ctx: &mut Context<Self>) {
         let now = clock::now();
@@ -320,8 +342,11 @@ impl Supervisor {
             Role::Root { health, .. } => {
                 health.set_gave_up(&why);
                 let errand = Errand::Tree { reason: "gave up".to_owned(), gave_up: Some(why) };
-                // There is nothing to announce to peers: the node is unhealthy already.
-                let plan = DrainPlan { notice: Duration::ZERO, ..DrainPlan::default() };
+                // The notice is for those who ask for the node's health: they hear why it ends.
+                let plan = match health.was_asked_within(ASKED_WITHIN) {
+                    true => DrainPlan::default(),
+                    false => DrainPlan { notice: Duration::ZERO, ..DrainPlan::default() },
+                };
                 let machine = DrainMachine::begin(now, plan, self.running());
                 self.walk(errand, machine, ctx);
             }
@@ -405,6 +430,9 @@ impl Supervisor {
         }
         match (errand, &mut self.role) {
             (Errand::Tree { reason, gave_up }, Role::Root { ended, .. }) => {
+                if !outcome.counts.balance() {
+                    tracing::error!(counts = ?outcome.counts, "what was accepted is not accounted for");
+                }
                 let drained = missed.is_empty() && outcome.is_complete() && gave_up.is_none();
                 ended.send_replace(Some(DrainSummary {
                     reason,
@@ -417,6 +445,9 @@ impl Supervisor {
                     missed,
                     frames_dropped: outcome.counts.frames_dropped,
                     undelivered_kept: outcome.counts.undelivered_kept,
+                    accepted: outcome.counts.accepted,
+                    delivered: outcome.counts.delivered,
+                    rejected: outcome.counts.rejected,
                     gave_up,
                 }));
                 ctx.stop();
@@ -633,6 +664,7 @@ impl Handler<BeginDrain> for Supervisor {
         if self.ending || matches!(self.role, Role::Nested { .. }) {
             return;
         }
+        self.start_waiting(ctx);
         let machine = DrainMachine::begin(clock::now(), begin.plan, self.running());
         self.walk(Errand::Tree { reason: begin.reason, gave_up: None }, machine, ctx);
         self.shorten_notice(ctx);
@@ -657,5 +689,21 @@ impl Handler<Drain> for Supervisor {
         let children = self.running();
         let machine = DrainMachine::one_phase(clock::now(), drain.phase, drain.deadline, children);
         self.walk(Errand::Phase(drain.phase), machine, ctx);
+    }
+}
+
+/// Panics, or has those children do so that the path names by their name or their kind.
+#[cfg(any(test, feature = "testing"))]
+impl Handler<PanicNow> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, PanicNow(path): PanicNow, _: &mut Context<Self>) {
+        assert!(!path.is_empty(), "a test wanted this panic");
+        for kept in self.children.values() {
+            let below = below(&path, &kept.name).or_else(|| below(&path, kept.kind));
+            if let (Some(below), Some(child)) = (below, kept.child()) {
+                child.panics.now(below);
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     link_egress::SharedEgress,
     link_io::{LinkCounters, LinkFrames, MediumClosed, Reader, ReaderOutlets, TooManyFaults, Writer},
     mailbox::{Outlet, Seat},
+    panics::Switch,
     rate_limiter::PressureGauge,
     wake_timer::WakeTimer,
 };
@@ -194,6 +195,8 @@ pub struct TransportActor {
     rtt: Option<Duration>,
     end: Ending,
     timer: WakeTimer,
+    reading: Switch,
+    writing: Switch,
     guard: ExitGuard,
 }
 
@@ -226,6 +229,8 @@ impl TransportActor {
             parts,
             rtt: None,
             timer: WakeTimer::default(),
+            reading: Switch::default(),
+            writing: Switch::default(),
             guard,
         }
     }
@@ -291,6 +296,9 @@ impl TransportActor {
     }
 
     fn stop(&mut self, ctx: &mut Context<Self>) {
+        let frames_dropped = self.egress.depth().0 as u64;
+        // Outside of a drain nobody adds it up.
+        self.guard.report(DrainPhase::Cleanup, DrainCounts { frames_dropped, ..DrainCounts::default() });
         self.guard.stopped();
         ctx.stop();
     }
@@ -345,8 +353,8 @@ impl Actor for TransportActor {
             counters: self.counters.clone(),
             closed: weak(&address),
         };
-        let read = actix_rt::spawn(reader.run(established));
-        let written = actix_rt::spawn(writer.run());
+        let read = actix_rt::spawn(self.reading.guards(reader.run(established)));
+        let written = actix_rt::spawn(self.writing.guards(writer.run()));
         self.end.tasks.extend([read.abort_handle(), written.abort_handle()]);
         ctx.spawn(read.into_actor(self).map(|ended, actor, ctx| {
             // An orderly end was told by `MediumClosed`.
@@ -474,4 +482,17 @@ fn close_reason(error: &TransportError) -> (CloseReason, bool) {
     let TransportError::Closed { code, .. } = error else { return (CloseReason::Unresponsive, false) };
     let number = code.0.checked_sub(CloseCode::FIRST_FREE.0).and_then(|n| u8::try_from(n).ok());
     (number.map_or(CloseReason::Unresponsive, CloseReason::from), true)
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Handler<crate::messages::lifecycle::PanicNow> for TransportActor {
+    type Result = ();
+
+    fn handle(&mut self, told: crate::messages::lifecycle::PanicNow, _: &mut Context<Self>) {
+        match told.0.as_str() {
+            "reader" => self.reading.throw(),
+            "writer" => self.writing.throw(),
+            _ => panic!("a test wanted this panic"),
+        }
+    }
 }

@@ -504,6 +504,15 @@ pub struct Stopped {
     pub phases: Vec<PhaseTime>,
     /// Messages in the store that the next start goes on with.
     pub undelivered_kept: u64,
+    /// Messages that the node answered for: found on its disk when it started, or acknowledged since.
+    /// They are those that were delivered, rejected or kept.
+    pub accepted: u64,
+    /// Of those, messages that were receipted, or handed to somebody else who keeps them.
+    pub delivered: u64,
+    /// Of those, messages that ended otherwise, each reported: expired, failed, cancelled.
+    pub rejected: u64,
+    /// Frames that still waited to be written when their link closed.
+    pub frames_dropped: u64,
 }
 
 /// How long one phase of a drain took.

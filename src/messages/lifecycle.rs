@@ -123,11 +123,14 @@ pub struct SkipAhead;
 
 message!(SkipAhead => ());
 
-/// A test to any actor: panic while you handle this. Under the feature `testing` only, for tests of
-/// whole nodes that lose a part of themselves.
+/// A test to any actor: panic while you handle this, or have what is below you by this path do so.
+/// Under the feature `testing` only, for tests of whole nodes that lose a part of themselves.
 #[cfg(any(test, feature = "testing"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PanicNow;
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanicNow(
+    /// A path in the tree of actors, from the receiver down; empty for the receiver itself.
+    pub String,
+);
 
 #[cfg(any(test, feature = "testing"))]
 message!(PanicNow => ());
@@ -159,10 +162,17 @@ pub struct DrainSummary {
     pub phases: Vec<PhaseTime>,
     /// Who was late or fell in which phase, as `phase: name`.
     pub missed: Vec<String>,
-    /// Frames neither sent, stored nor refused.
+    /// Frames that still waited to be written when their link closed.
     pub frames_dropped: u64,
-    /// Messages safe on disk and not yet delivered.
+    /// Messages safe on disk and not yet delivered. With all that was delivered and rejected they are
+    /// what was accepted.
     pub undelivered_kept: u64,
+    /// As [`DrainCounts::accepted`].
+    pub accepted: u64,
+    /// As [`DrainCounts::delivered`].
+    pub delivered: u64,
+    /// As [`DrainCounts::rejected`].
+    pub rejected: u64,
     /// The child that could not be kept alive, if that is why: the process exits non-zero.
     pub gave_up: Option<String>,
 }

@@ -106,9 +106,9 @@ pub(crate) struct Seats {
     hand_over: Seat<HandOver>,
     expire_held: Seat<ExpireHeld>,
     list_mailboxes: Seat<ListMailboxes>,
-    /// By the names of the actor tree.
+    /// To the root of the tree.
     #[cfg(any(test, feature = "testing"))]
-    panics: std::collections::BTreeMap<&'static str, Seat<crate::messages::lifecycle::PanicNow>>,
+    panics: Seat<crate::messages::lifecycle::PanicNow>,
 }
 
 impl Seats {
@@ -138,9 +138,7 @@ impl Seats {
             expire_held: Seat::vacant(),
             list_mailboxes: Seat::vacant(),
             #[cfg(any(test, feature = "testing"))]
-            panics: ["health", "store", "delivery", "router", "maintenance", "links"]
-                .map(|actor| (actor, Seat::vacant()))
-                .into(),
+            panics: Seat::vacant(),
         }
     }
 }
@@ -262,6 +260,8 @@ impl MeshNode {
             .take()
             .ok_or(MeshError::StartedBefore)?;
         let running = tree::start(prepared, self.clone()).await?;
+        #[cfg(any(test, feature = "testing"))]
+        crate::testing::panics::obey(self.clone());
         // Set once: `prepared` was there once.
         let _ = self.0.listening.set(running.listening.clone());
         Ok(RunHandle { node: self.clone(), running })
@@ -552,12 +552,21 @@ impl MeshNode {
         ask(&self.0.seats.held, "store", GetHeld).await
     }
 
-    /// Has one of this node's actors panic, as a fault of its code would: `health`, `store`,
-    /// `delivery`, `router`, `maintenance` or `links`.
+    /// Has a part of this node panic, as a fault of its code would: an actor or task by its path in
+    /// the tree (`delivery`, `transport/links`, `transport/link/reader`), of children that share a
+    /// kind all of them; `root` for the tree's root and `storage` for the store's thread.
     #[cfg(any(test, feature = "testing"))]
-    pub fn panic_actor(&self, actor: &str) {
-        if let Some(seat) = self.0.seats.panics.get(actor) {
-            seat.outlet().do_send(crate::messages::lifecycle::PanicNow);
+    pub fn panic_now(&self, path: &str) {
+        let tell = |below: &str| {
+            self.0.seats.panics.outlet().do_send(crate::messages::lifecycle::PanicNow(below.to_owned()));
+        };
+        match path {
+            "root" => tell(""),
+            "storage" => {
+                // One that has stopped panics no more.
+                let _ = self.0.store.submit(Vec::new(), Box::new(|_| panic!("a test wanted this panic")));
+            }
+            below => tell(below),
         }
     }
 

@@ -545,10 +545,17 @@ fn outcome(finished: &Finished) -> SendOutcome {
 pub fn stopped(summary: &DrainSummary) -> Stopped {
     Stopped {
         event: StoppedEvent::Stopped,
-        reason: summary.reason.clone(),
+        reason: match &summary.gave_up {
+            Some(why) => format!("failed: {why}"),
+            None => summary.reason.clone(),
+        },
         drained: summary.drained,
         phases: summary.phases.iter().map(|p| PhaseTime { name: p.name.to_owned(), ms: p.ms }).collect(),
         undelivered_kept: summary.undelivered_kept,
+        accepted: summary.accepted,
+        delivered: summary.delivered,
+        rejected: summary.rejected,
+        frames_dropped: summary.frames_dropped,
     }
 }
 

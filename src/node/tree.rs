@@ -37,6 +37,7 @@ use crate::{
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
+        quarantine::Quarantine,
         rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
         router::{AnnounceOrder, RouterActor, RouterParts},
         supervisor::{StartChild, Supervisor, Tree},
@@ -249,11 +250,13 @@ async fn launch(
 
     let ways = Ways::vacant();
     let mut tree = Supervisor::root(health.clone());
+    #[cfg(any(test, feature = "testing"))]
+    seats.panics.publish(tree.root.clone().recipient());
     let http_arbiter = Arbiter::new();
     let mut start = Starter { root: tree.root.clone() };
 
     start.child(store_watch(store_events)).await?;
-    start.child(health_child(health.clone(), ways.health.clone(), seats.clone())).await?;
+    start.child(health_child(health.clone(), ways.health.clone())).await?;
     if let Some(server) = http.clone() {
         let arbiter = http_arbiter.handle();
         start.child(ChildSpec::permanent("http", move |guard| server.child(&arbiter, guard))).await?;
@@ -274,6 +277,7 @@ async fn launch(
         health: ways.health.clone(),
         pressure: gauge,
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(store_child(custody, ways.clone(), seats.clone())).await?;
     start.child(limiter_child(limiter.clone(), ways.lease.clone())).await?;
@@ -295,6 +299,7 @@ async fn launch(
         refuse: ways.custody_answer.clone(),
         inbox_grown,
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
     let router = RouterParts {
@@ -323,6 +328,7 @@ async fn launch(
         custody_news: ways.custody_news.clone(),
         health: ways.health.clone(),
         clock: clock.clone(),
+        quarantine: Quarantine::default(),
     };
     start.child(router_child(router, ways.clone(), seats.clone())).await?;
     let maintenance = MaintenanceParts {
@@ -333,7 +339,7 @@ async fn launch(
         announce: seats.announce.clone(),
         clock,
     };
-    start.child(maintenance_child(maintenance, seats.clone())).await?;
+    start.child(maintenance_child(maintenance)).await?;
     let links = LinksParts {
         identity: identity.clone(),
         network,
@@ -459,18 +465,6 @@ macro_rules! publish {
     };
 }
 
-/// Lets a test end an actor by a panic; nothing in a build that people run.
-macro_rules! can_panic {
-    ($address:ident in $seats:ident as $name:literal) => {
-        #[cfg(any(test, feature = "testing"))]
-        if let Some(seat) = $seats.panics.get($name) {
-            seat.publish($address.clone().recipient());
-        }
-        #[cfg(not(any(test, feature = "testing")))]
-        let _ = &$seats;
-    };
-}
-
 /// Ends with an error when the store's thread ends for another reason than being told to.
 fn store_watch(events: mpsc::UnboundedReceiver<StopReason>) -> ChildSpec {
     let events = Arc::new(tokio::sync::Mutex::new(events));
@@ -492,15 +486,10 @@ fn store_watch(events: mpsc::UnboundedReceiver<StopReason>) -> ChildSpec {
     .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) })
 }
 
-fn health_child(
-    health: HealthHandle,
-    seat: Seat<crate::messages::health::ReportHealth>,
-    seats: Seats,
-) -> ChildSpec {
+fn health_child(health: HealthHandle, seat: Seat<crate::messages::health::ReportHealth>) -> ChildSpec {
     ChildSpec::permanent("health", move |guard| {
         let address = HealthActor::start(health.clone(), guard);
         publish!(address in seat);
-        can_panic!(address in seats as "health");
         Ok(Child::actor(&address))
     })
 }
@@ -516,7 +505,6 @@ fn store_child(parts: CustodyParts, ways: Ways, seats: Seats) -> ChildSpec {
             ways.hold, ways.custody_news, seats.held, seats.hand_over, seats.expire_held,
             seats.list_mailboxes,
         );
-        can_panic!(address in seats as "store");
         Ok(Child::actor(&address))
     })
 }
@@ -545,7 +533,6 @@ fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
             seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
             seats.get_progress, seats.cancel, seats.probe,
         );
-        can_panic!(address in seats as "delivery");
         Ok(Child::actor(&address))
     })
 }
@@ -563,21 +550,19 @@ fn router_child(parts: RouterParts, ways: Ways, seats: Seats) -> ChildSpec {
             seats.list_routes, seats.router_state, seats.announce, seats.hand_in, seats.sweep_routes,
             seats.list_known, seats.search_path, seats.drop_path,
         );
-        can_panic!(address in seats as "router");
         // A fresh router knows no links. The registry does; at the first start there is none yet.
         ways.resend_links.outlet().do_send(ResendLinks);
         Ok(Child::actor(&address))
     })
 }
 
-fn maintenance_child(parts: MaintenanceParts, seats: Seats) -> ChildSpec {
+fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
     ChildSpec::permanent("maintenance", move |guard| {
         let parts = parts.clone();
         let address = MaintenanceActor::create(move |ctx| {
             ctx.set_mailbox_capacity(mailbox::MAINTENANCE);
             MaintenanceActor::new(parts, guard)
         });
-        can_panic!(address in seats as "maintenance");
         Ok(Child::actor(&address))
     })
 }
@@ -603,7 +588,6 @@ fn transport_child(
                 links_ways.resend_links,
                 links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
             );
-            can_panic!(address in links_seats as "links");
             Ok(Child::actor(&address))
         })
         .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });

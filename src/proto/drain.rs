@@ -116,10 +116,18 @@ impl Default for DrainPlan {
 /// so that sums are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DrainCounts {
-    /// Frames that were neither sent, stored nor refused.
+    /// Frames that still waited to be written when their link closed. Whoever sent a message keeps
+    /// it; what was only said on the way (announces, receipts) is said again.
     pub frames_dropped: u64,
     /// Messages that are safe on disk and not yet delivered.
     pub undelivered_kept: u64,
+    /// Messages that the node answered for: found on the disk at the start, or acknowledged since.
+    pub accepted: u64,
+    /// Of those, messages that were receipted, or that somebody else holds now.
+    pub delivered: u64,
+    /// Of those, messages that ended otherwise and were reported as that: expired, refused for good,
+    /// taken back.
+    pub rejected: u64,
 }
 
 impl DrainCounts {
@@ -127,6 +135,20 @@ impl DrainCounts {
     pub fn add(&mut self, other: Self) {
         self.frames_dropped = self.frames_dropped.saturating_add(other.frames_dropped);
         self.undelivered_kept = self.undelivered_kept.saturating_add(other.undelivered_kept);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.delivered = self.delivered.saturating_add(other.delivered);
+        self.rejected = self.rejected.saturating_add(other.rejected);
+    }
+
+    /// For where the disk does not answer: what was there when it last did.
+    pub fn only_kept(kept: u64) -> Self {
+        Self { undelivered_kept: kept, accepted: kept, ..Self::default() }
+    }
+
+    /// True where everything that was accepted is accounted for.
+    pub fn balance(&self) -> bool {
+        let known = self.delivered.saturating_add(self.rejected).saturating_add(self.undelivered_kept);
+        self.accepted == known
     }
 }
 
@@ -465,7 +487,8 @@ mod tests {
     }
 
     fn reported(child: u32, phase: DrainPhase) -> DrainInput<u32> {
-        DrainInput::Reported { child, phase, counts: DrainCounts { frames_dropped: 1, undelivered_kept: 2 } }
+        let counts = DrainCounts { frames_dropped: 1, undelivered_kept: 2, ..DrainCounts::default() };
+        DrainInput::Reported { child, phase, counts }
     }
 
     fn ended(child: u32) -> DrainInput<u32> {
@@ -512,7 +535,7 @@ mod tests {
         bench.machine.handle(bench.start + ms(260), ended(1));
         let Some(DrainOutput::Complete(outcome)) = bench.machine.poll() else { panic!("not complete") };
         assert_eq!(outcome.phases, [(Draining, ms(220)), (Persisting, ms(20)), (Cleanup, ms(20))]);
-        assert_eq!(outcome.counts, DrainCounts { frames_dropped: 5, undelivered_kept: 10 });
+        assert_eq!((outcome.counts.frames_dropped, outcome.counts.undelivered_kept), (5, 10));
         assert!(outcome.is_complete());
         assert_eq!((bench.wake_ms(), bench.machine.phase()), (None, None));
     }

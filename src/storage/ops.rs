@@ -382,6 +382,8 @@ pub enum Namespace {
     Block = 9,
     /// Addresses that are contacts: no strangers to the inbox.
     Known = 10,
+    /// Envelopes of others that felled a part of this node, for who looks into it.
+    Quarantine = 11,
 }
 
 impl Namespace {

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod fuzz;
+pub mod panics;
 mod probe;
 mod virtual_time;
 

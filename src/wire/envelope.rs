@@ -50,7 +50,7 @@ impl EnvelopeFormat {
 }
 
 /// A node as an envelope names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NodeName {
     /// By public key (V1).
     Key(PublicKey),
@@ -442,6 +442,11 @@ impl Envelope {
     /// The payload.
     pub fn payload(&self) -> Bytes {
         self.body.tail.slice(self.body.payload.clone())
+    }
+
+    /// Bytes of the payload.
+    pub fn payload_len(&self) -> usize {
+        self.body.payload.len()
     }
 
     /// Bytes that it shares with the frame it came in.

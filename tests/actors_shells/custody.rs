@@ -57,6 +57,7 @@ fn start_pressed(store: FragileStore, pressure: PressureGauge) -> Bench {
         health: health_seat,
         pressure,
         clock: ClockHandle::new(None),
+        quarantine: Default::default(),
     };
     let actor = StoreActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::STORE);

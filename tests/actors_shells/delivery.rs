@@ -18,7 +18,7 @@ use quicprochat_mesh::{
     error::MeshError,
     messages::{
         delivery::*,
-        lifecycle::{DrainPhase, ExitReason},
+        lifecycle::{DrainPhase, ExitReason, PanicNow},
         store::CustodyAnswer,
     },
     proto::delivery::{
@@ -41,6 +41,7 @@ use tokio::sync::{mpsc::UnboundedReceiver, oneshot, watch};
 
 use crate::support::*;
 
+mod crashes;
 mod files;
 mod limits;
 
@@ -94,6 +95,7 @@ fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
         refuse: refuse_seat,
         inbox_grown: grown,
         clock: ClockHandle::new(None),
+        quarantine: Default::default(),
     };
     let actor = DeliveryActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::DELIVERY);
@@ -876,7 +878,9 @@ fn a_message_caught_between_its_commit_and_the_end_is_receipted_by_the_next_star
         let packet = bench.message(1);
         let id = packet.packet_id;
         bench.arrives(packet.clone());
-        drained(&bench.actor, &mut bench.parent).await;
+        tokio::time::sleep(secs(1)).await;
+        bench.actor.do_send(PanicNow(String::new()));
+        assert_eq!(bench.parent.exit().await, ExitReason::Crashed);
         bench.store.rows.release();
         expect_silence(&mut bench.originated, secs(1)).await;
 

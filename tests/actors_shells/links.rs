@@ -424,7 +424,7 @@ fn a_registry_that_follows_one_that_crashed_takes_its_links_from_the_router_and_
         a.actor.send(AddPeer(url("b"))).await.unwrap().unwrap();
         let old = a.up().await.link;
         b.up().await;
-        a.actor.do_send(PanicNow);
+        a.actor.do_send(PanicNow(String::new()));
         assert_eq!(a.parent.exit().await, ExitReason::Crashed);
         let mut again = start(&network, "a-again", 1, |parts| {
             (parts.book, parts.peers, parts.boot_epoch) = (book.clone(), peers.clone(), 2);

@@ -98,6 +98,7 @@ fn start_with(stores: bool, change: impl FnOnce(&mut RouterParts)) -> Bench {
         custody_news: news_seat,
         health: Seat::vacant(),
         clock: ClockHandle::new(None),
+        quarantine: Default::default(),
     };
     change(&mut parts);
     let actor = RouterActor::create(move |ctx| {
@@ -499,14 +500,19 @@ fn what_is_for_this_node_is_delivered_and_a_full_delivery_stops_nothing() {
         assert_eq!((delivered.link, delivered.via, delivered.envelopes[0].packet_id), (Some(A), "mem", id));
 
         let mut busy = start_with(false, |parts| parts.deliver = Seat::held_by(Probe::deaf(1)));
-        let (_wire, mut wire_b) = (busy.link(A, &busy.a), busy.link(B, &busy.b));
+        let (mut wire_a, mut wire_b) = (busy.link(A, &busy.a), busy.link(B, &busy.b));
+        let mut sent = Vec::new();
         for _ in 0..10 {
             let packet = busy.a.packet(EnvelopeKind::MESSAGE, busy.own.address(), b"sealed");
-            busy.bring(A, vec![packet]);
+            sent.push(packet.packet_id);
+            // What nobody keeps is not worth a word.
+            let receipt = busy.a.packet(EnvelopeKind::RECEIPT, busy.own.address(), b"receipt");
+            busy.bring(A, vec![packet, receipt]);
         }
         let packet = busy.message();
         busy.bring(A, vec![packet]);
         assert_eq!(wire_b.envelopes().await.len(), 1, "others' mail goes on");
+        assert_all_but_a_few(&sent, &wire_a.refusals(RefuseReason::Congested).await);
     });
 }
 

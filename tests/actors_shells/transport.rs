@@ -19,7 +19,7 @@ use quicprochat_mesh::{
     },
     clock,
     messages::{
-        lifecycle::ExitReason,
+        lifecycle::{DrainPhase, ExitReason},
         limit::RequestLease,
         link::{
             AnnounceVerified, CloseLink, EgressFull, EnvelopesVerified, ForwardBatch, LinkControl,
@@ -32,10 +32,11 @@ use quicprochat_mesh::{
         link::{Direction, HELLO_TIMEOUT, LinkConfig},
         verify::{Checked, InboundEnvelope, Verified},
     },
-    testing::{expect_silence, expect_within, with_virtual_time},
+    testing::{Probe, expect_silence, expect_within, with_virtual_time},
     transport::{BoxFuture, Link, LinkReceiver, MemNetwork, MeshTransport, TransportAddr, TransportError},
     wire::{
-        EnvelopeKind, Frame, FrameParts, LinkId, NetworkId, PublicKey, TrafficClass, handshake::CloseReason,
+        EnvelopeKind, Frame, FrameParts, LinkId, NetworkId, PublicKey, TrafficClass, control::RefuseReason,
+        handshake::CloseReason,
     },
 };
 use tokio::sync::mpsc::{self, UnboundedReceiver};
@@ -64,12 +65,15 @@ struct Around {
     lease: Seat<RequestLease>,
     pressure: PressureGauge,
     checked: Checked,
+    /// Its router reads no mail.
+    is_busy: bool,
 }
 
 impl Around {
     fn limited(config: LeaseConfig) -> Self {
         let parts = RateLimiterParts { config, ..RateLimiterParts::default() };
-        Self { pressure: parts.gauge.clone(), lease: limiter_of(parts).seat, checked: Checked::default() }
+        let (pressure, checked) = (parts.gauge.clone(), Checked::default());
+        Self { pressure, lease: limiter_of(parts).seat, checked, is_busy: false }
     }
 
     fn plain() -> Self {
@@ -89,7 +93,10 @@ fn run_in(
     direction: Direction,
     network: NetworkId,
 ) -> End {
-    let (envelopes_seat, envelopes) = seat();
+    let (mut envelopes_seat, envelopes) = seat();
+    if around.is_busy {
+        envelopes_seat = Seat::held_by(Probe::deaf(1));
+    }
     let (announces_seat, announces) = seat();
     let (control_seat, control) = seat();
     let (full_seat, egress_full) = seat();
@@ -447,6 +454,50 @@ fn a_drain_writes_what_is_queued_and_says_goodbye() {
         }
         let far = back.over().await;
         assert_eq!((far.reason, far.by_peer), (CloseReason::Shutdown, true));
+    });
+}
+
+#[test]
+fn a_drain_says_how_many_frames_its_link_left_unwritten() {
+    with_virtual_time(|| async {
+        let (a, b, mut source) = nodes();
+        let (mut end, _raw) = half(&a, &b).await;
+        for _ in 0..50 {
+            let packet = keyed(&mut source, &b, &[7; 13_000]);
+            end.send(vec![packet]);
+        }
+        // Its peer reads nothing, so most of them wait.
+        assert_eq!(drained(&end.actor, &mut end.parent).await.frames_dropped, 0, "until it closes");
+        let dropped = end.parent.report(DrainPhase::Cleanup).await.frames_dropped;
+        assert!((30..=50).contains(&dropped), "{dropped}");
+    });
+}
+
+#[test]
+fn what_a_busy_router_has_no_room_for_is_refused_by_name() {
+    with_virtual_time(|| async {
+        let (a, b, mut source) = nodes();
+        let around = Around { is_busy: true, ..Around::plain() };
+        let (_end, mut raw) = half_in(around, &a, &b, None).await;
+        let mut sent = Vec::new();
+        for n in 0..10 {
+            let packet = keyed(&mut source, &a, &[n; 100]);
+            sent.push(packet.packet_id);
+            let frame = packet.envelope.to_frame(packet.ext);
+            raw.0.tx.send(packet.envelope.header().class(), &[frame]).await.unwrap();
+            // One batch each.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut refused = Vec::new();
+        while refused.last() != sent.last() {
+            let frame = next_frame(&mut raw, |frame| matches!(frame, Frame::Refuse(_))).await;
+            let Frame::Refuse(refuse) = frame else { unreachable!() };
+            assert_eq!(refuse.reason, RefuseReason::Congested);
+            refused.push(refuse.packet_id);
+        }
+        // A deaf mailbox takes its capacity and each sender's first.
+        assert!(refused.len() >= 7, "{refused:?}");
+        assert_eq!(refused, sent[sent.len() - refused.len()..]);
     });
 }
 

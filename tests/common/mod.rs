@@ -21,11 +21,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quicprochat_mesh::testing::panics::PANICS_FROM;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// Longest wait for anything: two cores may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A part that did not hear that it is to panic is told again after this.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
 
 /// Pause between two looks at something that sends no event.
 const LOOK_EVERY: Duration = Duration::from_millis(30);
@@ -234,6 +238,8 @@ pub struct Node {
     args: Vec<String>,
     env: Vec<(String, String)>,
     process: Option<Background>,
+    /// Where parts of it are told to panic.
+    panics: PathBuf,
     /// The ready line.
     pub ready: Value,
 }
@@ -245,6 +251,7 @@ pub struct Spec {
     args: Vec<String>,
     env: Vec<(String, String)>,
     dir: Option<PathBuf>,
+    can_panic: bool,
 }
 
 impl Spec {
@@ -253,7 +260,7 @@ impl Spec {
         let listen = vec!["quic://127.0.0.1:0".into(), "tcp://127.0.0.1:0".into()];
         // A link that is dead shows in two seconds rather than thirty.
         let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
-        Self { name: name.into(), listen, args: vec![], env, dir: None }
+        Self { name: name.into(), listen, args: vec![], env, dir: None, can_panic: false }
     }
 
     /// On this data directory instead of one of its own.
@@ -275,6 +282,11 @@ impl Spec {
         self
     }
 
+    /// A node that [`Node::panics`] may be asked of.
+    pub fn can_panic(self) -> Self {
+        Self { can_panic: true, ..self }
+    }
+
     /// A node that asks its peers for a sign of life rarely: a raw peer answers only while a test
     /// reads from it.
     pub fn patient(name: &str) -> Self {
@@ -284,13 +296,20 @@ impl Spec {
     #[track_caller]
     pub fn start(self) -> Node {
         let temp = temp_dir();
+        let panics = temp.path().join("panics");
+        let mut env = self.env;
+        if self.can_panic {
+            assert!(Command::new("mkfifo").arg(&panics).status().unwrap().success());
+            env.push((PANICS_FROM.into(), panics.to_str().unwrap().into()));
+        }
         let mut node = Node {
             name: self.name,
             dir: self.dir.unwrap_or_else(|| temp.path().join("data")),
             _temp: temp,
             args: self.args,
-            env: self.env,
+            env,
             process: None,
+            panics,
             ready: Value::Null,
         };
         node.start(&self.listen);
@@ -351,6 +370,34 @@ impl Node {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Tells parts of it to panic, by their path in the tree of actors (`transport/link/reader`), or
+    /// `root`, or `storage`. One that is being started again just then does not hear it.
+    #[track_caller]
+    pub fn tell_to_panic(&self, path: &str) {
+        // Open for reading too, it waits for nobody.
+        let mut fifo = File::options().read(true).write(true).open(&self.panics).unwrap();
+        writeln!(fifo, "{path}").unwrap();
+    }
+
+    /// Has parts of it panic, as [`Node::tell_to_panic`], and waits until one has.
+    #[track_caller]
+    pub fn panics(&self, path: &str) {
+        let before = self.count_panics();
+        let mut told_at = None;
+        wait_until(&format!("a panic of {path} in {}", self.name), || {
+            if told_at.is_none_or(|at: Instant| at.elapsed() > TELL_AGAIN) {
+                self.tell_to_panic(path);
+                told_at = Some(Instant::now());
+            }
+            self.count_panics() > before
+        });
+    }
+
+    /// Panics that tests wanted of it so far.
+    pub fn count_panics(&self) -> usize {
+        self.log().matches("a test wanted this panic").count()
     }
 
     #[track_caller]

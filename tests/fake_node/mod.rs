@@ -334,6 +334,10 @@ pub fn stopped(drained: bool) -> Stopped {
         drained,
         phases: vec![PhaseTime { name: "draining".into(), ms: 3 }],
         undelivered_kept: 2,
+        accepted: 7,
+        delivered: 4,
+        rejected: 1,
+        frames_dropped: 0,
     }
 }
 

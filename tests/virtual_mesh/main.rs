@@ -12,6 +12,7 @@ mod tap;
 
 mod amplification;
 mod bad_input;
+mod drains;
 mod floods;
 mod healing;
 mod liars;

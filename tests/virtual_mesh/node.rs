@@ -25,8 +25,8 @@ use quicprochat_mesh::{
     clock,
     crypto::{MeshIdentity, ReceiverKeys, SignatureInput, key_record, random},
     messages::{
-        delivery::{SendBroadcast, SendContent},
-        lifecycle::{BeginDrain, Drain, ExitGuard},
+        delivery::{SendBroadcast, SendContent, TellEnd},
+        lifecycle::{BeginDrain, Drain, DrainSummary, ExitGuard, PanicNow},
         route::{GetRouterState, ListRoutes, RouteLine, SearchPath},
     },
     proto::{
@@ -38,7 +38,9 @@ use quicprochat_mesh::{
         router::{Counters, PathSearch, RouterConfig},
         verify::Checked,
     },
-    storage::{BlobDir, LocalOp, LocalOutcome, LocalStore, MemStore, ask_local, space::system_space},
+    storage::{
+        BlobDir, LocalCounts, LocalOp, LocalOutcome, LocalStore, MemStore, ask_local, space::system_space,
+    },
     testing::eventually,
     transport::{MemNetwork, MeshTransport, TransportAddr, TransportManager},
     wire::{Address, Capabilities, NetworkId, Priority, PublicKey},
@@ -128,6 +130,17 @@ pub(crate) fn share(sent: &[Sent], limit: Duration) -> f64 {
     sent.iter().filter(|sent| sent.within(limit)).count() as f64 / sent.len() as f64
 }
 
+fn content(to: Address, text: &str, tell: Option<TellEnd>) -> SendContent {
+    SendContent {
+        destination: to,
+        name: String::new(),
+        bytes: text.to_owned().into(),
+        ttl: secs(24 * 3600),
+        priority: Priority::Normal,
+        tell,
+    }
+}
+
 pub(crate) fn url(name: &str) -> TransportAddr {
     TransportAddr::mem(name).unwrap()
 }
@@ -139,7 +152,7 @@ async fn child<A>(
     mut make: impl FnMut(ExitGuard) -> Addr<A> + Send + 'static,
 ) -> Addr<A>
 where
-    A: Actor<Context = Context<A>> + Handler<Drain>,
+    A: Actor<Context = Context<A>> + Handler<Drain> + Handler<PanicNow>,
 {
     let (tell, told) = mpsc::channel();
     let spec = ChildSpec::permanent(name, move |guard| {
@@ -193,6 +206,7 @@ impl Node {
             refuse: refuse.clone(),
             inbox_grown: grown,
             clock: clock.clone(),
+            quarantine: Default::default(),
         };
         let delivery = child(&root, "delivery", move |guard| {
             let parts = parts.clone();
@@ -220,6 +234,7 @@ impl Node {
             custody_news: Seat::vacant(),
             health: Seat::vacant(),
             clock,
+            quarantine: Default::default(),
         };
         let router = child(&root, "router", move |guard| {
             let parts = parts.clone();
@@ -281,13 +296,18 @@ impl Node {
     }
 
     /// Drains it and waits for its end; gives what the next start begins with.
-    pub(crate) async fn stop(mut self) -> Spec {
+    pub(crate) async fn stop(self) -> Spec {
+        self.drained().await.0
+    }
+
+    /// The same, with what came of the drain.
+    pub(crate) async fn drained(mut self) -> (Spec, DrainSummary) {
         let plan = DrainPlan { notice: Duration::ZERO, ..DrainPlan::within(secs(10)) };
         self.tree.root.do_send(BeginDrain { reason: "test".into(), plan });
         let summary = self.tree.wait().await.expect("the tree drains");
         assert!(summary.drained, "{summary:?}");
         self.spec.store.restart();
-        self.spec
+        (self.spec, summary)
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -337,25 +357,31 @@ impl Node {
 
     /// Messages in the inbox.
     pub(crate) async fn inbox(&self) -> u64 {
+        self.counts().await.inbox
+    }
+
+    /// Messages in the outbox.
+    pub(crate) async fn outbox(&self) -> u64 {
+        self.counts().await.outbox
+    }
+
+    async fn counts(&self) -> LocalCounts {
         match ask_local(&self.spec.store, vec![LocalOp::Counts]).unwrap().await.unwrap().remove(0) {
-            LocalOutcome::Counts(counts) => counts.inbox,
+            LocalOutcome::Counts(counts) => counts,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Takes a message into the outbox; nobody waits for its end.
+    pub(crate) async fn queue(&self, to: Address, text: &str) {
+        self.delivery.send(content(to, text, None)).await.unwrap().unwrap();
     }
 
     /// Takes a message into the outbox.
     pub(crate) async fn send(&self, to: Address, text: &str) -> Sent {
         let since = clock::now();
         let (tell, told) = oneshot::channel();
-        let content = SendContent {
-            destination: to,
-            name: String::new(),
-            bytes: text.to_owned().into(),
-            ttl: secs(24 * 3600),
-            priority: Priority::Normal,
-            tell: Some(tell),
-        };
-        self.delivery.send(content).await.unwrap().unwrap();
+        self.delivery.send(content(to, text, Some(tell))).await.unwrap().unwrap();
         let sent = Rc::new(Cell::new(None));
         let took = sent.clone();
         actix_rt::spawn(async move {

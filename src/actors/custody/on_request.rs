@@ -64,7 +64,7 @@ impl Handler<ExpireHeld> for StoreActor {
     type Result = ResponseActFuture<Self, Result<u64, MeshError>>;
 
     fn handle(&mut self, _: ExpireHeld, _: &mut Context<Self>) -> Self::Result {
-        let mailboxes = self.parts.mailboxes.clone();
+        let (mailboxes, books) = (self.parts.mailboxes.clone(), self.books.clone());
         let now_s = self.parts.clock.steady_s();
         // What is held is counted with the last of them: whoever asks after this answer finds it so.
         let expired = async move {
@@ -72,7 +72,7 @@ impl Handler<ExpireHeld> for StoreActor {
             loop {
                 let expire = MailOp::Expire { now_s, rows_max: EXPIRE_ROWS };
                 let ops = vec![expire, MailOp::Usage { destination: None }];
-                let outcomes = ask_mail(&*mailboxes, ops).map_err(|_| StoreError::Stopped)?.await?;
+                let outcomes = books.ask(&*mailboxes, ops).map_err(|_| StoreError::Stopped)?.await?;
                 let [MailOutcome::Expired { rows, more }, MailOutcome::Usage(usage)] = outcomes.as_slice()
                 else {
                     return Ok((gone, None));

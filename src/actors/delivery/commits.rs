@@ -34,6 +34,8 @@ pub(super) enum Committing {
     Forgotten { key: TransferKey, has_blob: bool },
     /// A message left the outbox.
     Gone(Finished),
+    /// A drain asks how many messages are in the outbox.
+    Counted(DrainPhase),
     /// Nothing follows.
     Nothing,
 }
@@ -171,7 +173,17 @@ impl DeliveryActor {
                         remove_blob(self.parts.blobs.clone(), BlobKind::Incoming, name);
                     }
                 }
-                Committing::Gone(finished) => self.gone(finished),
+                Committing::Gone(finished) => {
+                    match finished.end {
+                        End::Delivered { .. } => self.ledger.delivered(1),
+                        End::Expired | End::Rejected | End::Cancelled => self.ledger.rejected(1),
+                    }
+                    self.gone(finished);
+                }
+                Committing::Counted(phase) => {
+                    let LocalOutcome::Counts(counts) = outcome else { continue };
+                    self.guard.report(phase, self.ledger.beside(counts.outbox));
+                }
                 Committing::Nothing => {}
             }
         }
@@ -206,6 +218,10 @@ impl DeliveryActor {
                     self.retry_later(ctx);
                 }
                 Committing::File { key } => self.check_later(&key, ctx),
+                // Nobody can say what is on the disk; in memory is what was.
+                Committing::Counted(phase) => {
+                    self.guard.report(phase, DrainCounts::only_kept(self.outbox.len() as u64));
+                }
                 Committing::Gone(finished) => {
                     self.commits.unremoved.insert(finished.uid, finished);
                     self.retry_later(ctx);

@@ -211,8 +211,8 @@ impl Handler<Drain> for DeliveryActor {
                 self.guard.report(drain.phase, DrainCounts::default());
             }
             DrainPhase::Persisting => {
-                let counts = DrainCounts { undelivered_kept: self.outbox.len() as u64, ..Default::default() };
-                self.guard.report(drain.phase, counts);
+                // Behind all that was submitted before: what is booked by then is what is on the disk.
+                self.submit(vec![(LocalOp::Counts, Committing::Counted(drain.phase))], ctx);
             }
             DrainPhase::Cleanup => {
                 self.guard.drained();

@@ -51,7 +51,20 @@ impl DeliveryActor {
         let (now, time) = (clock::now(), self.parts.clock.time());
         let mut unreadable = Vec::new();
         let mut records = Vec::with_capacity(left.outbox.len());
+        self.ledger.accepted(left.outbox.len() as u64);
+        let quarantine = self.parts.quarantine.clone();
+        self.count_falls(&left.outbox, ctx);
+        let mut hand = quarantine.first_look();
         for row in left.outbox {
+            let suspect = Suspect::Row(row.uid.0);
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                quarantine.pass_over("outbox", first, &row.uid);
+                if row.expires_s <= time.steady_s {
+                    unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
+                }
+                continue;
+            }
+            hand.take(suspect);
             match OutboxRecord::decode(&row.body) {
                 // Never longer than it was given, whatever the disk says.
                 Ok(record) => {
@@ -65,10 +78,12 @@ impl DeliveryActor {
                 }
             }
         }
+        self.ledger.rejected(unreadable.len() as u64);
         damaged("outbox", left.outbox_damaged.saturating_add(unreadable.len()));
         // Rows come in the order they were put, which is the order they are sent in.
         for (record, left, state) in records {
             let uid = record.uid;
+            hand.take(Suspect::Row(uid.0));
             self.accept(now, left, record);
             // Without it, it is sent at once.
             if let Ok(state) = CustodyState::decode(&state) {
@@ -79,6 +94,13 @@ impl DeliveryActor {
         }
         let mut unreadable_files = Vec::new();
         for row in left.partials {
+            let suspect = Suspect::Row(row.tag.0);
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                // Its sender offers it anew.
+                quarantine.pass_over("partial", first, &row.tag);
+                continue;
+            }
+            hand.take(suspect);
             match PartialRecord::decode(&row.state) {
                 Ok(record) => self.incoming.restore(row.tag, record, time.unix_s),
                 Err(error) => {
@@ -90,6 +112,7 @@ impl DeliveryActor {
                 }
             }
         }
+        hand.put_down();
         damaged("partial", left.partials_damaged.saturating_add(unreadable_files.len()));
         unreadable.append(&mut unreadable_files);
         if !unreadable.is_empty() {
@@ -97,8 +120,30 @@ impl DeliveryActor {
         }
         let (outbox, files) = (self.outbox.len(), self.incoming.len());
         tracing::debug!(outbox, files, "delivery state restored");
+        // What reached the inbox while the incarnation before this one fell was told to nobody.
+        self.parts.inbox_grown.send_modify(|_| {});
         self.check_next(ctx);
         self.pump(ctx);
+    }
+
+    /// Learns which rows felled earlier incarnations and starts, and sends what is new of that on its
+    /// way to the disk before any of them is tried again.
+    fn count_falls(&mut self, rows: &[OutboxRow], ctx: &mut Context<Self>) {
+        let quarantine = &self.parts.quarantine;
+        let mut counted = Vec::new();
+        for row in rows {
+            let suspect = Suspect::Row(row.uid.0);
+            let known = row.state.first().copied().unwrap_or(0);
+            quarantine.remember(suspect, u32::from(known));
+            let falls = quarantine.falls(&suspect);
+            if falls > u32::from(known) {
+                let state = vec![u8::try_from(falls).unwrap_or(u8::MAX)];
+                counted.push((LocalOp::OutboxUpdate { uid: row.uid, state }, Committing::Nothing));
+            }
+        }
+        if !counted.is_empty() {
+            self.submit(counted, ctx);
+        }
     }
 }
 

@@ -36,6 +36,8 @@ use self::commits::{Commits, Committing};
 use super::{
     clock_handle::ClockHandle,
     mailbox::{self, Outlet},
+    panics::poison,
+    quarantine::Quarantine,
     wake_timer::WakeTimer,
 };
 use crate::{
@@ -61,9 +63,11 @@ use crate::{
             record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
             transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
         },
+        ledger::Ledger,
         limit::TokenBucket,
         node_clock::NodeTime,
         router::CustodyWish,
+        suspects::{Standing, Suspect},
         verify::InboundEnvelope,
     },
     storage::{
@@ -146,6 +150,8 @@ pub struct DeliveryParts {
     pub inbox_grown: watch::Sender<u64>,
     /// What time it is.
     pub clock: ClockHandle,
+    /// What felled former incarnations.
+    pub quarantine: Quarantine,
 }
 
 /// The node's receiver secrets and the record that announces them.
@@ -166,7 +172,6 @@ struct ProbeState {
 /// A message on its way into the outbox.
 struct Storing {
     record: OutboxRecord,
-    answer: SendAnswer,
     tell: Option<TellEnd>,
 }
 
@@ -210,6 +215,8 @@ pub struct DeliveryActor {
     /// True while a whole file is being checked.
     checking: bool,
     commits: Commits,
+    /// Own messages, since this incarnation read the outbox.
+    ledger: Ledger,
     timer: WakeTimer,
     /// True while a [`Pump`] is under way.
     pumping: bool,
@@ -250,6 +257,7 @@ impl DeliveryActor {
             writing: false,
             checking: false,
             commits: Commits::default(),
+            ledger: Ledger::default(),
             timer: WakeTimer::default(),
             pumping: false,
             draining: false,
@@ -311,7 +319,7 @@ impl Handler<Pump> for DeliveryActor {
 /// From the store's thread: what became of the row of a message.
 struct Stored {
     uid: MessageUid,
-    result: Result<(), StoreError>,
+    is_durable: bool,
 }
 message!(Stored => ());
 

@@ -8,7 +8,17 @@ impl DeliveryActor {
         let (time, received_at_unix_ms) = (self.parts.clock.time(), self.parts.clock.unix_ms());
         let keys = self.parts.keys.borrow().clone();
         let mut ops = Vec::new();
+        let quarantine = self.parts.quarantine.clone();
+        let mut hand = quarantine.empty_hand();
         for verified in deliver.envelopes {
+            let suspect = Suspect::from(&verified.envelope);
+            if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                quarantine.set_aside("delivery", first, &verified, &*self.parts.store);
+                self.refuse(vec![verified.packet_id], "quarantined", RefuseReason::StoreFull);
+                continue;
+            }
+            hand.take(suspect);
+            poison("delivery", verified.envelope.header().lifetime);
             let inbound = verified.into_inner();
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
@@ -86,6 +96,7 @@ impl DeliveryActor {
                 }
             }
         }
+        hand.put_down();
         if !ops.is_empty() {
             self.submit(ops, ctx);
         }

@@ -1,5 +1,7 @@
 //! The way out: what the outbox says is due, made into envelopes.
 
+use std::sync::{Mutex, PoisonError};
+
 use super::{files::seal_file, *};
 
 impl DeliveryActor {
@@ -51,37 +53,36 @@ impl DeliveryActor {
             state: Vec::new(),
             body: record.encode(),
         };
-        self.storing.insert(uid, Storing { record, answer, tell });
+        self.storing.insert(uid, Storing { record, tell });
         let to = ctx.address();
-        let taken = self.parts.store.submit(
-            vec![LocalOp::OutboxPut(row)],
-            Box::new(move |result| to.do_send(Stored { uid, result: result.map(|_| ()) })),
-        );
-        if let Err(back) = taken
-            && let Some(storing) = self.storing.remove(&uid)
-        {
-            let _ = storing.answer.send(Err(MeshError::Refused(back.reason.to_string())));
+        // Answered by the store: this actor may fall meanwhile, and a row that is on the disk goes its
+        // way, so nobody may hear that it was refused. Who asks for it then finds it known here.
+        let answer = Arc::new(Mutex::new(Some(answer)));
+        let answers = answer.clone();
+        let done = move |result: Result<Vec<LocalOutcome>, StoreError>| {
+            to.do_send(Stored { uid, is_durable: result.is_ok() });
+            tell_sender(&answers, result.map(|_| uid).map_err(MeshError::from));
+        };
+        if let Err(back) = self.parts.store.submit(vec![LocalOp::OutboxPut(row)], Box::new(done)) {
+            self.storing.remove(&uid);
+            tell_sender(&answer, Err(MeshError::Refused(back.reason.to_string())));
         }
     }
 
-    /// A row is durable, or is not: says so to who sent the message.
+    /// A row is durable, or is not, as who sent the message was told.
     pub(super) fn stored(&mut self, message: Stored, ctx: &mut Context<Self>) {
-        let Some(Storing { record, answer, tell }) = self.storing.remove(&message.uid) else { return };
-        let answered = match message.result {
-            Ok(()) => {
-                metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
-                let left = Duration::from_secs(record.lifetime().as_secs().into());
-                self.accept(clock::now(), left, record);
-                if let Some(tell) = tell {
-                    self.tell_later(message.uid, tell);
-                }
-                self.pump_soon(ctx);
-                Ok(message.uid)
-            }
-            Err(error) => Err(error.into()),
-        };
-        // Who asked may have gone; the message goes its way.
-        let _ = answer.send(answered);
+        let Some(Storing { record, tell }) = self.storing.remove(&message.uid) else { return };
+        if !message.is_durable {
+            return;
+        }
+        metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
+        self.ledger.accepted(1);
+        let left = Duration::from_secs(record.lifetime().as_secs().into());
+        self.accept(clock::now(), left, record);
+        if let Some(tell) = tell {
+            self.tell_later(message.uid, tell);
+        }
+        self.pump_soon(ctx);
     }
 
     /// Sends what is due once all that has come by now is taken in.
@@ -133,7 +134,9 @@ impl DeliveryActor {
             self.ask_for_key(t.destination, ctx);
             return None;
         };
+        let _hand = self.parts.quarantine.hand(std::iter::once(Suspect::Row(t.uid.0)));
         let record = self.outbox.record(&t.uid)?;
+        poison("outbox", record.lifetime());
         let plaintext = match (&record.body, record.manifest()) {
             (Body::Inline(bytes), _) => Sealed::Content(Content {
                 uid: record.uid,
@@ -300,6 +303,12 @@ impl DeliveryActor {
             self.key_cache.insert(address, record);
         }
     }
+}
+
+fn tell_sender(answer: &Mutex<Option<SendAnswer>>, answered: Result<MessageUid, MeshError>) {
+    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // Who asked may have gone; the message goes its way.
+    let _ = answer.map(|answer| answer.send(answered));
 }
 
 /// Whether others may still seal to a record: only a clock that is believed may say that they may not.

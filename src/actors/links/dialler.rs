@@ -19,6 +19,7 @@ use crate::{
 };
 
 /// Keeps one peer dialled.
+#[derive(Clone)]
 pub(super) struct Dialler {
     pub(super) to: TransportAddr,
     pub(super) transports: Arc<TransportManager>,

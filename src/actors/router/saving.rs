@@ -19,6 +19,7 @@ use crate::{
     },
     proto::{
         router::{SavedRow, row_seal},
+        suspects::{Standing, Suspect},
         verify::{InboundAnnounce, Verified, Verifier},
     },
     storage::{LocalOp, LocalOutcome, LocalStore, Namespace, PageLimit, ask_local},
@@ -106,9 +107,18 @@ impl RouterActor {
                 tracing::warn!(rows = loaded.damaged, "saved routes that do not verify are not used");
             }
             let now = clock::now();
+            let quarantine = actor.parts.quarantine.clone();
+            let mut hand = quarantine.empty_hand();
             for (announce, ends_in) in &loaded.rows {
+                let suspect = Suspect::Row(announce.origin.0);
+                if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
+                    quarantine.pass_over("route", first, &announce.origin);
+                    continue;
+                }
+                hand.take(suspect);
                 actor.core.restore(now, announce, *ends_in);
             }
+            hand.put_down();
             actor.perform_all(now, actor.wall());
             match loaded.next {
                 Some(next) => actor.load(Some(next), ctx),
