@@ -14,6 +14,7 @@ use quicprochat_mesh::{
     storage::data_dir::write_atomic,
     telemetry,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -102,6 +103,7 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::init_logging(format, &logging.filter).map_err(ApiError::failed)?;
+    raise_open_files();
     init::ensure(cx)?;
     if init::is_test_identity(&cx.data_dir) {
         note("warning: the seed of this identity was on a command line; use it for tests only");
@@ -122,6 +124,16 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     // A closed stdout must not turn a clean stop into another exit code.
     let _ = cx.out.show(&stopped, tell_stopped);
     if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
+}
+
+/// Takes as many open files as the system lets a process have: each link over TCP is one. Few of them
+/// are no reason not to run; then fewer are let in.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where it is not allowed, the limit stays as it is.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }
 
 fn announce_ready(json: bool, record: PathBuf, written: Arc<AtomicBool>) -> Box<dyn FnOnce(&Ready) + Send> {
