@@ -15,8 +15,8 @@ use std::{
 };
 
 use common::{
-    Background, Load, Node, Spec, command, count_events, random_file, sha256, temp_dir, trace::Trace, verify,
-    wait_for, wait_until,
+    Background, Load, Node, Spec, command, count_events, finish, random_file, sha256, temp_dir, trace::Trace,
+    verify, wait_for, wait_until, with_open_files,
 };
 use serde_json::json;
 
@@ -193,6 +193,14 @@ fn limit_open_files(node: &Node, count: u32) -> bool {
         .args(["--pid", &node.pid().to_string(), &limit])
         .status()
         .is_ok_and(|s| s.success())
+}
+
+#[test]
+fn with_too_few_descriptors_to_run_a_node_is_not_started() {
+    let home = temp_dir();
+    let run = command(&home.path().join("data"), &["run", "--listen", "tcp://127.0.0.1:0"]);
+    let run = finish(with_open_files(&run, 40)).exits(1);
+    run.says(&["needs 64 open files", "may have 40", "ulimit -n"]);
 }
 
 #[test]

@@ -313,7 +313,7 @@ fn kills_amid_removals_and_expiry_take_and_bring_back_nothing() {
         return remove_until_killed(Path::new(&path), std::env::var(FIRST_ROUND).unwrap().parse().unwrap());
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let (kills, seed) = (number("QPC_KILLS").unwrap_or(12), number("QPC_SEED").unwrap_or(4711));
+    let (kills, seed) = (number("QPC_KILLS").unwrap_or(6), number("QPC_SEED").unwrap_or(4711));
     println!("QPC_SEED={seed}");
     let mut coin = Coin(seed);
     let dir = tempfile::tempdir().unwrap();

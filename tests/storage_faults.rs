@@ -337,14 +337,12 @@ async fn a_content_that_cannot_be_synced_stops_the_store_and_one_that_does_not_f
     };
     // The calls of each in their order, from what they do above.
     type Job<'a> = &'a dyn Fn(&BlobDir) -> Result<(), StoreError>;
-    let jobs: [(&str, Job<'_>, &[(FaultOn, u64)]); 2] = [
-        ("sent", &send, &[(FaultOn::Write, 0), (FaultOn::Write, 1), (FaultOn::Sync, 0), (FaultOn::Sync, 1)]),
-        (
-            "received",
-            &receive,
-            &[(FaultOn::SetLen, 0), (FaultOn::Sync, 0), (FaultOn::Write, 0), (FaultOn::Sync, 1)],
-        ),
-    ];
+    type Calls<'a> = &'a [(FaultOn, u64)];
+    let sends: Calls<'_> =
+        &[(FaultOn::Write, 0), (FaultOn::Write, 1), (FaultOn::Sync, 0), (FaultOn::Sync, 1)];
+    let receives: Calls<'_> =
+        &[(FaultOn::SetLen, 0), (FaultOn::Sync, 0), (FaultOn::Write, 0), (FaultOn::Sync, 1)];
+    let jobs: [(&str, Job<'_>, Calls<'_>); 2] = [("sent", &send, sends), ("received", &receive, receives)];
     for (what, job, calls) in jobs {
         for (on, after) in calls.iter().copied() {
             let dir = tempfile::tempdir().unwrap();

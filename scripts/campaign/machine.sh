@@ -134,8 +134,8 @@ disk_faults() {
         done
     done
     echo '{}' >"$work/verify.json"
-    evidence '{faults: $tries, ended_the_node: $ended, wrong: $wrong, panics: $panics, passed: ($wrong == 0 and $panics == 0 and $tries > 50)}' \
-        --argjson tries "$tries" --argjson ended "$ended" --argjson wrong "$wrong" --argjson panics "$(panics_in node)"
+    evidence '{faults: $tries, ended_the_node: $gone, wrong: $wrong, panics: $panics, passed: ($wrong == 0 and $panics == 0 and $tries > 50)}' \
+        --argjson tries "$tries" --argjson gone "$ended" --argjson wrong "$wrong" --argjson panics "$(panics_in node)"
 }
 
 # Every length of the tails of a store's files, and some thousand bytes and sectors of them altered.
@@ -286,7 +286,8 @@ memory() {
     line source relay sink
     load --from "$(dir_of source)" --to "$(dir_of sink)" --payload 4000 --window 128 --seconds "$seconds" --settle 0s
     load_goes_on
-    # From here on the relay keeps what comes.
+    # Half of the time it passes on what comes, then it keeps it.
+    sleep $((seconds / 2))
     kill_hard sink
     while kill -0 "$load_pid" 2>/dev/null; do
         if ! is_up relay; then

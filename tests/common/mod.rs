@@ -117,7 +117,7 @@ pub fn command(data_dir: &Path, args: &[&str]) -> Command {
 }
 
 /// The same command with so many file descriptors at most.
-fn with_open_files(command: &Command, count: u32) -> Command {
+pub fn with_open_files(command: &Command, count: u32) -> Command {
     let mut limited = Command::new("/bin/sh");
     limited.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\"")]);
     limited.arg(command.get_program()).args(command.get_args()).env_clear();
