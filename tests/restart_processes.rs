@@ -112,7 +112,8 @@ fn a_first_start_killed_at_any_system_call_leaves_all_or_nothing_of_each_file() 
         println!("not measured: there is no strace here, or it may trace nothing");
         return;
     }
-    // Calls are counted by thread, so each kills the thread that comes to it first. The long form of this is `scripts/campaign.sh first-start`: every call.
+    // Calls are counted by thread: whichever comes to its n-th first is where the process dies. Every n is
+    // tried by `scripts/campaign.sh first-start`.
     let mut killed = 0;
     for n in (1..).step_by(2) {
         let home = temp_dir();
