@@ -11,6 +11,15 @@
 #   campaign.sh overload [S]     ten times what the line does at most, for S seconds (120)
 #   campaign.sh steady [S]       2,000 durable messages a second for S seconds (300)
 #   campaign.sh panics [S]       a panic a second, of every part of three nodes in turn, for S seconds (300)
+#   campaign.sh recovery [N]     N times kill -9 of a node that has not come up yet (100)
+#   campaign.sh first-start      a first start killed at every call that changes a file; needs strace
+#   campaign.sh disk-faults [N]  the n-th call on a file of the store fails, each call, n to N (200); needs strace
+#   campaign.sh damage           files of a store cut at every byte of their tails and altered anywhere
+#   campaign.sh removals [N]     N times kill -9 of a store that removes and expires in bulk (100)
+#   campaign.sh descriptors [S]  64 file descriptors and 200 silent strangers for S seconds (30)
+#   campaign.sh slow-handshakes [N] [S]  N connections that never finish their handshake (1000), S seconds (60)
+#   campaign.sh silent-links [N] N links over TCP and N over QUIC whose other ends fall silent (200)
+#   campaign.sh memory [MIB] [S] a relay in a control group of that size under all it is sent (128, 120); needs root
 #   campaign.sh all              all of them
 #
 # Each leaves target/campaign/NAME.json: what it came to, the seed (QPC_SEED to repeat one), the
@@ -39,7 +48,7 @@ not_measured() {
 
 # --- Nodes -------------------------------------------------------------------------------------
 
-declare -A pid_of url_of space_of peers_of
+declare -A pid_of url_of space_of group_of peers_of
 peak_rss_kib=0
 slowest_ready_ms=0
 
@@ -47,11 +56,14 @@ now_ms() { date +%s%3N; }
 
 dir_of() { printf '%s/%s' "$work" "$1"; }
 
-# start NAME: listens where it did before, dials peers_of[NAME], in the name space space_of[NAME].
-start() {
-    local node=$1 began listen line command=()
-    began=$(now_ms)
-    [[ -z ${space_of[$node]:-} ]] || command=(ip netns exec "${space_of[$node]}")
+# launch NAME: listens where it did before, dials peers_of[NAME], in the name space space_of[NAME]; with
+# $open_files file descriptors at most where that is set. Waits for nothing.
+launch() {
+    local node=$1 listen command=()
+    [[ -z ${open_files:-} ]] || command=(prlimit "--nofile=$open_files")
+    [[ -z ${space_of[$node]:-} ]] || command+=(ip netns exec "${space_of[$node]}")
+    # From its first page on: what a process has when it is moved is not counted to where it goes.
+    [[ -z ${group_of[$node]:-} ]] || command+=(sh -c 'echo $$ >"$0/cgroup.procs" && exec "$@"' "${group_of[$node]}")
     [[ ! -p $work/$node.panics ]] || command+=(env "QPC_TEST_PANICS=$work/$node.panics")
     command+=("$qpc" --json --data-dir "$(dir_of "$node")" run --health-listen 127.0.0.1:0)
     for listen in ${url_of[$node]:-quic://127.0.0.1:0 tcp://127.0.0.1:0}; do command+=(--listen "$listen"); done
@@ -59,6 +71,13 @@ start() {
     : >"$work/$node.out"
     QPC_TRANSPORT_KEEPALIVE=${keepalive:-1s} "${command[@]}" >"$work/$node.out" 2>>"$work/$node.log" &
     pid_of[$node]=$!
+}
+
+# start NAME: launches it and waits until it is ready.
+start() {
+    local node=$1 began line
+    began=$(now_ms)
+    launch "$node"
     until grep -q '"event":"ready"' "$work/$node.out"; do
         kill -0 "${pid_of[$node]}" 2>/dev/null || die "$node ended: $(tail -n 3 "$work/$node.log")"
         (($(now_ms) - began < ready_within_s * 1000)) || die "$node was not ready within $ready_within_s s"
@@ -506,6 +525,8 @@ panics() {
         --argjson told "$told" --argjson ends "$ends" --argjson wrong "$wrong" \
         --argjson heard "$(cat "$work"/*.log | grep -c "a test wanted this panic" || true)"
 }
+# shellcheck source=campaign/machine.sh
+source scripts/campaign/machine.sh
 
 # --- One of them, or all -----------------------------------------------------------------------
 
@@ -516,7 +537,8 @@ command -v jq >/dev/null || not_measured "jq is not installed"
 
 if [[ $name == all ]]; then
     worst=0
-    for one in kills eio partitions half-open floods steady overload soak panics; do
+    for one in kills eio recovery first-start disk-faults damage removals descriptors slow-handshakes silent-links memory \
+        partitions half-open floods steady overload soak panics; do
         code=0
         "scripts/campaign.sh" $one || code=$?
         ((code <= worst)) || worst=$code
@@ -526,6 +548,7 @@ fi
 
 case $name in
 kills | eio | partitions | half-open | floods | soak | overload | steady | panics) ;;
+recovery | first-start | disk-faults | damage | removals | descriptors | slow-handshakes | silent-links | memory) ;;
 *) printf 'campaign.sh: no campaign is called %s\n' "$name" >&2; exit 2 ;;
 esac
 qpc=${QPC:-target/release/qpc}
@@ -547,6 +570,7 @@ clean_up() {
     local code=$? space
     [[ -z $load_pid ]] || kill -9 "$load_pid" 2>/dev/null || true
     stop_all
+    [[ -z $group ]] || rmdir "$group" 2>/dev/null || true
     for space in "${spaces[@]}"; do ip netns del "$space" 2>/dev/null || true; done
     if ((code == 1)); then say "kept: $work"; else rm -rf "$work"; fi
 }

@@ -72,6 +72,7 @@
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
 
+mod accept;
 pub mod actors;
 pub mod api;
 pub mod clock;

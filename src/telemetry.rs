@@ -164,6 +164,7 @@ const INBOUND: &[&str] = &[
     "store_failed",
     "quarantined",
 ];
+const LISTENER: &[&str] = &["tcp", "http", "control"];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
 metrics_table! {
@@ -172,6 +173,8 @@ metrics_table! {
     FRAMES = "qpc_link_frames_total", Counter, None, "transports", "Link frames sent and received.", ["transport": TRANSPORT, "direction": DIRECTION];
     BYTES = "qpc_link_bytes_total", Counter, Some(Unit::Bytes), "transports", "Bytes of link frames sent and received.", ["transport": TRANSPORT, "direction": DIRECTION];
     HANDSHAKES_FAILED = "qpc_link_handshake_failures_total", Counter, None, "transports", "Inbound connections that never became links.", ["transport": TRANSPORT];
+    ACCEPT_ERRORS = "qpc_accept_errors_total", Counter, None, "transports", "Connections that could not be accepted, for want of file descriptors mostly.", ["listener": LISTENER];
+    TURNED_AWAY = "qpc_connections_turned_away_total", Counter, None, "transports", "Connections closed unheard, so that file descriptors are left for the store.", ["listener": LISTENER];
     DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
     LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
     LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults"]];

@@ -9,8 +9,6 @@ mod common;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    path::Path,
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
@@ -19,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Load, Node, Spec, count_events, nothing_amiss, temp_dir, verify, wait_for, wait_until};
+use common::{Load, Spec, count_events, nothing_amiss, temp_dir, trace::Trace, verify, wait_until};
 use serde_json::Value;
 
 /// A killed node answers again within this time, on a machine whose cores are busy.
@@ -190,55 +188,6 @@ fn a_mesh_cut_in_two_and_healed_delivers_everything_once() {
     assert_eq!(found["delivered"], found["acked"], "{found:#}");
     a.has_all_receipts();
     e.has_all_receipts();
-}
-
-/// `strace` on a node that runs, with its trace in a file.
-struct Trace {
-    process: Child,
-    file: std::path::PathBuf,
-}
-
-impl Trace {
-    /// None, with the reason on stdout, where this system has no strace or lets it trace nothing.
-    fn attach(node: &Node, file: &Path, args: &[&str]) -> Option<Self> {
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-s", "400", "-o"]).arg(file).args(args);
-        command.args(["-p", &node.pid().to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let Ok(mut process) = command.spawn() else {
-            println!("not measured: there is no strace here");
-            return None;
-        };
-        // What a node does without being asked shows that its threads are traced.
-        let is_tracing = || std::fs::metadata(file).is_ok_and(|file| file.len() > 0);
-        let ended = wait_for("the first line of strace", || match process.try_wait().unwrap() {
-            Some(status) => Some(Some(status)),
-            None => {
-                // By then it may have died of what it is traced for.
-                let _ = node.qpc(&["status"]);
-                is_tracing().then_some(None)
-            }
-        });
-        let Some(status) = ended else { return Some(Self { process, file: file.to_owned() }) };
-        let mut why = String::new();
-        process.stderr.take().unwrap().read_to_string(&mut why).unwrap();
-        println!("not measured: strace may not look at a process here: {status}: {why}");
-        None
-    }
-
-    /// What it saw, once it is done.
-    fn finish(mut self) -> String {
-        let _ = Command::new("sh").args(["-c", &format!("kill -INT {}", self.process.id())]).status();
-        self.process.wait().unwrap();
-        std::fs::read_to_string(&self.file).unwrap()
-    }
-}
-
-impl Drop for Trace {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// What happened in a traced node, in order.

@@ -252,6 +252,145 @@ fn nothing_acknowledged_is_lost_to_kill_9() {
     }
 }
 
+// ---- kills amid removals -----------------------------------------------------------------------
+
+const REMOVER: &str = "QPC_TEST_STORE_REMOVER";
+const FIRST_ROUND: &str = "QPC_TEST_FIRST_ROUND";
+
+/// Rows of a round: what one commit puts, and what goes in one or in several.
+const ROUND: u64 = 150;
+
+/// Rows that one commit expires: a round takes five.
+const EXPIRED_AT_ONCE: usize = 32;
+
+/// What was said of a round last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Put,
+    Removing,
+    Expiring,
+    Gone,
+}
+
+fn ids(round: u64) -> impl Iterator<Item = u64> {
+    round * ROUND..(round + 1) * ROUND
+}
+
+/// Puts rounds of rows and has most of them removed or expired, for ever, and says so before and after.
+fn remove_until_killed(path: &Path, first: u64) {
+    let mut store =
+        EmbeddedStore::open(DataDir::open(path).unwrap().into(), EmbeddedOptions::default()).unwrap();
+    for round in first.. {
+        let expires_s = if round % 3 == 1 { round } else { u64::MAX };
+        let put = ids(round).map(|n| match hold(n) {
+            MailOp::Hold(row) => MailOp::Hold(HeldRow { expires_s, ..row }),
+            other => other,
+        });
+        mail(&mut store, put.collect());
+        println!("put {round}");
+        match round % 3 {
+            0 => {
+                println!("removing {round}");
+                mail(&mut store, vec![MailOp::Remove(ids(round).map(|n| PacketId(wide(n))).collect())]);
+                println!("gone {round}");
+            }
+            1 => {
+                println!("expiring {round}");
+                let expire = MailOp::Expire { now_s: round + 1, rows_max: EXPIRED_AT_ONCE };
+                while let [MailOutcome::Expired { more: true, .. }] =
+                    mail(&mut store, vec![expire.clone()])[..]
+                {}
+                println!("gone {round}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn kills_amid_removals_and_expiry_take_and_bring_back_nothing() {
+    if let Some(path) = std::env::var_os(REMOVER) {
+        return remove_until_killed(Path::new(&path), std::env::var(FIRST_ROUND).unwrap().parse().unwrap());
+    }
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let (kills, seed) = (number("QPC_KILLS").unwrap_or(6), number("QPC_SEED").unwrap_or(4711));
+    println!("QPC_SEED={seed}");
+    let mut coin = Coin(seed);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (mut said, mut first) = (BTreeMap::new(), 0);
+    for kill in 0..kills {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "kills_amid_removals_and_expiry_take_and_bring_back_nothing", "--nocapture"])
+            .env(REMOVER, &path)
+            .env(FIRST_ROUND, first.to_string())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut note = |line: String| {
+            let (what, round) = line.split_once(' ').unwrap_or_default();
+            let what = match what {
+                "put" => Said::Put,
+                "removing" => Said::Removing,
+                "expiring" => Said::Expiring,
+                "gone" => Said::Gone,
+                _ => return false,
+            };
+            said.insert(round.parse::<u64>().unwrap(), what);
+            true
+        };
+        // Another number of lines each time, so that kills fall at different moments.
+        let mut wanted = 1 + coin.next() % 24;
+        while wanted > 0 {
+            wanted -= u64::from(note(lines.next().expect("the child ended by itself")));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.for_each(|line| {
+            note(line);
+        });
+
+        let mut store =
+            EmbeddedStore::open(DataDir::open(&path).unwrap().into(), EmbeddedOptions::default()).unwrap();
+        let mut there = BTreeMap::<u64, u64>::new();
+        for n in found(&mut store).held {
+            *there.entry(n / ROUND).or_default() += 1;
+        }
+        let last = said.last_key_value().map_or(first, |(round, _)| *round);
+        for (round, said) in &said {
+            let rows = there.remove(round).unwrap_or(0);
+            let is_right = match said {
+                Said::Put => rows == ROUND,
+                Said::Removing => rows == ROUND || rows == 0,
+                Said::Expiring => rows <= ROUND,
+                Said::Gone => rows == 0,
+            };
+            assert!(
+                is_right,
+                "kill {kill}: round {round} was said to be {said:?}, and {rows} rows are there"
+            );
+        }
+        let unsaid = there.remove(&(last + 1)).unwrap_or(0);
+        assert!(unsaid == 0 || unsaid == ROUND, "kill {kill}: {unsaid} rows of a round");
+        assert_eq!(there, BTreeMap::new(), "kill {kill}: rows that nobody put");
+        // The totals are rows of their own.
+        let usage = mail(&mut store, vec![MailOp::Usage { destination: None }]);
+        let [MailOutcome::Usage(usage)] = usage.as_slice() else { panic!("{usage:?}") };
+        assert_eq!(usage.total.rows, found(&mut store).held.len() as u64, "kill {kill}");
+
+        // What was under way, or about to be, is brought to its end.
+        let is_to_stay = |round: &u64, said: &Said| *said == Said::Put && round % 3 == 2;
+        let rest = said.iter().filter(|(round, said)| !is_to_stay(round, said)).map(|(round, _)| *round);
+        for round in rest.chain([last + 1]).collect::<Vec<_>>() {
+            mail(&mut store, vec![MailOp::Remove(ids(round).map(|n| PacketId(wide(n))).collect())]);
+            said.insert(round, Said::Gone);
+        }
+        first = last + 2;
+        store.close().unwrap();
+    }
+}
+
 // ---- power cut ---------------------------------------------------------------------------------
 
 const EIO: i32 = 5;

@@ -9,18 +9,19 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, HoldRefusal, InboxCommit, LocalOp,
-        LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow,
-        QueueBounds, Seen, StopReason, StoreError, StoreThread, Work, WorkDone, WorkResult, ask_local,
+        BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine, HeldRow,
+        HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
+        OutboxRow, PageLimit, PartialRow, QueueBounds, Seen, StopReason, StoreError, StoreThread, Work,
+        WorkDone, WorkResult, ask_local,
         faults::{FaultOn, FaultyDisk},
-        space::Space,
+        space::{Space, system_space},
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
@@ -254,6 +255,167 @@ fn a_store_whose_opening_fails_anywhere_opens_when_the_disk_is_well() {
             });
         }
     }
+}
+
+// ---- files beside the engine -------------------------------------------------------------------
+
+const HOUR_S: u64 = 3600;
+
+/// A store whose row keys are on a disk of their own, and whose hour is what it is told.
+fn with_keys_on(disk: &FaultyDisk, path: &Path, hour: &Arc<AtomicU64>) -> EmbeddedStore {
+    let now = Arc::clone(hour);
+    let options = EmbeddedOptions {
+        disk: Disk::failing(disk.clone()),
+        clock_unix_s: Arc::new(move || now.load(Ordering::SeqCst) * HOUR_S),
+        ..EmbeddedOptions::default()
+    };
+    EmbeddedStore::open(DataDir::open(path).unwrap().into(), options).unwrap()
+}
+
+#[test]
+fn row_keys_that_cannot_be_synced_acknowledge_nothing_until_a_restart_which_loses_nothing() {
+    // The new file, its directory, the blocks of the old one; of a new hour and of one that is over.
+    for n in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, hour) = (FaultyDisk::default(), Arc::new(AtomicU64::new(10)));
+        let mut store = with_keys_on(&disk, &dir.path().join("d"), &hour);
+        let mut model = MemEngine::default();
+        for batch in [vec![Work::Local(vec![outbox_put(1)])], vec![Work::Local(vec![outbox_put(2)])]] {
+            assert_eq!(text(store.commit(&batch)), text(model.commit(&batch)));
+        }
+        // All of the first hour goes with the batch, and its key after it.
+        hour.store(11, Ordering::SeqCst);
+        let all_new = vec![Work::Local(vec![
+            LocalOp::OutboxRemove(MessageUid(wide(1))),
+            LocalOp::OutboxRemove(MessageUid(wide(2))),
+            outbox_put(3),
+        ])];
+        disk.fail(FaultOn::Sync, n, EIO, false);
+        let e = store.commit(&all_new).unwrap_err();
+        assert_eq!(disk.heal(), 1, "{n}");
+        assert!(matches!(e, StoreError::IoFatal { .. }), "{n}: {e:?}");
+        assert!(store.commit(&everything()).unwrap_err().is_fatal(), "{n}");
+        drop(store);
+        let mut store = with_keys_on(&disk, &dir.path().join("d"), &hour);
+        let there = text(store.commit(&everything()));
+        let without = text(model.commit(&everything()));
+        model.commit(&all_new).unwrap();
+        let with = text(model.commit(&everything()));
+        // Those of the new hour fail before the batch, those of the old one after it.
+        assert_eq!(there, if n < 3 { without } else { with }, "{n}");
+    }
+}
+
+#[test]
+fn row_keys_that_do_not_fit_refuse_a_batch_and_the_next_one_goes_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let (disk, hour) = (FaultyDisk::default(), Arc::new(AtomicU64::new(10)));
+    let mut store = with_keys_on(&disk, &dir.path().join("d"), &hour);
+    for (on, after) in [(FaultOn::Write, 0), (FaultOn::Sync, 0)] {
+        disk.fail(on, after, ENOSPC, false);
+        let refused = store.commit(&[Work::Local(vec![outbox_put(1)])]);
+        assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{on:?}: {refused:?}");
+        // What needs no key goes on.
+        store.commit(&everything()).unwrap();
+    }
+    store.commit(&[Work::Local(vec![outbox_put(1)])]).unwrap().remove(0).unwrap();
+}
+
+#[tokio::test]
+async fn a_content_that_cannot_be_synced_stops_the_store_and_one_that_does_not_fit_is_refused() {
+    let name = BlobName::outgoing(&MessageUid(wide(1)));
+    let incoming = BlobName::incoming(&Address([2; 16]), &TransferTag([5; 16]));
+    let send = |blobs: &BlobDir| {
+        let mut writer = blobs.create_outgoing(&name, 100)?;
+        writer.append(&[1; 100])?;
+        writer.finish()
+    };
+    let receive = |blobs: &BlobDir| {
+        let blob = blobs.open_incoming(&incoming, 100)?;
+        blob.write_at(0, &[1; 100])?;
+        blob.sync()
+    };
+    // The calls of each in their order, from what they do above.
+    type Job<'a> = &'a dyn Fn(&BlobDir) -> Result<(), StoreError>;
+    type Calls<'a> = &'a [(FaultOn, u64)];
+    let sends: Calls<'_> =
+        &[(FaultOn::Write, 0), (FaultOn::Write, 1), (FaultOn::Sync, 0), (FaultOn::Sync, 1)];
+    let receives: Calls<'_> =
+        &[(FaultOn::SetLen, 0), (FaultOn::Sync, 0), (FaultOn::Write, 0), (FaultOn::Sync, 1)];
+    let jobs: [(&str, Job<'_>, Calls<'_>); 2] = [("sent", &send, sends), ("received", &receive, receives)];
+    for (what, job, calls) in jobs {
+        for (on, after) in calls.iter().copied() {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FaultyDisk::default();
+            let (store, _) = filled(&FaultyDisk::default(), &dir.path().join("data"));
+            let thread =
+                StoreThread::start(Box::new(store), QueueBounds::default(), Box::new(|_| ())).unwrap();
+            let blobs = BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space))
+                .unwrap()
+                .on_disk(Disk::failing(disk.clone()))
+                .reporting_to(thread.handle());
+            disk.fail(on, after, ENOSPC, false);
+            let refused = job(&blobs);
+            assert_eq!(disk.heal(), 1, "{what} {on:?} {after}");
+            assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{what} {on:?} {after}: {refused:?}");
+            ask_local(&thread.handle(), vec![outbox_put(50)]).unwrap().await.unwrap();
+            job(&blobs).unwrap();
+            for kind in BlobKind::ALL {
+                for name in blobs.names(kind).unwrap() {
+                    blobs.remove(kind, &name).unwrap();
+                }
+            }
+
+            disk.fail(on, after, EIO, false);
+            let failed = job(&blobs).unwrap_err();
+            assert_eq!(disk.heal(), 1, "{what} {on:?} {after}");
+            assert!(failed.is_fatal(), "{what} {on:?} {after}: {failed:?}");
+            let more = ask_local(&thread.handle(), vec![outbox_put(51)]);
+            assert!(more.is_err(), "{what} {on:?} {after}: the store goes on");
+            assert!(matches!(thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
+        }
+    }
+}
+
+#[test]
+fn on_a_volume_that_became_read_only_nothing_new_is_taken_and_the_disk_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FaultyDisk::default();
+    let is_read_only = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&is_read_only);
+    let options = EmbeddedOptions {
+        open_file: disk.opener(),
+        space: Arc::new(move |_| match now.load(Ordering::SeqCst) {
+            true => Err(std::io::ErrorKind::ReadOnlyFilesystem.into()),
+            false => Ok(Space { free_bytes: 1 << 30, total_bytes: 1 << 30 }),
+        }),
+        ..EmbeddedOptions::default()
+    };
+    let mut store =
+        EmbeddedStore::open(DataDir::open(&dir.path().join("d")).unwrap().into(), options).unwrap();
+    is_read_only.store(true, Ordering::SeqCst);
+    let calls = disk.calls();
+    let put = store.commit(&[Work::Local(vec![outbox_put(1)])]).unwrap().remove(0);
+    assert!(matches!(put, Err(StoreError::ReadOnly { .. })), "{put:?}");
+    for write in [false, true] {
+        let looked = check_room(&mut store, write).unwrap();
+        let MailOutcome::Refused(HoldRefusal::Disk(why)) = looked else { panic!("{looked:?}") };
+        assert!(why.to_string().contains("read-only file system"), "{why}");
+    }
+    assert_eq!(disk.calls(), calls);
+    is_read_only.store(false, Ordering::SeqCst);
+    store.commit(&[Work::Local(vec![outbox_put(1)])]).unwrap().remove(0).unwrap();
+}
+
+#[test]
+fn a_store_whose_file_was_deleted_answers_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let (mut store, _) = filled(&FaultyDisk::default(), &path);
+    std::fs::remove_dir_all(&path).unwrap();
+    let put = store.commit(&[Work::Local(vec![outbox_put(50)])]);
+    assert!(matches!(put, Err(StoreError::Gone { .. })), "{put:?}");
+    assert!(matches!(store.commit(&everything()), Err(StoreError::Gone { .. })));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("wire", &[]),
     ("crypto", &["wire"]),
     ("proto", &["wire", "crypto"]),
-    ("transport", &["wire", "crypto", "clock", "telemetry"]),
+    ("transport", &["wire", "crypto", "clock", "telemetry", "accept"]),
     ("storage", &["wire", "crypto", "clock", "telemetry"]),
     // A reply is a result, and the library has one error type at its edge; a conversation with the
     // store carries the store's own operations.

@@ -19,15 +19,13 @@ use super::{
     location::{self, Fallbacks},
     protocol::PAYLOAD_BYTES_MAX,
 };
+use crate::accept::{self, Keep, Left, Trouble};
 
 /// Clients at a time. Each costs a task and a line buffer; one more is told so.
 const CLIENTS_MAX: usize = 256;
 
 /// Payload memory of all clients together, in KiB: four of the largest messages.
 const PAYLOAD_BUDGET_KIB: usize = 4 * (PAYLOAD_BYTES_MAX as usize) / 1024;
-
-/// Pause after a failed accept (out of file descriptors), so that the loop does not spin.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A bound control socket.
 #[derive(Debug)]
@@ -119,14 +117,19 @@ impl ControlServer {
         stopping: watch::Sender<bool>,
     ) {
         let mut clients = JoinSet::new();
+        let mut trouble = Trouble::none("control");
         let grace = loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => accept(stream, &shared, &mut clients),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a control client");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
+                    Ok((stream, _)) => {
+                        trouble.over();
+                        // Who is of the same user may take all but what the store needs.
+                        match accept::left_beside(&stream, Keep::CONTROL) {
+                            Left::Enough | Left::Few => accept(stream, &shared, &mut clients),
+                            Left::Hardly => accept::turned_away("control"),
+                        }
                     }
+                    Err(error) => tokio::time::sleep(trouble.failed(&error)).await,
                 },
                 // The future of a set without tasks is ready at once, so it is not asked then.
                 Some(_) = clients.join_next(), if !clients.is_empty() => {}

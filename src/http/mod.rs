@@ -35,6 +35,7 @@ use tokio::time::Instant;
 
 pub use routes::{ApiQuery, ApiSource, Surface};
 
+use crate::accept::{self, Keep, Left, Trouble};
 use crate::actors::child::{Child, FactoryError};
 use crate::messages::lifecycle::{DrainPhase, ExitGuard};
 use crate::telemetry;
@@ -119,6 +120,7 @@ impl HealthServer {
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let crowd = Crowd::default();
         let mut tasks = JoinSet::new();
+        let mut trouble = Trouble::none("http");
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -126,18 +128,19 @@ impl HealthServer {
                 Some(_ended) = tasks.join_next(), if !tasks.is_empty() => {}
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
+                        trouble.over();
+                        let left = accept::left_beside(&stream, Keep::HEALTH);
+                        if left == Left::Hardly {
+                            accept::turned_away("http");
+                            continue;
+                        }
                         let place = crowd.enter();
                         let seen = Arc::clone(&place.seen);
                         let served = serve_connection(stream, Arc::clone(&self.surface), place);
                         seen.set_task(tasks.spawn(served));
-                        crowd.thin_out().await;
+                        crowd.thin_out(left).await;
                     }
-                    // Out of file descriptors, most likely: there is nothing to do but to wait,
-                    // and to wait a little so that this is no busy loop.
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the health port");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
+                    Err(error) => tokio::time::sleep(trouble.failed(&error)).await,
                 },
             }
         }
@@ -198,16 +201,18 @@ impl Crowd {
         Place { crowd: self.clone(), number, seen }
     }
 
-    /// Cuts the oldest connection without a complete request, if there are too many.
+    /// Cuts the oldest connection without a complete request, if there are too many or few file
+    /// descriptors are left.
     ///
     /// Lets the connections run first: a burst may sit in the backlog together with the honest
     /// request behind it, and accepting all of it in one go would cut what was never read.
-    async fn thin_out(&self) {
+    async fn thin_out(&self, descriptors: Left) {
         for _ in 0..2 {
             tokio::task::yield_now().await;
         }
         let mut members = self.lock();
-        if members.present.len() <= CONNECTIONS_MAX {
+        let is_crowded = members.present.len() > CONNECTIONS_MAX;
+        if !is_crowded && (descriptors == Left::Enough || members.present.len() < 2) {
             return;
         }
         let newest = members.present.keys().next_back().copied();

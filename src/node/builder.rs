@@ -192,8 +192,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
         Some(identity) => identity,
         None => MeshIdentity::load_or_create(dir)?,
     };
-    let space = Arc::new(system_space);
-    let blobs = Arc::new(BlobDir::open(&data_dir.blobs_path(), space)?);
+    let blobs = BlobDir::open(&data_dir.blobs_path(), Arc::new(system_space))?;
     let options = EmbeddedOptions {
         quota: quota(config),
         inbox_quota: InboxQuota::new(config.store.inbox_max.0, config.store.inbox_strangers_percent),
@@ -214,6 +213,8 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
         StoreEvent::Stopped(reason) => drop(stopped.send(reason)),
     });
     let thread = StoreThread::start(Box::new(engine), QueueBounds::default(), observer)?;
+    // A disk that fails one of them fails both.
+    let blobs = Arc::new(blobs.reporting_to(thread.handle()));
     Ok(Opened { identity: Arc::new(identity), thread, events, blobs, backup })
 }
 

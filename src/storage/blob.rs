@@ -11,6 +11,9 @@
 //! returned. A row that says "these chunks are here" is committed after the sync, never before.
 //! Files no row speaks of are removed by [`BlobDir::sweep`] at start.
 //!
+//! A sync that fails here ends the store as one of its own would ([`BlobDir::reporting_to`]): both
+//! are on one disk. What does not fit on it is refused.
+//!
 //! Everything here blocks on the disk.
 
 use std::{
@@ -22,8 +25,10 @@ use std::{
 };
 
 use super::{
-    data_dir::{create_private_dir, private_file, sync_dir, sync_parent, temp_path},
+    data_dir::{create_private_dir, private_file, sync_dir, temp_path},
+    disk::{Disk, DiskCall, OpenDir},
     error::StoreError,
+    group_commit::StoreHandle,
     space::{self, SpaceProbe},
 };
 use crate::wire::{Address, MessageUid, TransferTag, ids::hex};
@@ -87,6 +92,35 @@ pub struct Swept {
 pub struct BlobDir {
     root: PathBuf,
     space: SpaceProbe,
+    watched: Watched,
+}
+
+/// The disk, and the store that ends when it fails.
+#[derive(Debug, Clone, Default)]
+struct Watched {
+    disk: Disk,
+    store: Option<StoreHandle>,
+}
+
+impl Watched {
+    /// Passes a result on, and tells the store of a disk that failed.
+    fn note<V>(&self, result: Result<V>) -> Result<V> {
+        if let (Err(e @ StoreError::IoFatal { .. }), Some(store)) = (&result, &self.store) {
+            store.fail(e.clone());
+        }
+        result
+    }
+
+    /// Runs a write, unless the disk fails it.
+    fn write<V>(
+        &self,
+        call: DiskCall,
+        doing: &'static str,
+        act: impl FnOnce() -> io::Result<V>,
+    ) -> Result<V> {
+        let done = self.disk.before(call).and_then(|()| act());
+        self.note(done.map_err(|e| StoreError::fatal_io(doing, e)))
+    }
 }
 
 impl fmt::Debug for BlobDir {
@@ -102,9 +136,26 @@ impl BlobDir {
     /// What the file system says.
     pub fn open(root: &Path, space: SpaceProbe) -> Result<Self> {
         for kind in BlobKind::ALL {
-            create_private_dir(&root.join(kind.dir()))?;
+            let dir = root.join(kind.dir());
+            create_private_dir(&dir)?;
+            // Who created a file in it may have ended before this.
+            sync_dir(&dir)?;
         }
-        Ok(Self { root: root.to_owned(), space })
+        Ok(Self { root: root.to_owned(), space, watched: Watched::default() })
+    }
+
+    /// Ends `store` when a write or sync of a content fails for another reason than a full disk.
+    #[must_use]
+    pub fn reporting_to(mut self, store: StoreHandle) -> Self {
+        self.watched.store = Some(store);
+        self
+    }
+
+    /// On this disk instead of the system's.
+    #[must_use]
+    pub fn on_disk(mut self, disk: Disk) -> Self {
+        self.watched.disk = disk;
+        self
     }
 
     /// Starts a content to send, made of records of `record_bytes` each; only the last may be
@@ -114,16 +165,28 @@ impl BlobDir {
     /// # Errors
     /// [`StoreError::BelowReserve`], or what the file system says.
     pub fn create_outgoing(&self, name: &BlobName, record_bytes: u32) -> Result<OutgoingWriter> {
+        const DOING: &str = "creating a content";
         let path = self.path(BlobKind::Outgoing, name);
         space::check(&self.space, &self.root)?;
         let temp = temp_path(&path);
+        let dir = self.watched.disk.parent_of(&path)?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
-        let mut file =
-            private_file(&mut options).open(&temp).map_err(|e| failed("creating a content", &temp, e))?;
-        file.write_all(&record_bytes.max(1).to_be_bytes())
-            .map_err(|e| failed("creating a content", &temp, e))?;
-        Ok(OutgoingWriter { file, temp, path, record_bytes: record_bytes.max(1) as usize, ended: false })
+        let file = private_file(&mut options).open(&temp).map_err(|e| failed(DOING, &temp, e))?;
+        let record_bytes = record_bytes.max(1);
+        let watched = self.watched.clone();
+        // From here on the other name goes with the writer, whatever happens.
+        let mut writer = OutgoingWriter {
+            file,
+            dir,
+            watched,
+            temp,
+            path,
+            record_bytes: record_bytes as usize,
+            ended: false,
+        };
+        writer.write(DOING, &record_bytes.to_be_bytes())?;
+        Ok(writer)
     }
 
     /// Opens a finished content to send.
@@ -155,16 +218,20 @@ impl BlobDir {
         if is_new {
             self.check_room(len)?;
         }
+        let dir = self.watched.disk.parent_of(&path)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = private_file(&mut options).open(&path).map_err(|e| failed(DOING, &path, e))?;
         if file.metadata().map_err(|e| failed(DOING, &path, e))?.len() != len {
-            file.set_len(len).map_err(|e| failed(DOING, &path, e))?;
+            self.watched.write(DiskCall::SetLen, DOING, || file.set_len(len))?;
         }
         if is_new {
-            sync_parent(&path)?;
+            self.watched.note(dir.sync()).inspect_err(|_| {
+                // It would count as made durable else.
+                let _ = fs::remove_file(&path);
+            })?;
         }
-        Ok(IncomingBlob { file, path, len })
+        Ok(IncomingBlob { file, watched: self.watched.clone(), path, len })
     }
 
     /// Opens a received file to read it.
@@ -176,7 +243,7 @@ impl BlobDir {
         let path = self.path(BlobKind::Incoming, name);
         let file = File::open(&path).map_err(|e| failed(DOING, &path, e))?;
         let len = file.metadata().map_err(|e| failed(DOING, &path, e))?.len();
-        Ok(IncomingBlob { file, path, len })
+        Ok(IncomingBlob { file, watched: self.watched.clone(), path, len })
     }
 
     /// Removes a content; true if it was there. Not synced: a content that comes back after a
@@ -261,6 +328,8 @@ const HEAD_BYTES: usize = 4;
 #[derive(Debug)]
 pub struct OutgoingWriter {
     file: File,
+    dir: OpenDir,
+    watched: Watched,
     temp: PathBuf,
     path: PathBuf,
     record_bytes: usize,
@@ -280,17 +349,23 @@ impl OutgoingWriter {
             return Err(StoreError::RowTooLarge { got: record.len(), limit });
         }
         self.ended = record.len() < self.record_bytes;
-        self.file.write_all(record).map_err(|e| StoreError::fatal_io("writing a content", e))
+        self.write("writing a content", record)
+    }
+
+    fn write(&mut self, doing: &'static str, bytes: &[u8]) -> Result<()> {
+        let file = &mut self.file;
+        self.watched.write(DiskCall::Write, doing, || file.write_all(bytes))
     }
 
     /// Makes the content durable under its name.
     ///
     /// # Errors
-    /// What the file system says; the content is gone then.
+    /// What the file system says; the content is gone then, or an orphan. After an error that
+    /// [is fatal](StoreError::is_fatal) the store ends.
     pub fn finish(self) -> Result<()> {
-        self.file.sync_all().map_err(|e| StoreError::fatal_io("syncing a content", e))?;
+        self.watched.note(self.watched.disk.sync_all(&self.file, "syncing a content"))?;
         fs::rename(&self.temp, &self.path).map_err(|e| failed("naming a content", &self.path, e))?;
-        sync_parent(&self.path)
+        self.watched.note(self.dir.sync())
     }
 }
 
@@ -337,6 +412,7 @@ impl OutgoingBlob {
 #[derive(Debug)]
 pub struct IncomingBlob {
     file: File,
+    watched: Watched,
     path: PathBuf,
     len: u64,
 }
@@ -363,8 +439,8 @@ impl IncomingBlob {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             return Err(StoreError::RowTooLarge { got: bytes.len(), limit });
         }
-        write_all_at(&self.file, bytes, offset)
-            .map_err(|e| StoreError::fatal_io("writing a received chunk", e))
+        self.watched
+            .write(DiskCall::Write, "writing a received chunk", || write_all_at(&self.file, bytes, offset))
     }
 
     /// Reads up to `bytes_max` bytes from `offset`, fewer at the end.
@@ -382,10 +458,10 @@ impl IncomingBlob {
     /// Makes everything written so far durable.
     ///
     /// # Errors
-    /// After an error that [is fatal](StoreError::is_fatal) nothing of the file may be
-    /// acknowledged by this process.
+    /// After an error that [is fatal](StoreError::is_fatal) nothing more may be acknowledged by this
+    /// process, and the store ends. What did not fit has to be written again.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| StoreError::fatal_io("syncing a received file", e))
+        self.watched.note(self.watched.disk.sync_data(&self.file, "syncing a received file"))
     }
 }
 

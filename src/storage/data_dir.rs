@@ -2,12 +2,12 @@
 //! power cut leaves the old one or the new one, never none.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Write},
+    fs::{self, DirBuilder, OpenOptions},
+    io,
     path::{Path, PathBuf},
 };
 
-use super::{error::StoreError, lock::DirLock};
+use super::{disk::Disk, error::StoreError, lock::DirLock};
 
 /// Mode of the data directory and of directories in it.
 pub const DIR_MODE: u32 = 0o700;
@@ -103,53 +103,27 @@ pub fn refuse_open_mode(_path: &Path, _wanted: u32) -> Result<(), StoreError> {
 /// lost as a whole by a power cut until this returns.
 ///
 /// # Errors
-/// What the file system says.
+/// What the file system says; a sync that fails is [fatal](StoreError::is_fatal).
 pub fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    #[cfg(unix)]
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|e| StoreError::of_io("syncing a directory", path, e))?;
-    #[cfg(not(unix))]
-    let _ = path;
-    Ok(())
+    Disk::default().dir(path)?.sync()
 }
 
 /// Makes the entry of `path` in its parent durable.
 ///
 /// # Errors
-/// What the file system says.
+/// As [`sync_dir`].
 pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => sync_dir(Path::new(".")),
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
+    Disk::default().parent_of(path)?.sync()
 }
 
 /// Replaces `path` (or creates it) with `contents` under mode 0600: at every instant, power cuts
 /// included, the file has its old content or its new one.
 ///
 /// # Errors
-/// What the file system says; the old file stands then.
+/// What the file system says; the old file stands then. After a failed sync of the directory, which is
+/// [fatal](StoreError::is_fatal), the new one may.
 pub fn write_atomic(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
-    const DOING: &str = "writing a file";
-    let temp = temp_path(path);
-    let written = (|| {
-        // A leftover of a crash; its content counts for nothing.
-        match fs::remove_file(&temp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        let mut file = private_file(OpenOptions::new().write(true).create_new(true)).open(&temp)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&temp, path)
-    })();
-    if let Err(e) = written {
-        let _ = fs::remove_file(&temp);
-        return Err(StoreError::of_io(DOING, path, e));
-    }
-    sync_parent(path)
+    Disk::default().write_atomic(path, contents)
 }
 
 /// Name under which `path` is written before it is renamed.

@@ -38,6 +38,17 @@ pub enum StoreError {
         /// What contradicts what.
         detail: String,
     },
+    /// The store's file is no longer where it was opened. Writes would go on succeeding, into a file
+    /// that no later start finds.
+    #[error(
+        "{} is gone: it was deleted, moved or covered by a mount while the node ran; \
+         put it back and start again",
+        path.display()
+    )]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
     /// So little of the volume is left that nothing new is taken. Removals still work.
     #[error(
         "{free_bytes} bytes are free on the store's volume, below the reserve of {reserve_bytes}: free some space"
@@ -87,7 +98,7 @@ pub enum StoreError {
         wanted: u32,
     },
     /// The file system is mounted read-only.
-    #[error("{} is on a read-only file system (while {doing}): mount it writable", path.display())]
+    #[error("{} is on a read-only file system (while {doing}): check the disk and mount it writable", path.display())]
     ReadOnly {
         /// What was being done.
         doing: &'static str,
@@ -127,7 +138,7 @@ impl StoreError {
     /// True where going on would risk acknowledging what is not on the disk: the process has to
     /// exit non-zero and start again.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, StoreError::IoFatal { .. } | StoreError::Corrupt { .. })
+        matches!(self, StoreError::IoFatal { .. } | StoreError::Corrupt { .. } | StoreError::Gone { .. })
     }
 
     /// True where the same submission may succeed later without a restart.

@@ -10,18 +10,8 @@ use std::{
 
 use redb::{BackendError, StorageBackend};
 
+pub use super::disk::DiskCall as FaultOn;
 use super::{data_dir::private_file, embedded::OpenFile};
-
-/// What of the disk fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultOn {
-    /// A write; nothing of it reaches the disk.
-    Write,
-    /// A change of the file's length; it does not happen.
-    SetLen,
-    /// A sync; what it should have made durable may or may not be.
-    Sync,
-}
 
 /// A fault to come.
 #[derive(Debug, Clone, Copy)]
@@ -138,6 +128,11 @@ impl FaultyDisk {
             }
             *file = Content { seen: bytes.clone(), durable: bytes, ..Content::default() };
         }
+    }
+
+    /// Counts a call of a file that is not on this disk but fails as if it were.
+    pub(super) fn before(&self, call: FaultOn) -> io::Result<()> {
+        self.lock().call(call)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

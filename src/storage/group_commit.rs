@@ -153,6 +153,17 @@ impl Drop for StoreThread {
 }
 
 impl StoreHandle {
+    /// Ends the store as a failed sync of its own would: what waits is answered with
+    /// [`StoreError::Stopped`], nothing more is taken, and the thread ends with
+    /// [`StopReason::Failed`]. For files beside the engine, whose failure says as much about the disk.
+    pub fn fail(&self, error: StoreError) {
+        let mut queue = self.shared.lock();
+        queue.closed = true;
+        queue.failed.get_or_insert(error);
+        drop(queue);
+        self.shared.arrived.notify_one();
+    }
+
     fn submit<Op, Outcome>(
         &self,
         ops: Vec<Op>,
@@ -251,6 +262,8 @@ struct Queue {
     ops: usize,
     bytes: usize,
     closed: bool,
+    /// Why nothing of it is committed any more.
+    failed: Option<StoreError>,
 }
 
 impl Queue {
@@ -281,17 +294,22 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    /// Everything that waits; `None` once the queue is closed and empty.
-    fn take(&self) -> Option<Queue> {
+    /// Everything that waits; the end once the queue is closed and empty, or failed.
+    fn take(&self) -> Result<Queue, StopReason> {
         let mut queue = self.lock();
-        while queue.waiting.is_empty() {
+        loop {
+            if let Some(error) = &queue.failed {
+                return Err(StopReason::Failed(error.clone()));
+            }
+            if !queue.waiting.is_empty() {
+                let closed = queue.closed;
+                return Ok(std::mem::replace(&mut *queue, Queue { closed, ..Queue::default() }));
+            }
             if queue.closed {
-                return None;
+                return Err(StopReason::Closed);
             }
             queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
-        let closed = queue.closed;
-        Some(std::mem::replace(&mut *queue, Queue { closed, ..Queue::default() }))
     }
 
     /// Closes the queue and takes what is left in it.
@@ -322,12 +340,12 @@ fn run(mut engine: Box<dyn Engine>, shared: &Shared, mut observer: Observer) -> 
 }
 
 fn serve(engine: &mut dyn Engine, shared: &Shared, observer: &mut Observer) -> StopReason {
-    while let Some(batch) = shared.take() {
-        if let Err(reason) = commit(engine, batch, observer) {
+    loop {
+        let ended = shared.take().and_then(|batch| commit(engine, batch, observer));
+        if let Err(reason) = ended {
             return reason;
         }
     }
-    StopReason::Closed
 }
 
 fn commit(engine: &mut dyn Engine, batch: Queue, observer: &mut Observer) -> Result<(), StopReason> {
@@ -548,6 +566,21 @@ mod tests {
         assert!(matches!(b.thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
         let events: Vec<_> = b.events.iter().collect();
         assert!(matches!(events.last(), Some(StoreEvent::Stopped(StopReason::Failed(_)))), "{events:?}");
+    }
+
+    #[test]
+    fn a_failure_beside_the_engine_ends_the_store_without_another_commit() {
+        let b = bench(QueueBounds::default());
+        let first = b.submit(1).unwrap();
+        assert_eq!(b.batch(), 1);
+        let second = b.submit(1).unwrap();
+        b.handle.fail(io_fatal());
+        assert_eq!(b.submit(1).unwrap_err(), NotTaken::Stopped);
+        b.verdicts.send(Verdict::Commit).unwrap();
+        assert_eq!(wait(&first).unwrap(), 1, "it was on its way to a file that did not fail");
+        assert!(matches!(wait(&second), Err(StoreError::Stopped)));
+        assert!(matches!(b.thread.close(), StopReason::Failed(StoreError::IoFatal { .. })));
+        assert!(b.batches.try_recv().is_err(), "committed after the failure");
     }
 
     #[test]

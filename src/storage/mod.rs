@@ -30,6 +30,7 @@
 pub mod append_log;
 pub mod blob;
 pub mod data_dir;
+mod disk;
 mod embedded;
 mod engine;
 mod error;
@@ -48,6 +49,7 @@ use std::{fmt, pin::Pin};
 pub use append_log::AppendLog;
 pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
+pub use disk::{Disk, DiskCall};
 pub use embedded::{BackupReport, BackupSource, CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
 pub use error::StoreError;

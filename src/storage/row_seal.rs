@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use super::{
     data_dir::{FILE_MODE, refuse_open_mode, write_atomic},
+    disk::Disk,
     error::StoreError,
 };
 
@@ -80,6 +81,7 @@ pub(crate) enum UnsealError {
 /// The row keys and their file.
 pub(crate) struct RowKeys {
     path: PathBuf,
+    disk: Disk,
     keys: BTreeMap<KeyHour, Zeroizing<[u8; KEY_BYTES]>>,
 }
 
@@ -92,10 +94,15 @@ impl fmt::Debug for RowKeys {
 impl RowKeys {
     /// Reads the keys at `path`; a missing file holds none.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_on(Disk::default(), path)
+    }
+
+    /// [`RowKeys::open`] on a disk that may fail.
+    pub(crate) fn open_on(disk: Disk, path: &Path) -> Result<Self, StoreError> {
         let bytes = match fs::read(path) {
             Ok(bytes) => Zeroizing::new(bytes),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self { path: path.to_owned(), keys: BTreeMap::new() });
+                return Ok(Self { path: path.to_owned(), disk, keys: BTreeMap::new() });
             }
             Err(e) => return Err(StoreError::of_io("reading the row keys", path, e)),
         };
@@ -104,7 +111,7 @@ impl RowKeys {
             path: path.to_owned(),
             detail: "it is no file of row keys".to_owned(),
         })?;
-        Ok(Self { path: path.to_owned(), keys })
+        Ok(Self { path: path.to_owned(), disk, keys })
     }
 
     /// All keys of both.
@@ -138,6 +145,7 @@ impl RowKeys {
         getrandom::fill(key.as_mut_slice()).map_err(|e| StoreError::Random(e.to_string()))?;
         self.keys.insert(hour, key);
         self.save().inspect_err(|_| {
+            // Where the file has it all the same, it is a key that no row needs.
             self.keys.remove(&hour);
         })
     }
@@ -150,7 +158,7 @@ impl RowKeys {
         }
         let kept: Vec<_> = gone.iter().filter_map(|hour| self.keys.remove_entry(hour)).collect();
         if let Err(e) = self.save() {
-            // The old file stands; memory has to agree with it.
+            // The old file stands, or the disk is not worked on any more; memory has to agree with it.
             self.keys.extend(kept);
             return Err(e);
         }
@@ -192,17 +200,22 @@ impl RowKeys {
         // The file that is replaced still holds destroyed keys in its blocks; an open handle
         // reaches them after the rename.
         let old = fs::OpenOptions::new().write(true).open(&self.path).ok();
-        write_atomic(&self.path, &encode(&self.keys))?;
-        if let Some(mut old) = old {
-            // Best effort: some file systems write elsewhere whatever one does.
-            let _ = (|| {
-                let len = usize::try_from(old.metadata()?.len()).unwrap_or(0);
-                old.seek(SeekFrom::Start(0))?;
-                old.write_all(&vec![0u8; len])?;
-                old.sync_data()
-            })();
+        self.disk.write_atomic(&self.path, &encode(&self.keys))?;
+        let Some(mut old) = old else { return Ok(()) };
+        // Best effort: some file systems write elsewhere whatever one does.
+        let overwritten = (|| {
+            let len = usize::try_from(old.metadata()?.len()).unwrap_or(0);
+            old.seek(SeekFrom::Start(0))?;
+            old.write_all(&vec![0u8; len])
+        })();
+        match overwritten {
+            // Nothing depends on these bytes, but a disk that fails a sync is worked on no further.
+            Ok(()) => match self.disk.sync_data(&old, "overwriting destroyed row keys") {
+                Err(e) if e.is_fatal() => Err(e),
+                _ => Ok(()),
+            },
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -27,10 +27,13 @@ pub fn reserve_bytes(total_bytes: u64) -> u64 {
 /// Asks the system about the volume that holds `path`.
 ///
 /// # Errors
-/// What the system says.
+/// What the system says; of a volume that takes no writes, that.
 #[cfg(unix)]
 pub fn system_space(path: &Path) -> io::Result<Space> {
     let stat = rustix::fs::statvfs(path)?;
+    if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+        return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+    }
     Ok(Space {
         free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
         total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
@@ -46,10 +49,16 @@ pub fn system_space(_path: &Path) -> io::Result<Space> {
     Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX })
 }
 
-/// Refuses when the volume of `path` is below its reserve. A volume that cannot be asked counts
-/// as having room: the write itself will tell.
+/// Refuses when the volume of `path` is below its reserve, or became read-only, as systems make one
+/// that fails. A volume that cannot be asked counts as having room: the write itself will tell.
 pub(crate) fn check(probe: &SpaceProbe, path: &Path) -> Result<(), StoreError> {
-    let Ok(Space { free_bytes, total_bytes }) = probe(path) else { return Ok(()) };
+    let Space { free_bytes, total_bytes } = match probe(path) {
+        Ok(space) => space,
+        Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            return Err(StoreError::of_io("looking for room", path, e));
+        }
+        Err(_) => return Ok(()),
+    };
     let reserve_bytes = reserve_bytes(total_bytes);
     if free_bytes < reserve_bytes {
         return Err(StoreError::BelowReserve { free_bytes, reserve_bytes });

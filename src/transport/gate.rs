@@ -86,6 +86,17 @@ impl Gate {
         (Ticket { gate: Arc::clone(self), id }, full)
     }
 
+    /// Ends the handshake that would end for a newcomer at a full gate, counted in `evicted`; false
+    /// where none is under way.
+    #[cfg(any(test, feature = "tcp"))]
+    pub(super) fn make_room(&self, evicted: &AtomicU64) -> bool {
+        let ended = self.lock().evict();
+        if ended {
+            count(evicted);
+        }
+        ended
+    }
+
     /// Ends all handshakes.
     pub(super) fn clear(&self) {
         let ended = std::mem::take(&mut self.lock().handshakes);
@@ -104,7 +115,8 @@ impl Gate {
 }
 
 impl Pending {
-    fn evict(&mut self) {
+    /// False where there is none to end.
+    fn evict(&mut self) -> bool {
         let mut held = BTreeMap::<IpAddr, usize>::new();
         for handshake in &self.handshakes {
             let places = held.entry(handshake.prefix).or_default();
@@ -112,9 +124,9 @@ impl Pending {
         }
         let greediest = held.into_iter().max_by_key(|(_, places)| *places).map(|(prefix, _)| prefix);
         let oldest = self.handshakes.iter().position(|handshake| Some(handshake.prefix) == greediest);
-        if let Some(handshake) = oldest.and_then(|at| self.handshakes.remove(at)) {
-            handshake.task.abort();
-        }
+        let Some(handshake) = oldest.and_then(|at| self.handshakes.remove(at)) else { return false };
+        handshake.task.abort();
+        true
     }
 }
 

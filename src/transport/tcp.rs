@@ -32,7 +32,10 @@ use tokio_rustls::{
     rustls::{self, pki_types::ServerName},
 };
 
-use crate::wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX};
+use crate::{
+    accept::{self, Keep, Left, Trouble},
+    wire::{FrameParts, TrafficClass, limits::FRAME_BYTES_MAX},
+};
 
 use super::{
     BoxFuture, CLOSE_FLUSH_TIMEOUT, CloseCode, Direction, Link, LinkInfo, LinkPeer, LinkReceiver, LinkSender,
@@ -45,9 +48,6 @@ use super::{
     lanes::{Lane, Lanes},
     tls::{self, TlsIdentity},
 };
-
-/// Wait after an error of the listening socket; out of descriptors, it would spin otherwise.
-const LISTEN_ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bounds of a TCP port.
 #[derive(Debug, Clone)]
@@ -228,9 +228,23 @@ impl Accepted {
 }
 
 async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAcceptor) {
+    let mut trouble = Trouble::none("tcp");
     loop {
         match listener.accept().await {
             Ok((tcp, from)) => {
+                trouble.over();
+                let left = accept::left_beside(&tcp, Keep::LINKS);
+                if left != Left::Enough {
+                    // As at a full gate, whoever only holds a place makes room for who may not.
+                    let made_room = shared.gate.make_room(&shared.inbox.counters.handshakes_evicted);
+                    if left == Left::Hardly || !made_room {
+                        accept::turned_away("tcp");
+                        drop(tcp);
+                        // Those that were ended let go of their descriptors now.
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                }
                 let _ = tcp.set_nodelay(true);
                 let (greeter, acceptor) = (Arc::clone(&shared), acceptor.clone());
                 let evicted = &shared.inbox.counters.handshakes_evicted;
@@ -242,8 +256,9 @@ async fn accept_loop(shared: Arc<Shared>, listener: TcpListener, acceptor: TlsAc
             }
             Err(error) => {
                 count(&shared.inbox.counters.listen_errors);
-                tracing::warn!(%error, "cannot accept TCP connections at the moment");
-                tokio::time::sleep(LISTEN_ERROR_PAUSE).await;
+                let pause = trouble.failed(&error);
+                shared.gate.make_room(&shared.inbox.counters.handshakes_evicted);
+                tokio::time::sleep(pause).await;
             }
         }
     }

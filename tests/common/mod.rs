@@ -9,6 +9,7 @@
 
 pub mod embedded;
 pub mod raw_peer;
+pub mod trace;
 
 use std::{
     fs::File,
@@ -117,6 +118,16 @@ pub fn command(data_dir: &Path, args: &[&str]) -> Command {
     command.env_clear().env("QPC_DATA_DIR", data_dir).arg("--json").args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// The same command with so many file descriptors at most.
+pub fn with_open_files(command: &Command, count: u32) -> Command {
+    let mut limited = Command::new("/bin/sh");
+    limited.args(["-c", &format!("ulimit -n {count} && exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args()).env_clear();
+    limited.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    limited
 }
 
 /// Runs a command to its end, which must come.
@@ -237,6 +248,7 @@ pub struct Node {
     _temp: tempfile::TempDir,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    open_files: Option<u32>,
     process: Option<Background>,
     /// Where parts of it are told to panic.
     panics: PathBuf,
@@ -250,6 +262,7 @@ pub struct Spec {
     listen: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    open_files: Option<u32>,
     dir: Option<PathBuf>,
     can_panic: bool,
 }
@@ -260,7 +273,7 @@ impl Spec {
         let listen = vec!["quic://127.0.0.1:0".into(), "tcp://127.0.0.1:0".into()];
         // A link that is dead shows in two seconds rather than thirty.
         let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
-        Self { name: name.into(), listen, args: vec![], env, dir: None, can_panic: false }
+        Self { name: name.into(), listen, args: vec![], env, open_files: None, dir: None, can_panic: false }
     }
 
     /// On this data directory instead of one of its own.
@@ -287,6 +300,11 @@ impl Spec {
         Self { can_panic: true, ..self }
     }
 
+    /// With so many file descriptors at most.
+    pub fn open_files(self, count: u32) -> Self {
+        Self { open_files: Some(count), ..self }
+    }
+
     /// A node that asks its peers for a sign of life rarely: a raw peer answers only while a test
     /// reads from it.
     pub fn patient(name: &str) -> Self {
@@ -308,6 +326,7 @@ impl Spec {
             _temp: temp,
             args: self.args,
             env,
+            open_files: self.open_files,
             process: None,
             panics,
             ready: Value::Null,
@@ -325,6 +344,9 @@ impl Node {
             command.args(["--listen", url]);
         }
         command.args(&self.args).envs(self.env.iter().cloned());
+        if let Some(count) = self.open_files {
+            command = with_open_files(&command, count);
+        }
         let mut process = Background::start(&mut command);
         let line = process.line();
         self.ready = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));

@@ -1,9 +1,8 @@
 //! `qpc init`: an identity and a commented configuration.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Write, stdin},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File},
+    io::{self, Read, stdin},
     path::Path,
 };
 
@@ -15,6 +14,7 @@ use quicprochat_mesh::{
         key_file::IDENTITY_FILE,
         random::{check_os_rng, os_rng},
     },
+    storage::data_dir::{sync_parent, write_atomic},
     wire::ids::unhex,
 };
 
@@ -95,20 +95,26 @@ fn create(cx: &Context, identity: &MeshIdentity, test: bool) -> Result<(), Failu
     create_new(&cx.own_config_path(), MeshConfig::commented_toml().as_bytes())
 }
 
-/// Writes a file unless there is one.
+/// Writes a file unless there is one. It comes under another name, and gets its own when it is whole.
 fn create_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()));
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(ApiError::failed(format!("cannot create {}: {error}", path.display())).into())
-        }
-        _ => Ok(()),
+    if path.symlink_metadata().is_ok() {
+        return Ok(());
     }
+    let fresh = path.with_added_extension("new");
+    let written = write_atomic(&fresh, content).map_err(ApiError::failed).and_then(|()| {
+        // Unlike a rename it never takes the place of one that appeared meanwhile.
+        let linked = fs::hard_link(&fresh, path);
+        // Whatever came of it, the other name goes.
+        let removed = fs::remove_file(&fresh);
+        match linked {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            linked => {
+                let named = linked.and(removed);
+                named.map_err(|e| ApiError::failed(format!("cannot create {}: {e}", path.display())))
+            }
+        }
+    });
+    Ok(written.and_then(|()| sync_parent(path).map_err(ApiError::failed))?)
 }
 
 /// Whether the identity of a data directory is a test one.

@@ -14,6 +14,7 @@ use quicprochat_mesh::{
     storage::data_dir::write_atomic,
     telemetry,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -102,6 +103,7 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         LogFormat::Json => telemetry::LogFormat::Json,
     };
     telemetry::init_logging(format, &logging.filter).map_err(ApiError::failed)?;
+    raise_open_files()?;
     init::ensure(cx)?;
     if init::is_test_identity(&cx.data_dir) {
         note("warning: the seed of this identity was on a command line; use it for tests only");
@@ -122,6 +124,26 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     // A closed stdout must not turn a clean stop into another exit code.
     let _ = cx.out.show(&stopped, tell_stopped);
     if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
+}
+
+/// Open files without which a node is not started. It has some thirty before its first link.
+const OPEN_FILES_MIN: u64 = 64;
+
+/// Takes as many open files as the system lets a process have: each link over TCP is one. Few of them
+/// are no reason not to run; then fewer are let in.
+fn raise_open_files() -> Result<(), ApiError> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where it is not allowed, the limit stays as it is.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < OPEN_FILES_MIN => Err(ApiError::failed(format!(
+            "a node needs {OPEN_FILES_MIN} open files and this process may have {files}: raise the limit \
+             (`ulimit -n`, or LimitNOFILE= of the service)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn announce_ready(json: bool, record: PathBuf, written: Arc<AtomicBool>) -> Box<dyn FnOnce(&Ready) + Send> {

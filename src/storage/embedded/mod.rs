@@ -11,11 +11,20 @@
 //! acknowledged, as a kill in the middle of any commit may.)
 //!
 //! **Failing disk.** After any other error of the file nothing is done any more: what the disk
-//! holds is unknown, and only a restart may look.
+//! holds is unknown, and only a restart may look. So it is with a failed sync of the row keys.
+//!
+//! **File gone.** A file that was deleted or covered by a mount goes on taking writes that nobody
+//! will ever read. Each batch looks whether its file is still the one of that name before it is
+//! answered.
+//!
+//! **Damage.** The engine panics over some damaged pages. Here that is an error with what to do, like
+//! any other; the file is then left as after a crash, so that the next start verifies all of it
+//! ([`guard`]).
 
 mod backend;
 mod backup;
 mod format;
+mod guard;
 mod inbox_cost;
 mod local;
 mod mail;
@@ -41,12 +50,14 @@ pub use self::backup::{BackupReport, BackupSource};
 use self::{
     backend::{StoreFile, SyncMeter},
     backup::OpenDatabase,
+    guard::FileId,
     mail::Admission,
     tables::{T, number},
     txn::{Before, Heads, Txn, engine_error},
 };
 use super::{
     data_dir::{DataDir, FILE_MODE, private_file, refuse_open_mode, sync_parent, temp_path},
+    disk::Disk,
     engine::{Engine, SyncTotals, Work, WorkDone, WorkResult},
     error::StoreError,
     ops::{LocalOp, MailOp},
@@ -61,6 +72,10 @@ type Result<V, E = StoreError> = std::result::Result<V, E>;
 /// Cache of the engine in bytes. Half of what the design allows (32 MiB): the rest is for the
 /// pages a large batch holds beyond it.
 pub const CACHE_BYTES: usize = 16 << 20;
+
+/// Largest file in bytes of which every page is verified at each start, not only after a crash. As
+/// much as is read in a fraction of a second; what a million messages take would be seconds.
+const VERIFIED_BYTES_MAX: u64 = 64 << 20;
 
 /// Opens the file under the engine. A function, so that a test can put a failing disk there.
 pub type OpenFile = Arc<dyn Fn(&Path) -> io::Result<Box<dyn StorageBackend>> + Send + Sync>;
@@ -80,6 +95,8 @@ pub struct EmbeddedOptions {
     pub space: SpaceProbe,
     /// Opens the engine's file.
     pub open_file: OpenFile,
+    /// Where the row keys are written.
+    pub disk: Disk,
 }
 
 impl Default for EmbeddedOptions {
@@ -91,6 +108,7 @@ impl Default for EmbeddedOptions {
             clock_unix_s: Arc::new(clock::unix_s),
             space: Arc::new(system_space),
             open_file: Arc::new(open_system_file),
+            disk: Disk::default(),
         }
     }
 }
@@ -122,6 +140,8 @@ pub struct EmbeddedStore {
     heads: Heads,
     /// A batch that reported ENOSPC and may stand: its number and how to put its rows back.
     doubtful: Option<(u64, Vec<Before>)>,
+    /// Which file it is that was opened.
+    file: FileId,
     /// Set for good by a failure after which the disk's content is unknown.
     dead: Option<StoreError>,
 }
@@ -148,14 +168,19 @@ impl EmbeddedStore {
 
     fn open_with(dir: Arc<DataDir>, options: EmbeddedOptions, plan: &format::Plan) -> Result<Self> {
         let path = dir.store_path();
+        guard::no_panic(&path, || Self::open_guarded(dir, options, plan))
+    }
+
+    fn open_guarded(dir: Arc<DataDir>, options: EmbeddedOptions, plan: &format::Plan) -> Result<Self> {
+        let path = dir.store_path();
         let meter = Arc::new(SyncMeter::default());
-        let row_keys = RowKeys::open(&dir.row_keys_path())?;
+        let row_keys = RowKeys::open_on(options.disk.clone(), &dir.row_keys_path())?;
         if path.exists() {
             refuse_open_mode(&path, FILE_MODE)?;
         } else {
             create(&path, &options, &meter, &row_keys, plan)?;
         }
-        let mut db = open_database(&path, &options, &meter)?;
+        let mut db = open_verified(&path, &options, &meter)?;
         let found = format::found(&db, &path)?;
         if found != plan.current {
             plan.refuse_newer(found, &path)?;
@@ -165,6 +190,7 @@ impl EmbeddedStore {
             plan.upgrade(&db, found, &path)?;
             info!(from = found, to = plan.current, "upgraded the store's format");
         }
+        let file = FileId::of(&path)?;
         let mut store = Self {
             dir,
             path,
@@ -177,6 +203,7 @@ impl EmbeddedStore {
             open: OpenDatabase::default(),
             heads: Heads::default(),
             doubtful: None,
+            file,
             dead: None,
         };
         store.start(&db)?;
@@ -337,17 +364,29 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    /// Destroys keys nothing needs. A failure costs only time: it is tried again.
-    fn destroy_unreferenced(&mut self) {
+    /// Destroys keys nothing needs. A failure that is not fatal costs only time: it is tried again.
+    fn destroy_unreferenced(&mut self) -> Result<()> {
         let hour = self.hour();
         let gone: BTreeSet<KeyHour> = self.unreferenced.iter().copied().filter(|h| *h != hour).collect();
         if gone.is_empty() {
-            return;
+            return Ok(());
         }
         match self.row_keys.retain(|hour| !gone.contains(&hour)) {
             Ok(_) => self.unreferenced.retain(|hour| !gone.contains(hour)),
+            Err(e) if e.is_fatal() => return Err(e),
             Err(e) => warn!(error = %e, "row keys of removed messages could not be destroyed yet"),
         }
+        Ok(())
+    }
+
+    /// A batch, and what has to hold before it is answered.
+    fn commit_settled(&mut self, works: &[Work]) -> Result<Vec<WorkResult>> {
+        self.settle()?;
+        let refused = space::check(&self.options.space, &self.path).err();
+        let results = self.write(works, refused.as_ref())?;
+        self.destroy_unreferenced()?;
+        self.file.is_still(&self.path)?;
+        Ok(results)
     }
 }
 
@@ -363,15 +402,9 @@ impl Engine for EmbeddedStore {
         if let Some(e) = &self.dead {
             return Err(e.clone());
         }
-        let done = self.settle().and_then(|()| {
-            let refused = space::check(&self.options.space, &self.path).err();
-            self.write(works, refused.as_ref())
-        });
-        match done {
-            Ok(results) => {
-                self.destroy_unreferenced();
-                Ok(results)
-            }
+        let path = self.path.clone();
+        match guard::no_panic(&path, || self.commit_settled(works)) {
+            Ok(results) => Ok(results),
             Err(e) if e.is_fatal() => {
                 self.set_database(None);
                 self.dead = Some(e.clone());
@@ -381,7 +414,7 @@ impl Engine for EmbeddedStore {
                 // The engine refuses everything after an error of its file; try to go on at once,
                 // else with the next batch.
                 self.set_database(None);
-                if let Err(again) = self.settle()
+                if let Err(again) = guard::no_panic(&path, || self.settle())
                     && again.is_fatal()
                 {
                     self.dead = Some(again.clone());
@@ -478,9 +511,27 @@ fn open_system_file(path: &Path) -> io::Result<Box<dyn StorageBackend>> {
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
 }
 
+/// Opens a store that somebody may have altered since: what a copy left out, a disk forgot or a person
+/// did. The engine itself reads all of a file only where it was not closed in good order.
+fn open_verified(path: &Path, options: &EmbeddedOptions, meter: &Arc<SyncMeter>) -> Result<Database> {
+    let bytes = fs::metadata(path).map_err(|e| StoreError::of_io("opening the store", path, e))?.len();
+    let mut builder = Builder::new();
+    builder.set_check_integrity_on_open(bytes <= VERIFIED_BYTES_MAX);
+    open_with(&mut builder, path, options, meter)
+}
+
 fn open_database(path: &Path, options: &EmbeddedOptions, meter: &Arc<SyncMeter>) -> Result<Database> {
+    open_with(&mut Builder::new(), path, options, meter)
+}
+
+fn open_with(
+    builder: &mut Builder,
+    path: &Path,
+    options: &EmbeddedOptions,
+    meter: &Arc<SyncMeter>,
+) -> Result<Database> {
     let file = (options.open_file)(path).map_err(|e| StoreError::of_io("opening the store", path, e))?;
-    let opened = Builder::new()
+    let opened = builder
         .set_cache_size(options.cache_bytes)
         .create_with_backend(StoreFile::new(file, Arc::clone(meter)));
     opened.map_err(|e| match e {
