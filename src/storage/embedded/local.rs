@@ -205,7 +205,7 @@ fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Resul
     Ok(LocalOutcome::Outbox(page))
 }
 
-fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
+pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
     let mut f = Fields(row);
     Some(OutboxRow {
         uid: MessageUid(f.take()?),

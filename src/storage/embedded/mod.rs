@@ -13,6 +13,8 @@
 //! **Failing disk.** After any other error of the file nothing is done any more: what the disk
 //! holds is unknown, and only a restart may look.
 
+#[cfg(any(test, feature = "testing"))]
+mod any_row;
 mod backend;
 mod backup;
 mod format;
@@ -37,6 +39,8 @@ use std::{
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, backends::FileBackend};
 use tracing::{info, warn};
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::any_row::read_any_row;
 pub use self::backup::{BackupReport, BackupSource};
 use self::{
     backend::{StoreFile, SyncMeter},

@@ -2,9 +2,9 @@
 //! taken back in whatever order, every message ends once and for a reason, no window is exceeded,
 //! nothing that is left is ever stuck, and a destination that answers gets all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+#![allow(clippy::unwrap_used, reason = "what is not as it should be ends the test")]
 
-use proptest::{collection::vec, prelude::*};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{
@@ -32,7 +32,7 @@ fn config() -> OutboxConfig {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Answer {
+pub(crate) enum Answer {
     /// The packet is named.
     Packet,
     /// The bitmap of what the destination of the model has.
@@ -44,7 +44,7 @@ enum Answer {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Action {
+pub(crate) enum Action {
     Add {
         to: u8,
         chunks: u8,
@@ -92,46 +92,6 @@ enum Action {
     },
 }
 
-fn action() -> impl Strategy<Value = Action> {
-    use Action::{Add, Cancel, CheckCustody, Custody, Forgets, Passes, Refuse, RouteUp, Transmit, Whole};
-    let answer = prop_oneof![
-        4 => Just(Answer::Packet),
-        4 => Just(Answer::Bitmap),
-        2 => any::<u8>().prop_map(Answer::Stale),
-        1 => Just(Answer::ManifestWanted),
-        1 => Just(Answer::CannotOpen),
-    ];
-    let reason = prop_oneof![
-        Just(RefuseReason::Congested),
-        Just(RefuseReason::NoRoute),
-        Just(RefuseReason::StoreFull),
-        Just(RefuseReason::RateLimited),
-    ];
-    let held_back = prop_oneof![
-        6 => Just(None),
-        1 => Just(Some(Hold::NoKey)),
-        1 => Just(Some(Hold::NoPath)),
-    ];
-    prop_oneof![
-        4 => (0..3u8, 0..5u8, any::<u16>(), 0..4u8)
-            .prop_map(|(to, chunks, bytes, priority)| Add { to, chunks, bytes, priority }),
-        8 => (1..20u8, held_back).prop_map(|(most, held_back)| Transmit { most, held_back }),
-        8 => (any::<u8>(), prop::bool::weighted(0.1), answer)
-            .prop_map(|(packet, by_another, answer)| Action::Answer { packet, by_another, answer }),
-        1 => (any::<u8>(), prop::bool::weighted(0.3), prop::bool::weighted(0.8))
-            .prop_map(|(packet, by_another, is_sound)| Whole { packet, by_another, is_sound }),
-        3 => (any::<u8>(), reason, 0..8000u16)
-            .prop_map(|(packet, reason, retry_s)| Refuse { packet, reason, retry_s }),
-        2 => any::<u8>().prop_map(|packet| Custody { packet }),
-        1 => (0..3u8).prop_map(|to| Forgets { to }),
-        1 => (0..3u8).prop_map(|to| RouteUp { to }),
-        1 => (0..3u8).prop_map(|to| CheckCustody { to }),
-        1 => any::<u8>().prop_map(|message| Cancel { message }),
-        4 => (0..40_000u32).prop_map(|ms| Passes { ms }),
-        1 => (0..3_600_000u32).prop_map(|ms| Passes { ms }),
-    ]
-}
-
 struct Message {
     to: Address,
     bytes: u64,
@@ -175,9 +135,9 @@ fn bitmap(total: u32, have: impl Fn(u32) -> bool) -> Vec<u8> {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         Self {
-            now: Instant::now(),
+            now,
             outbox: Outbox::new(config()),
             messages: BTreeMap::new(),
             ended: BTreeSet::new(),
@@ -570,17 +530,72 @@ impl Model {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+/// Does all of it to a fresh outbox, beside its model.
+///
+/// # Panics
+/// Where the outbox does something else than the model.
+pub(crate) fn run(now: Instant, actions: impl IntoIterator<Item = Action>) {
+    let mut model = Model::new(now);
+    for action in actions {
+        model.step(action);
+        model.check();
+    }
+    model.all_go_again();
+    model.all_arrive();
+}
 
-    #[test]
-    fn the_outbox_does_what_a_simple_model_of_it_does(actions in vec(action(), 1..150)) {
-        let mut model = Model::new();
-        for action in actions {
-            model.step(action);
-            model.check();
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn action() -> impl Strategy<Value = Action> {
+        use Action::{Add, Cancel, CheckCustody, Custody, Forgets, Passes, Refuse, RouteUp, Transmit, Whole};
+        let answer = prop_oneof![
+            4 => Just(Answer::Packet),
+            4 => Just(Answer::Bitmap),
+            2 => any::<u8>().prop_map(Answer::Stale),
+            1 => Just(Answer::ManifestWanted),
+            1 => Just(Answer::CannotOpen),
+        ];
+        let reason = prop_oneof![
+            Just(RefuseReason::Congested),
+            Just(RefuseReason::NoRoute),
+            Just(RefuseReason::StoreFull),
+            Just(RefuseReason::RateLimited),
+        ];
+        let held_back = prop_oneof![
+            6 => Just(None),
+            1 => Just(Some(Hold::NoKey)),
+            1 => Just(Some(Hold::NoPath)),
+        ];
+        prop_oneof![
+            4 => (0..3u8, 0..5u8, any::<u16>(), 0..4u8)
+                .prop_map(|(to, chunks, bytes, priority)| Add { to, chunks, bytes, priority }),
+            8 => (1..20u8, held_back).prop_map(|(most, held_back)| Transmit { most, held_back }),
+            8 => (any::<u8>(), prop::bool::weighted(0.1), answer)
+                .prop_map(|(packet, by_another, answer)| Action::Answer { packet, by_another, answer }),
+            1 => (any::<u8>(), prop::bool::weighted(0.3), prop::bool::weighted(0.8))
+                .prop_map(|(packet, by_another, is_sound)| Whole { packet, by_another, is_sound }),
+            3 => (any::<u8>(), reason, 0..8000u16)
+                .prop_map(|(packet, reason, retry_s)| Refuse { packet, reason, retry_s }),
+            2 => any::<u8>().prop_map(|packet| Custody { packet }),
+            1 => (0..3u8).prop_map(|to| Forgets { to }),
+            1 => (0..3u8).prop_map(|to| RouteUp { to }),
+            1 => (0..3u8).prop_map(|to| CheckCustody { to }),
+            1 => any::<u8>().prop_map(|message| Cancel { message }),
+            4 => (0..40_000u32).prop_map(|ms| Passes { ms }),
+            1 => (0..3_600_000u32).prop_map(|ms| Passes { ms }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_outbox_does_what_a_simple_model_of_it_does(actions in vec(action(), 1..150)) {
+            run(Instant::now(), actions);
         }
-        model.all_go_again();
-        model.all_arrive();
     }
 }
