@@ -81,7 +81,7 @@ fn bombs() -> Vec<(String, Vec<u8>)> {
         ("half of a surrogate pair", &[0x63, 0xed, 0xa0, 0x80]),
         ("long length", &[0x58, 0x01, 0x00]),
         ("long length of an array", &[0x98, 0x01, 0x00]),
-        ("something behind the end", &[0x00, 0x00]),
+        ("something behind the end", &[0x00, 0x00, 0x00]),
         ("indefinite text", &[0x7f, 0x61, 0x61, 0xff]),
         ("indefinite map", &[0xbf, 0x00, 0x00, 0xff]),
         ("a stop without a start", &[0xff]),

@@ -116,8 +116,10 @@ mod tests {
         let now = Instant::now();
         let (mut from, to) = (Node::new(1), Node::new(2).address());
         let packets: Vec<_> = (0..6)
-            .map(|_| from.envelope(to, EnvelopeKind::MESSAGE).1)
-            .map(|envelope| from.inbound(envelope, FrameExt::default()))
+            .map(|_| {
+                let (_, envelope) = from.envelope(to, EnvelopeKind::MESSAGE);
+                from.inbound(envelope, FrameExt::default())
+            })
             .collect();
         for first in u32::MAX - 7..=u32::MAX {
             let mut kept = Kept { first, ..Kept::default() };
