@@ -19,7 +19,10 @@ wire hex:
 bless:
     QPC_BLESS=1 cargo test --test golden committed_vectors
 
-# Fuzzes one target from the golden vectors; needs a nightly compiler and cargo-fuzz.
-fuzz target="frame_decode":
-    ./scripts/fuzz-corpus.sh
-    cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}}
+# Fuzzes every target, or the named ones, for so many seconds each; needs a nightly compiler.
+fuzz seconds="60" *targets:
+    ./scripts/fuzz.sh {{seconds}} {{targets}}
+
+# Writes those seeds of the fuzzers' corpus that are missing.
+fuzz-seeds:
+    QPC_BLESS=1 cargo test --test fuzz_replay committed_seeds

@@ -5,11 +5,16 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quicprochat_mesh::wire::{
-    Frame,
-    cbor::{self, major},
-    content::{Content, Sealed},
-    receipt::{CannotOpen, Receipt},
+use quicprochat_mesh::{
+    crypto::{ReceiverKeys, seal::SealedPayload},
+    proto::delivery::record::{InboxRecord, OutboxRecord, PartialRecord},
+    wire::{
+        Frame, PublicKey, SignedKeyRecord,
+        cbor::{self, major},
+        content::{Chunk, Content, Sealed},
+        receipt::{CannotOpen, Receipt},
+        service::{Pong, Probe, TraceReply},
+    },
 };
 
 /// Largest memory a refusal may take on top, in KiB.
@@ -73,6 +78,15 @@ fn bombs() -> Vec<(String, Vec<u8>)> {
         ("float", &[0xfb, 0, 0, 0, 0, 0, 0, 0, 0]),
         ("NaN", &[0xf9, 0x7e, 0x00]),
         ("bad UTF-8", &[0x62, 0xc3, 0x28]),
+        ("half of a surrogate pair", &[0x63, 0xed, 0xa0, 0x80]),
+        ("long length", &[0x58, 0x01, 0x00]),
+        ("long length of an array", &[0x98, 0x01, 0x00]),
+        ("something behind the end", &[0x00, 0x00, 0x00]),
+        ("indefinite text", &[0x7f, 0x61, 0x61, 0xff]),
+        ("indefinite map", &[0xbf, 0x00, 0x00, 0xff]),
+        ("a stop without a start", &[0xff]),
+        ("undefined", &[0xf7]),
+        ("a reserved head", &[0x1c]),
     ] {
         out.push((what.into(), bytes.to_vec()));
     }
@@ -97,6 +111,17 @@ fn is_refused(bytes: &Bytes) -> bool {
         && Content::decode_broadcast(bytes).is_err()
         && Receipt::decode(bytes).is_err()
         && CannotOpen::decode(bytes).is_err()
+        && Chunk::decode(bytes).is_err()
+        && SignedKeyRecord::decode(bytes).is_err()
+        && Probe::decode(bytes).is_err()
+        && Pong::decode(bytes).is_err()
+        && TraceReply::decode(bytes).is_err()
+        && SealedPayload::decode(bytes).is_err()
+        && ReceiverKeys::from_bytes(PublicKey([7; 32]), bytes).is_err()
+        // A damaged disk may hold anything as well.
+        && OutboxRecord::decode(bytes).is_err()
+        && InboxRecord::decode(bytes).is_err()
+        && PartialRecord::decode(bytes).is_err()
         && cbor::check(bytes, "bomb").is_err()
 }
 

@@ -308,6 +308,7 @@ impl ReceiverKeys {
         if version != STATE_VERSION {
             return Err(DecodeError::OutOfRange { field: "receiver keys version", offset, got: version });
         }
+        let floor_at = reader.offset();
         let order_floor = reader.u32("receiver keys order")?;
         let outgrown = reader.u8(1, "receiver keys outgrown")? == 1;
         let count = reader.array(1, SECRETS_MAX as u64, "receiver keys")?;
@@ -316,7 +317,14 @@ impl ReceiverKeys {
             .map(|_| Stored::read(&mut reader).map(|stored| ReceiverSecret::new(public_key, stored)))
             .collect::<Result<_, _>>()?;
         reader.finish()?;
-        Ok(Self { public_key, policy: RotationPolicy::default(), order_floor, outgrown, current, older })
+        let keys =
+            Self { public_key, policy: RotationPolicy::default(), order_floor, outgrown, current, older };
+        // Never written: the next record would not supersede the one that is out.
+        if std::iter::once(&keys.current).chain(&keys.older).any(|secret| secret.record.order > order_floor) {
+            let got = u64::from(order_floor);
+            return Err(DecodeError::OutOfRange { field: "receiver keys order", offset: floor_at, got });
+        }
+        Ok(keys)
     }
 }
 

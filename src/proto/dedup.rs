@@ -15,6 +15,8 @@
 //!   came, after it went on, is told apart: somebody's way leads in a circle.
 
 mod generation;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod model;
 
 use std::{
     hash::{BuildHasher, Hasher},

@@ -21,6 +21,8 @@ mod links;
 mod measured;
 mod paths;
 mod saved;
+#[cfg(any(test, feature = "testing"))]
+mod sizes;
 mod transit;
 mod withdraw;
 

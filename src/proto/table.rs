@@ -862,7 +862,7 @@ fn chosen(entry: &Entry, ways: &[NextHop]) -> Chosen {
     }
 }
 
-#[cfg(test)]
-mod model_tests;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Longest line that is read back; what is longer is none of ours.
-const LINE_BYTES_MAX: u64 = 64 * 1024;
+pub(crate) const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A journal of one process.
 pub struct AppendLog {
@@ -133,19 +133,24 @@ pub struct Entries<T> {
 /// # Errors
 /// What the file system says.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Entries<T>, StoreError> {
-    let mut found = Entries { entries: Vec::new(), unread: 0 };
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Ok(Entries { entries: Vec::new(), unread: 0 });
+        }
         Err(e) => return Err(StoreError::of_io("reading a journal", path, e)),
     };
-    let mut reader = BufReader::new(file);
+    read_lines(BufReader::new(file)).map_err(|e| StoreError::of_io("reading a journal", path, e))
+}
+
+/// The entries of a journal, whatever its bytes are.
+pub(crate) fn read_lines<T: DeserializeOwned>(mut reader: impl BufRead) -> io::Result<Entries<T>> {
+    let mut found = Entries { entries: Vec::new(), unread: 0 };
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut bounded = Read::by_ref(&mut reader).take(LINE_BYTES_MAX);
-        let read = bounded.read_until(b'\n', &mut line);
-        if read.map_err(|e| StoreError::of_io("reading a journal", path, e))? == 0 {
+        if bounded.read_until(b'\n', &mut line)? == 0 {
             return Ok(found);
         }
         match serde_json::from_slice(&line) {
@@ -156,9 +161,9 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Entries<T>, StoreError> 
 }
 
 /// Bytes up to and with the last line break.
-fn whole_lines(file: &mut File) -> io::Result<u64> {
+pub(crate) fn whole_lines(file: &mut (impl Read + Seek)) -> io::Result<u64> {
     const STEP: u64 = 4096;
-    let mut end = file.metadata()?.len();
+    let mut end = file.seek(SeekFrom::End(0))?;
     while end > 0 {
         let start = end.saturating_sub(STEP);
         let mut block = Vec::new();

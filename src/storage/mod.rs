@@ -41,7 +41,7 @@ mod lock;
 mod mem;
 mod ops;
 mod quota;
-mod row_seal;
+pub(crate) mod row_seal;
 pub mod space;
 
 use std::{fmt, pin::Pin};
@@ -50,6 +50,8 @@ pub use append_log::AppendLog;
 pub use blob::{BlobDir, BlobKind, BlobName};
 pub use data_dir::DataDir;
 pub use disk::{Disk, DiskCall};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use embedded::read_any_row;
 pub use embedded::{BackupReport, BackupSource, CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
 pub use error::StoreError;

@@ -263,6 +263,27 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<KeyHour, Zeroizing<[u8; KEY_BYTES]>>>
     Some(keys)
 }
 
+/// Reads any bytes as a file of row keys, behind the check that keeps damage out, and as a row that is
+/// to be opened with them.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn read_anything(bytes: &[u8]) {
+    assert!(decode(bytes).is_none_or(|keys| decode(&encode(&keys)).is_some()));
+    let body = [MAGIC.as_slice(), bytes].concat();
+    let check = Sha256::digest(&body);
+    let file = [&body[..], check.get(..CHECK_BYTES).unwrap_or_default()].concat();
+    let Some(keys) = decode(&file) else { return };
+    assert!(keys.len() <= bytes.len() / (HOUR_BYTES + KEY_BYTES));
+    assert!(
+        decode(&encode(&keys)).as_ref() == Some(&keys),
+        "what was written is read back as something else"
+    );
+    let keys = RowKeys { path: PathBuf::new(), keys };
+    let place = RowPlace { table: "inbox", key: b"7", header: b"" };
+    let opened = keys.unseal(place, bytes);
+    assert!(opened.is_err(), "a row opened that nobody sealed");
+    assert_eq!(opened == Err(UnsealError::Short), bytes.len() < HOUR_BYTES + NONCE_BYTES);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

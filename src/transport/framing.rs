@@ -32,27 +32,27 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What stands next in a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Item {
+pub(crate) enum Item {
     Frame(Bytes),
     Close { code: CloseCode, reason: Bytes },
 }
 
 /// Cuts a byte stream into frames without copying them again.
 #[derive(Debug)]
-pub(super) struct FrameReader {
+pub(crate) struct FrameReader {
     buffer: BytesMut,
     close_records: bool,
 }
 
 impl FrameReader {
     /// For a stream that has close records, or a medium with a close of its own.
-    pub(super) fn new(close_records: bool) -> Self {
+    pub(crate) fn new(close_records: bool) -> Self {
         Self { buffer: BytesMut::new(), close_records }
     }
 
     /// Adds what arrived. Memory is taken for what is there, not for what may come, so that idle
     /// links hold none and a frame that is kept pins no more than its own batch.
-    pub(super) fn extend(&mut self, bytes: &[u8]) {
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
         let room = self.buffer.capacity().saturating_sub(self.buffer.len());
         if room < bytes.len() {
             let filled = self.buffer.len().saturating_add(bytes.len());
@@ -67,7 +67,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// The peer's framing fault; the stream is beyond repair then.
-    pub(super) fn next(&mut self) -> Result<Option<Item>, TransportError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Item>, TransportError> {
         let Some(prefix) = self.buffer.first_chunk::<PREFIX_BYTES>() else {
             if self.buffer.is_empty() {
                 self.buffer = BytesMut::new();

@@ -47,7 +47,7 @@ pub mod tls;
 
 #[cfg(any(feature = "quic", feature = "tcp"))]
 mod dial;
-mod framing;
+pub(crate) mod framing;
 #[cfg(any(feature = "quic", feature = "tcp"))]
 mod gate;
 mod inbox;

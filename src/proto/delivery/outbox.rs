@@ -796,7 +796,7 @@ fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
     config.first_timeout.saturating_mul(1 << doublings).min(config.timeout_max)
 }
 
-#[cfg(test)]
-mod model_tests;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod model;
 #[cfg(test)]
 mod tests;

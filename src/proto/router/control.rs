@@ -16,7 +16,7 @@ const ASKED_MAX: usize = 3;
 const WANTED_FOR: Duration = Duration::from_secs(60);
 
 /// Addresses whose record may be wanted at a time; neighbours' questions take half of it at most.
-const WANTED_MAX: usize = 1024;
+pub(super) const WANTED_MAX: usize = 1024;
 
 /// Links remembered that want one record.
 const ASKERS_MAX: usize = 8;

@@ -90,7 +90,7 @@ impl Kept {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn size(&self) -> (usize, usize) {
         (self.ring.len(), self.bytes)
     }
@@ -99,6 +99,44 @@ impl Kept {
         if let Some(kept) = self.ring.pop_front() {
             self.bytes = self.bytes.saturating_sub(kept.bytes);
             self.first = self.first.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        proto::router::testkit::Node,
+        wire::{EnvelopeKind, FrameExt},
+    };
+
+    #[test]
+    fn places_are_found_over_the_end_of_their_numbers() {
+        let now = Instant::now();
+        let (mut from, to) = (Node::new(1), Node::new(2).address());
+        let packets: Vec<_> = (0..6)
+            .map(|_| {
+                let (_, envelope) = from.envelope(to, EnvelopeKind::MESSAGE);
+                from.inbound(envelope, FrameExt::default())
+            })
+            .collect();
+        for first in u32::MAX - 7..=u32::MAX {
+            let mut kept = Kept { first, ..Kept::default() };
+            let places: Vec<u32> = packets.iter().map(|p| kept.push(now, p.clone(), None)).collect();
+            for dropped in 0..=packets.len() {
+                for (n, packet) in packets.iter().enumerate() {
+                    for (m, place) in places.iter().enumerate() {
+                        let found = kept.get_mut(*place, &packet.packet_id).is_some();
+                        assert_eq!(
+                            found,
+                            n == m && n >= dropped,
+                            "{n} at {m}, {dropped} dropped from {first}"
+                        );
+                    }
+                }
+                kept.drop_first();
+            }
         }
     }
 }

@@ -157,6 +157,20 @@ impl Paths {
         }
     }
 
+    /// For the fuzzers: what is remembered beside its bounds, with so many links up.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn sizes(&self, links: usize) -> [(&'static str, usize, usize); 7] {
+        [
+            ("searches", self.searches.len(), SEARCHES_MAX),
+            ("wakes of searches", self.wakes.len(), self.searches.len()),
+            ("failures", self.failures.len(), FAILURES_MAX),
+            ("request ids", self.ids.len(), IDS_MAX),
+            ("askers", self.asked.len(), ASKED_MAX),
+            ("budgets", self.budgets.len(), links),
+            ("links that wait for a fresh announce", self.fresh_for.len(), links),
+        ]
+    }
+
     /// When the next ring of a search is due.
     pub(super) fn next_wake(&self) -> Option<Instant> {
         self.wakes.first().map(|(at, _)| *at)

@@ -191,7 +191,7 @@ impl Carriers {
     }
 
     /// Links that have a number.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn len(&self) -> usize {
         self.numbers.len()
     }

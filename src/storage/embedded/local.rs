@@ -221,7 +221,7 @@ fn outbox_read(txn: &mut Txn<'_>, key: &[u8], sealed: &[u8], page: &mut OutboxPa
     Ok(())
 }
 
-fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
+pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
     let mut f = Fields(row);
     Some(OutboxRow {
         uid: MessageUid(f.take()?),

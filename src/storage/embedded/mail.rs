@@ -141,7 +141,7 @@ fn read_row(txn: &Txn<'_>, destination: &Address, key: &[u8], row: &[u8]) -> Opt
     Some(HeldRow { destination: *destination, frame: Bytes::from(frame), ..header })
 }
 
-fn header(row: &[u8]) -> Option<HeldRow> {
+pub(super) fn header(row: &[u8]) -> Option<HeldRow> {
     let mut f = Fields(row);
     Some(HeldRow {
         packet_id: PacketId(f.take()?),

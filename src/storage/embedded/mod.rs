@@ -21,6 +21,8 @@
 //! any other; the file is then left as after a crash, so that the next start verifies all of it
 //! ([`guard`]).
 
+#[cfg(any(test, feature = "testing"))]
+mod any_row;
 mod backend;
 mod backup;
 mod format;
@@ -46,6 +48,8 @@ use std::{
 use redb::{Builder, Database, ReadableDatabase, StorageBackend, backends::FileBackend};
 use tracing::{info, warn};
 
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::any_row::read_any_row;
 pub use self::backup::{BackupReport, BackupSource};
 use self::{
     backend::{StoreFile, SyncMeter},
