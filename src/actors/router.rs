@@ -320,9 +320,11 @@ impl RouterActor {
     }
 
     fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) {
-        let via = link.and_then(|l| self.links.get(&l)).map_or("local", |l| l.transport);
+        let state = link.and_then(|l| self.links.get(&l));
+        let via = state.map_or("local", |l| l.transport);
+        let ingress = state.map(|l| l.peer).or(self.program_peer);
         let count = envelopes.len() as u64;
-        let message = DeliverLocal { link, via, envelopes };
+        let message = DeliverLocal { link, via, ingress, envelopes };
         if self.deliver.offer(message).is_err() {
             // Nothing was receipted, so the origin sends it again.
             metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(count);

@@ -168,7 +168,12 @@ async fn run(
             // In this order: what is said is written before the end is looked at, and an end that
             // has come counts even where the client is gone by now.
             biased;
-            Some(reply) = replies.recv() => write_reply(writer, reply, &mut acks).await?,
+            Some(reply) = replies.recv() => {
+                if let Err(error) = write_reply(writer, reply, &mut acks).await {
+                    hear_out(reader, &mut acks).await;
+                    return Err(error.into());
+                }
+            }
             result = &mut call => break result,
             line = reader.object::<AckLine>() => match line? {
                 Some(line) => acks.acknowledge(line.ack)?,
@@ -182,6 +187,19 @@ async fn run(
         write_reply(writer, reply, &mut acks).await?;
     }
     result.map_err(Ended::Refused)
+}
+
+/// A client that went away may have acknowledged some before: that is still to be read.
+async fn hear_out(reader: &mut Reader, acks: &mut Acks) {
+    let rest = async {
+        while let Ok(Some(line)) = reader.object::<AckLine>().await {
+            if acks.acknowledge(line.ack).is_err() {
+                break;
+            }
+        }
+    };
+    // One that is still there said all that it had to say.
+    let _ = timeout(PLACE_TIMEOUT, rest).await;
 }
 
 async fn write_reply(writer: &mut OwnedWriteHalf, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {

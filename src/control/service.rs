@@ -82,9 +82,22 @@ impl ReplyTx {
     /// # Errors
     /// The client went away first: it may or may not have what was sent.
     pub async fn deliver(&self, reply: impl Into<Reply>, payload: Bytes) -> Result<(), ClientGone> {
+        self.post(reply, payload).await?.await.map_err(|_| ClientGone)
+    }
+
+    /// As [`ReplyTx::deliver`], without the wait: several may be under way. What is given resolves when
+    /// the client has this one safe, and fails when it went away first.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn post(
+        &self,
+        reply: impl Into<Reply>,
+        payload: Bytes,
+    ) -> Result<oneshot::Receiver<()>, ClientGone> {
         let (tx, rx) = oneshot::channel();
         self.put(reply.into(), payload, Some(tx)).await?;
-        rx.await.map_err(|_| ClientGone)
+        Ok(rx)
     }
 
     /// Resolves when the client is gone, for a service that waits for something else.

@@ -1,5 +1,7 @@
 //! Messages that have arrived, as whoever reads them sees them.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedMutexGuard;
 
@@ -11,7 +13,9 @@ use crate::{
         record::{Body, InboxRecord},
         transfer::{chunk_offset, sealed_chunk_len},
     },
-    storage::{BlobDir, BlobKind, BlobName, LocalOp, LocalOutcome, PageLimit, StoreError},
+    storage::{
+        BlobDir, BlobKind, BlobName, LocalOp, LocalOutcome, NotTaken, PageLimit, StoreError, ask_local,
+    },
     wire::{Address, MessageUid, content::chunk_count},
 };
 
@@ -79,6 +83,9 @@ pub(super) fn content_of(record: &InboxRecord) -> Option<BlobName> {
         }
     }
 }
+
+/// Pause before the store is asked again whose queue is full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The right to take messages out; one at a time.
 #[derive(Debug)]
@@ -154,15 +161,35 @@ impl MeshNode {
     /// # Errors
     /// The store.
     pub async fn remove_message(&self, message: &InboxMessage) -> Result<bool, MeshError> {
-        let removed = matches!(self.kv(LocalOp::InboxRemove(message.seq)).await?, LocalOutcome::Done);
-        if let Some(name) = message.blob() {
+        Ok(self.remove_messages(std::slice::from_ref(message)).await? > 0)
+    }
+
+    /// Removes messages, all with one commit; how many of them were there.
+    ///
+    /// # Errors
+    /// The store; all are there still.
+    pub async fn remove_messages(&self, messages: &[InboxMessage]) -> Result<usize, MeshError> {
+        let ops: Vec<_> = messages.iter().map(|message| LocalOp::InboxRemove(message.seq)).collect();
+        let answer = loop {
+            match ask_local(&*self.0.store, ops.clone()) {
+                Ok(answer) => break answer,
+                Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
+                Err(reason) => return Err(MeshError::Refused(reason.to_string())),
+            }
+        };
+        let outcomes = answer.await?;
+        self.note_taken(messages);
+        let names: Vec<_> = messages.iter().filter_map(InboxMessage::blob).collect();
+        if !names.is_empty() {
             let blobs = self.0.blobs.clone();
-            let gone = tokio::task::spawn_blocking(move || blobs.remove(BlobKind::Incoming, &name)).await;
-            if let Ok(Err(error)) = gone {
+            let gone = tokio::task::spawn_blocking(move || {
+                names.iter().try_for_each(|name| blobs.remove(BlobKind::Incoming, name).map(drop))
+            });
+            if let Ok(Err(error)) = gone.await {
                 tracing::warn!(%error, "cannot remove the content of a message that was taken");
             }
         }
-        Ok(removed)
+        Ok(outcomes.iter().filter(|outcome| matches!(outcome, LocalOutcome::Done)).count())
     }
 
     /// Takes the next message out of the inbox, waiting for one to arrive.
@@ -182,6 +209,11 @@ impl MeshNode {
     /// The right to take messages; none while somebody else has it.
     pub fn taker(&self) -> Option<Taker> {
         self.0.taker.clone().try_lock_owned().ok().map(Taker)
+    }
+
+    /// As [`MeshNode::taker`], once whoever has it gives it up.
+    pub(super) async fn next_taker(&self) -> Taker {
+        Taker(self.0.taker.clone().lock_owned().await)
     }
 }
 

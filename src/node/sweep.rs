@@ -145,6 +145,7 @@ mod tests {
             sent_at_unix_ms: 0,
             hops: 1,
             stranger: true,
+            ingress: None,
             dedup_until_unix_s: 1,
             give_up_unix_s: None,
             file: file(n),
@@ -169,6 +170,7 @@ mod tests {
             packet_id: PacketId([n; 16]),
             uid: MessageUid([n; 16]),
             source: SOURCE,
+            ingress: None,
             dedup_until_unix_s: 1,
             entry: record.encode(),
         })

@@ -13,7 +13,7 @@ use quicprochat_mesh::{
     actors::{
         child::{Child, ChildSpec},
         clock_handle::ClockHandle,
-        delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        delivery::{DeliveryActor, DeliveryParts, HistoryFile, OwnKeys},
         health::HealthHandle,
         links::{AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, PeerLine, Peers, listener},
         mailbox::{self, Seat},
@@ -192,6 +192,7 @@ impl Node {
             find_key: find_key.clone(),
             refuse: refuse.clone(),
             inbox_grown: grown,
+            history: HistoryFile::default(),
             clock: clock.clone(),
         };
         let delivery = child(&root, "delivery", move |guard| {

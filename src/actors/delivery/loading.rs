@@ -89,6 +89,7 @@ impl DeliveryActor {
         if !unreadable.is_empty() {
             self.submit(unreadable, ctx);
         }
+        self.note_start();
         let (outbox, files) = (self.outbox.len(), self.incoming.len());
         tracing::debug!(outbox, files, "delivery state restored");
         self.check_next(ctx);

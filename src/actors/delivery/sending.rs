@@ -70,6 +70,8 @@ impl DeliveryActor {
         let answered = match message.result {
             Ok(()) => {
                 metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
+                let (to, size) = (record.destination, record.body.len());
+                self.note(message.uid, HistoryEvent::Accepted { to, size });
                 let left = Duration::from_secs(record.lifetime().as_secs().into());
                 self.accept(clock::now(), left, record);
                 if let Some(tell) = tell {
@@ -114,6 +116,7 @@ impl DeliveryActor {
             }
         }
         self.rearm(ctx);
+        self.write_history_soon(ctx);
         metrics::gauge!(telemetry::OUTBOX).set(self.outbox.len() as f64);
     }
 
@@ -129,7 +132,7 @@ impl DeliveryActor {
         ctx: &mut Context<Self>,
     ) -> Option<(Transmit, Draft)> {
         let Some(key) = self.key_of(&t.destination) else {
-            self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+            self.hold_back(now, &t.uid, Hold::NoKey);
             self.ask_for_key(t.destination, ctx);
             return None;
         };
@@ -150,7 +153,7 @@ impl DeliveryActor {
             Ok(draft) => Some((*t, draft)),
             Err(error) => {
                 tracing::warn!(uid = %t.uid, %error, "cannot make an envelope");
-                self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+                self.hold_back(now, &t.uid, Hold::NoKey);
                 None
             }
         }
@@ -170,11 +173,12 @@ impl DeliveryActor {
             match made {
                 Ok(made) => {
                     self.outbox.sent(now, &t, made.packet_id);
+                    self.note_sent(&t, made.packet_id);
                     batch.push((made.packet_id, made.envelope));
                 }
                 Err(error) => {
                     tracing::error!(uid = %t.uid, %error, "cannot sign an envelope");
-                    self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+                    self.hold_back(now, &t.uid, Hold::NoKey);
                 }
             }
         }
@@ -205,20 +209,22 @@ impl DeliveryActor {
     }
 
     fn end(&mut self, finished: Finished) -> (LocalOp, Committing) {
-        let status = match finished.end {
-            End::Delivered { rtt, .. } => {
+        let (status, event) = match finished.end {
+            End::Delivered { rtt, hops } => {
                 if let Some(rtt) = rtt {
                     metrics::histogram!(telemetry::DELIVERY_SECONDS).record(rtt.as_secs_f64());
                 }
-                "delivered"
+                let rtt_us = rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
+                ("delivered", HistoryEvent::Delivered { rtt_us, hops })
             }
-            End::Expired => "expired",
-            End::Rejected => "failed",
-            End::Cancelled => "cancelled",
+            End::Expired => ("expired", HistoryEvent::Expired),
+            End::Rejected => ("failed", HistoryEvent::Rejected),
+            End::Cancelled => ("cancelled", HistoryEvent::Cancelled),
         };
         metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
         // A message that is taken back is told of when nothing can bring it back.
         if finished.end != End::Cancelled {
+            self.note(finished.uid, event);
             self.tell_end(finished);
         }
         (LocalOp::OutboxRemove(finished.uid), Committing::Gone(finished))
