@@ -23,7 +23,7 @@ use quicprochat_mesh::{
         transport::LinkParts,
     },
     clock,
-    crypto::{MeshIdentity, ReceiverKeys, SignatureInput, key_record, random},
+    crypto::{MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, random},
     messages::{
         delivery::{SendBroadcast, SendContent},
         lifecycle::{BeginDrain, Drain, ExitGuard},
@@ -93,6 +93,10 @@ impl Spec {
 
     pub(crate) fn key(&self) -> PublicKey {
         self.identity.public_key()
+    }
+
+    pub(crate) fn key_record(&self) -> &VerifiedKeyRecord {
+        &self.keys.record
     }
 }
 

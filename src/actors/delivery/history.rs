@@ -15,7 +15,10 @@ use crate::{
         history::{HistoryEntry, IdPrefix},
         outbox::Standing,
     },
-    storage::{AppendLog, append_log},
+    storage::{
+        AppendLog, append_log,
+        space::{self, SpaceProbe, system_space},
+    },
 };
 
 /// Time for which entries are gathered.
@@ -30,14 +33,21 @@ const WRITTEN_AT_ONCE: usize = 128;
 /// How long who asks for a message waits for the disk to have its last lines.
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The journal takes no more than one in so many bytes of its volume, or [`VOLUME_LEAST`]: what is
+/// acknowledged needs the room.
+const VOLUME_SHARE: u64 = 64;
+
+/// What the journal may take of however small a volume.
+const VOLUME_LEAST: u64 = 64 * 1024;
+
 /// The journal of one node; clones are one. It blocks: for threads that may.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct HistoryFile(Option<Arc<Journal>>);
 
-#[derive(Debug)]
 struct Journal {
     path: PathBuf,
     bytes_max: u64,
+    space: SpaceProbe,
     /// None until the first entry, and again after an error.
     log: Mutex<Option<AppendLog>>,
 }
@@ -45,16 +55,28 @@ struct Journal {
 impl HistoryFile {
     /// The journal at `path`, of at most `bytes_max`; with 0 there is none.
     pub fn new(path: PathBuf, bytes_max: u64) -> Self {
-        let journal = || Arc::new(Journal { path, bytes_max, log: Mutex::new(None) });
+        Self::with_space(path, bytes_max, Arc::new(system_space))
+    }
+
+    /// The same on a volume of which `space` tells.
+    pub fn with_space(path: PathBuf, bytes_max: u64, space: SpaceProbe) -> Self {
+        let journal = || Arc::new(Journal { path, bytes_max, space, log: Mutex::new(None) });
         Self((bytes_max > 0).then(journal))
     }
 
     fn append(&self, entries: &[HistoryEntry]) -> Result<(), StoreError> {
         let Some(journal) = &self.0 else { return Ok(()) };
         let mut slot = journal.log();
-        let mut log = match slot.take() {
+        let taken = slot.take();
+        let dir = journal.path.parent().unwrap_or(&journal.path);
+        space::check(&journal.space, dir)?;
+        let mut log = match taken {
             Some(log) => log,
-            None => AppendLog::open(&journal.path, journal.bytes_max)?,
+            None => {
+                let volume = (journal.space)(dir).map_or(u64::MAX, |space| space.total_bytes);
+                let share = (volume / VOLUME_SHARE).max(VOLUME_LEAST);
+                AppendLog::open(&journal.path, journal.bytes_max.min(share))?
+            }
         };
         for some in entries.chunks(WRITTEN_AT_ONCE) {
             log.append(some)?;
@@ -76,6 +98,12 @@ impl HistoryFile {
         })?;
         let is_meant = |entry: &HistoryEntry| entry.id.is_none_or(|id| ids.ids().contains(&id));
         Ok(found.entries.into_iter().filter(is_meant).collect())
+    }
+}
+
+impl std::fmt::Debug for HistoryFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HistoryFile").field(&self.0.as_ref().map(|journal| &journal.path)).finish()
     }
 }
 

@@ -64,9 +64,11 @@ impl DeliveryActor {
                 Ok(Arrived::SealAgain(answer, record)) => {
                     self.learn_key(*record, ctx);
                     let packet = answer.packet_id;
+                    let is_for =
+                        |uid: &MessageUid| self.outbox.record(uid).is_some_and(|of| of.destination == from);
                     let standing = self.outbox.standing(&packet);
-                    if let Some(standing) = standing.filter(|of| is_noted(of.attempts)) {
-                        self.note(standing.uid, HistoryEvent::SealedAgain { packet });
+                    if let Some(of) = standing.filter(|of| is_noted(of.attempts) && is_for(&of.uid)) {
+                        self.note(of.uid, HistoryEvent::SealedAgain { packet });
                     }
                     self.outbox.cannot_open(&from, &packet);
                 }

@@ -257,6 +257,7 @@ impl DeliveryActor {
             let known = actor.key_cache.get(&address).is_some_and(|held| !record.supersedes(held));
             if !known && record.address() == address && is_usable(&record, actor.parts.clock.time()) {
                 actor.key_cache.insert(address, record);
+                actor.seals.opened(&address);
                 actor.outbox.route_up(&address);
                 actor.pump(ctx);
             }
@@ -274,6 +275,7 @@ impl DeliveryActor {
             };
             self.submit(vec![(put, Committing::Nothing)], ctx);
             self.key_cache.insert(address, record);
+            self.seals.opened(&address);
         }
     }
 }

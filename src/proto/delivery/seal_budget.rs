@@ -6,8 +6,8 @@
 //! it until some of it has come back.
 //!
 //! With one difference: a neighbour does not see into what it passes on. Its links are not cut for it,
-//! and whoever's last seal opened is heard all the same. A source that fails loses that; it gets it back
-//! with a seal that opens.
+//! and whoever's last seal opened, or whom this node writes to, is heard all the same. A source that fails
+//! loses that; it gets it back with a seal that opens.
 //!
 //! Nobody is told. A seal that is not opened for want of a budget is dropped as one that does not open
 //! is, and its sender hears nothing of either (THREATS M-8); an honest one tries again.
@@ -73,7 +73,7 @@ impl SealBudget {
         bucket.available(now) > 0 || self.heard.contains(source) || self.heard_before.contains(source)
     }
 
-    /// A seal of this source opened.
+    /// A seal of this source opened, or this node has mail for it.
     pub fn opened(&mut self, source: &Address) {
         if self.heard.contains(source) {
             return;

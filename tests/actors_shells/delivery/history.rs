@@ -1,8 +1,14 @@
 //! The history of messages: what is noted of each, and that nothing depends on it.
 
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
 use quicprochat_mesh::{
     messages::delivery::{FindMessages, FoundMessages},
     node::{HistoryEntry, HistoryEvent, IdPrefix},
+    storage::space::Space,
     wire::receipt::CannotOpenReason,
 };
 
@@ -170,10 +176,16 @@ fn a_destination_that_could_not_open_it_is_told_of() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_costs_its_lines_and_nothing_else() {
+fn a_full_disk_costs_the_history_its_lines_and_nothing_else() {
     with_virtual_time(|| async {
         let dir = tempfile::tempdir().unwrap();
-        let history = HistoryFile::new(dir.path().join("missing/history.jsonl"), 1 << 20);
+        let free = Arc::new(AtomicU64::new(0));
+        let space = {
+            let free = free.clone();
+            move |_: &Path| Ok(Space { free_bytes: free.load(Relaxed), total_bytes: 1 << 30 })
+        };
+        let path = dir.path().join("history.jsonl");
+        let history = HistoryFile::with_space(path.clone(), 1 << 20, Arc::new(space));
         let mut bench = start_keeping(FragileStore::default(), history);
         let (uid, id) = bench.under_way().await;
         assert_eq!(bench.find(uid).await.outgoing.len(), 1);
@@ -185,8 +197,10 @@ fn a_journal_that_cannot_be_written_costs_its_lines_and_nothing_else() {
         bench.arrives(packet);
         bench.next_receipt().await;
 
-        // Once it can be, it is.
-        std::fs::create_dir(dir.path().join("missing")).unwrap();
+        assert!(!path.exists());
+
+        // Once there is room, it goes on.
+        free.store(1 << 30, Relaxed);
         let uid = bench.send("again").await;
         let told = bench.events(uid).await;
         assert!(told.contains(&"accepted"), "{told:?}");
