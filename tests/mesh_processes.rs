@@ -452,7 +452,7 @@ fn a_full_inbox_is_told_to_the_sender_by_name_and_a_contact_gets_through() {
     a.qpc(&["send", "--to", &b.address(), "--wait", "1s", "let me in"]).exits(75);
     wait_until("the refusal", is_refused);
     assert_eq!(b.inbox(), [] as [Value; 0]);
-    b.counts("qpc_inbound_refused_total", &[("reason", "inbox_full")], 0.0);
+    b.counts("qpc_inbound_refused_total", &[("reason", "inbox_strangers")], 0.0);
 
     b.ask(&["contact", "add", "anna", &a.address()]);
     a.deliver(&b, "now?");

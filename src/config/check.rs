@@ -91,7 +91,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     }
     // Each of its two files holds some hundred entries at least.
     if (1..128 * 1024).contains(&c.store.history_max.0) {
-        findings.say("store.history_max", format!("{} is less than 128KiB, and not 0", c.store.history_max));
+        findings.say("store.history_max", format!("{} is less than 128KiB, and not 0B", c.store.history_max));
     }
     if c.store.cache.0 < 64 * 1024 {
         findings.say("store.cache", format!("{} is less than 64KiB, a few pages", c.store.cache));

@@ -205,7 +205,7 @@ sections! {
         message_ttl: Duration = secs(DAY);
         /// Lifetime of a broadcast where `broadcast` names none; at most 10m.
         broadcast_ttl: Duration = secs(10 * MINUTE);
-        /// What is remembered of what became of messages, for `qpc message`; 0 remembers nothing.
+        /// What is remembered of what became of messages, for `qpc message`; 0B is nothing.
         history_max: ByteSize = ByteSize(8 * MIB);
         /// Memory of the storage engine.
         cache: ByteSize = ByteSize(32 * MIB);

@@ -145,7 +145,6 @@ mod tests {
             sent_at_unix_ms: 0,
             hops: 1,
             stranger: true,
-            ingress: None,
             dedup_until_unix_s: 1,
             give_up_unix_s: None,
             file: file(n),

@@ -274,9 +274,9 @@ mod tests {
         assert!(newest.len() >= 90 && newest.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{newest:?}");
         assert_eq!(read::<u64>(&path, |line| line == "1999\n").unwrap().entries, [1999]);
 
-        log.compact(|n: &u64| *n % 10 == 0).unwrap();
+        log.compact(|n: &u64| n.is_multiple_of(10)).unwrap();
         log.append(&[2000u64]).unwrap();
-        let tens: Vec<_> = newest.into_iter().filter(|n| n % 10 == 0).chain([2000]).collect();
+        let tens: Vec<_> = newest.into_iter().filter(|n| n.is_multiple_of(10)).chain([2000]).collect();
         assert_eq!(held(&path), tens);
         drop(log);
         drop(AppendLog::open(&path, 8).unwrap());

@@ -106,11 +106,13 @@ impl InboxQuota {
         let largest = CONTENT_BYTES_MAX.saturating_add(2 * INBOX_ROW_OVERHEAD_BYTES);
         let part = |of: u64, percent: u8| quota(share(of, percent).max(largest).min(of));
         let strangers = share(bytes_max, shares.strangers);
+        // Where strangers get nothing, that is what one of them is refused for.
+        let of_strangers = if strangers == 0 { bytes_max } else { strangers };
         Self {
             all: quota(bytes_max),
             strangers: quota(strangers),
-            strangers_per_ingress: part(strangers, shares.neighbour),
-            per_stranger: part(strangers, shares.source),
+            strangers_per_ingress: part(of_strangers, shares.neighbour),
+            per_stranger: part(of_strangers, shares.source),
             per_source: part(bytes_max, shares.source),
             per_contact: part(bytes_max, shares.contact),
         }
@@ -222,11 +224,8 @@ mod tests {
         let small = InboxQuota::new(64 * MIB, InboxShares { source: 1, ..InboxShares::default() });
         assert!(small.per_source.admits(0, 0, CONTENT_BYTES_MAX + INBOX_ROW_OVERHEAD_BYTES));
         assert_eq!(small.per_stranger, small.strangers, "which is less than one such message");
-        assert_eq!(
-            InboxQuota::new(MIB, InboxShares { strangers: 0, ..InboxShares::default() })
-                .per_stranger
-                .bytes_max,
-            0
-        );
+        let none = InboxQuota::new(64 * MIB, InboxShares { strangers: 0, ..InboxShares::default() });
+        assert_eq!(none.strangers.bytes_max, 0);
+        assert!(none.per_stranger.admits(0, 0, 1000), "it is the strangers' share that refuses");
     }
 }

@@ -214,7 +214,9 @@ impl DeliveryActor {
                 if let Some(rtt) = rtt {
                     metrics::histogram!(telemetry::DELIVERY_SECONDS).record(rtt.as_secs_f64());
                 }
-                let rtt_us = rtt.and_then(|rtt| u64::try_from(rtt.as_micros()).ok());
+                // Rounded, as who waits for it is told.
+                let us = |rtt: Duration| u64::try_from(rtt.as_nanos().saturating_add(500) / 1000);
+                let rtt_us = rtt.and_then(|rtt| us(rtt).ok());
                 ("delivered", HistoryEvent::Delivered { rtt_us, hops })
             }
             End::Expired => ("expired", HistoryEvent::Expired),
