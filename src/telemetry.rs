@@ -161,8 +161,12 @@ const INBOUND: &[&str] = &[
     "store_busy",
     "probe_budget",
     "inbox_full",
+    "inbox_neighbour",
+    "inbox_source",
+    "inbox_strangers",
     "store_failed",
     "quarantined",
+    "seal_budget",
 ];
 const LISTENER: &[&str] = &["tcp", "http", "control"];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
@@ -218,6 +222,7 @@ metrics_table! {
     INBOUND_REFUSED = "qpc_inbound_refused_total", Counter, None, "delivery", "Envelopes for this node that came to nothing.", ["reason": INBOUND];
     ROWS_DAMAGED = "qpc_delivery_rows_damaged_total", Counter, None, "delivery", "Rows of an earlier start that could not be read.", ["kind": &["outbox", "partial"]];
     RECEIPTS_SENT = "qpc_receipts_sent_total", Counter, None, "delivery", "Receipts made.", [];
+    HISTORY_DROPPED = "qpc_history_dropped_total", Counter, None, "delivery", "Events that the history of messages lacks: the disk was full or slow.", [];
     DELIVERY_SECONDS = "qpc_delivery_seconds", Histogram, Some(Unit::Seconds), "delivery", "From acceptance to the receipt.", [];
 
     RATE_LIMITED = "qpc_rate_limited_total", Counter, None, "rate_limits", "Envelopes beyond a budget.", ["budget": &["data", "announce", "failed_verification", "control", "critical"]];

@@ -118,6 +118,28 @@ fn every_object_has_the_documented_keys() {
     );
     check(&["outbox", "cancel", &"07".repeat(16)], &["ok"]);
     check(&["backup", "/somewhere/else"], &["dir", "rows", "files", "bytes"]);
+    check(
+        &["message", "07070707"],
+        &[
+            "id",
+            "direction",
+            "peer",
+            "peer_name",
+            "broadcast",
+            "state",
+            "reason",
+            "size",
+            "priority",
+            "attempts",
+            "next_retry_s",
+            "expires_s",
+            "rtt_ms",
+            "hops",
+            "chunks_done",
+            "chunks",
+            "history",
+        ],
+    );
     check(&["mailboxes"], &["destination", "messages", "bytes", "oldest_s", "reachable"]);
     check(&["trace", "anna"], &["destination", "reached", "hops"]);
     check(&["ping", "anna"], &["seq", "rtt_ms", "hops"]);
@@ -408,4 +430,29 @@ fn health_asks_the_endpoint_the_node_wrote_down() {
     qpc(dir.path(), &["health"]).exits(1).says("is no node");
     server.join().unwrap();
     qpc(dir.path(), &["health"]).exits(69).says("no node is running");
+}
+
+#[test]
+fn the_history_of_a_message_is_a_list_that_people_can_read() {
+    let node = FakeNode::start();
+    let run = node.qpc(&["message", "07070707"]).exits(0);
+    assert_eq!(run.stderr, "");
+    let lines: Vec<_> = run.stdout.lines().collect();
+    assert_eq!(lines[0], format!("id        {}", "07".repeat(16)));
+    assert_eq!(lines[1], "state     in custody (in_custody)");
+    assert!(lines[2].starts_with("to        an\\u{1b}na (a1a1a1a1"), "{run:?}");
+    assert!(lines.contains(&"sent      2 times, next try in 10m"), "{run:?}");
+    let events = &lines[lines.iter().position(|line| line.starts_with("WHEN")).unwrap() + 1..];
+    assert_eq!(events.len(), 3);
+    assert!(events[0].contains("(clock not trusted)") && events[0].ends_with("accepted    5 B"), "{run:?}");
+    assert!(events[1].ends_with(&format!("sent        attempt 1, packet {}", "09".repeat(16))), "{run:?}");
+
+    node.qpc(&["message", "ffffffff"]).exits(1).says("nothing is known of ffffffff");
+    for id in ["", "0707070", "no-hex-digits", &"07".repeat(17)] {
+        let run = node.qpc(&["message", id]).exits(2);
+        assert!(run.stderr.contains("32 hex digits"), "{run:?}");
+    }
+    node.qpc(&["message"]).exits(2);
+    let gone = data_dir();
+    qpc(gone.path(), &["message", "07070707"]).exits(69);
 }

@@ -284,7 +284,10 @@ async fn a_connection_is_kept_for_as_many_requests_as_are_asked() {
         assert_eq!(status.address, ANNA);
         assert!(soon(client.next()).await.unwrap().is_none());
         // What was served and came to nothing leaves it usable.
-        client.ask(&Request::InboxAck { id: quicprochat_mesh::wire::MessageUid([9; 16]) }, &[]).await.unwrap();
+        client
+            .ask(&Request::InboxAck { id: quicprochat_mesh::wire::MessageUid([9; 16]) }, &[])
+            .await
+            .unwrap();
         assert_eq!(soon(client.next()).await.unwrap_err().class, ErrorClass::Failed);
         assert!(client.is_done());
     }

@@ -8,6 +8,10 @@ mod common;
 use std::{collections::BTreeMap, net::TcpStream, path::Path};
 
 use common::{Node, Run, Spec, random_file, sha256, signal, temp_dir, wait_for, wait_until};
+use quicprochat_mesh::{
+    api::{Priority, Request},
+    control::Client,
+};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1024 * 1024;
@@ -181,6 +185,111 @@ fn a_message_to_a_node_that_is_down_waits_in_custody_and_arrives_once() {
     assert_eq!(nodes[2].metric("qpc_messages_received_total", &[]), 1.0);
 }
 
+/// What a node tells of a message: its state and the names of its events.
+#[track_caller]
+fn told(node: &Node, id: &str) -> (String, Vec<String>) {
+    let message = node.ask(&["message", id]).remove(0);
+    let events = message["history"].as_array().unwrap();
+    let events = events.iter().map(|event| event["event"].as_str().unwrap().to_owned());
+    (message["state"].as_str().unwrap().to_owned(), events.collect())
+}
+
+#[test]
+fn what_became_of_a_message_is_told_at_both_ends_and_over_restarts() {
+    let mut nodes = line(&["a", "b", "c"], &["quic", "tcp"]);
+    let to = nodes[2].address();
+    let sent = nodes[0].deliver(&nodes[2], "first");
+    let id = sent["id"].as_str().unwrap().to_owned();
+    let message = nodes[0].ask(&["message", &id]).remove(0);
+    assert_eq!((&message["direction"], &message["peer"]), (&json!("out"), &json!(to)), "{message}");
+    assert_eq!((&message["state"], &message["hops"]), (&json!("delivered"), &json!(2)), "{message}");
+    assert_eq!((&message["size"], &message["rtt_ms"]), (&json!(5), &sent["rtt_ms"]), "{message}");
+    let events = told(&nodes[0], &id[..12]).1;
+    assert_eq!((events[0].as_str(), events.last().unwrap().as_str()), ("accepted", "delivered"));
+    assert!(events.iter().any(|event| event == "sent"), "{events:?}");
+    let arrived = nodes[2].ask(&["message", &id]).remove(0);
+    assert_eq!((&arrived["direction"], &arrived["state"]), (&json!("in"), &json!("in_inbox")), "{arrived}");
+    assert_eq!((&arrived["peer"], &arrived["hops"]), (&json!(nodes[0].address()), &json!(2)), "{arrived}");
+    nodes[2].take(1);
+    assert_eq!(told(&nodes[2], &id), ("taken".into(), vec!["received".into(), "taken".into()]));
+    // A relay sees packets, not messages.
+    nodes[1].qpc(&["message", &id]).exits(1).says(&["nothing is known here of a message", &id]);
+    nodes[0].qpc(&["message", "xyz"]).exits(2);
+
+    nodes[2].kill();
+    nodes[1].has_links(1);
+    let late = nodes[0].queue(&to, "for later");
+    let never = nodes[0].queue(&to, "never mind");
+    for id in [&late, &never] {
+        wait_until("the custody ack at a", || told(&nodes[0], id).0 == "in_custody");
+    }
+    assert_eq!(nodes[0].ask(&["outbox", "cancel", &never]).remove(0)["ok"], true);
+    let (state, events) = told(&nodes[0], &never);
+    assert_eq!((state.as_str(), events.last().unwrap().as_str()), ("cancelled", "cancelled"));
+    let short = nodes[0].ask(&["send", "--to", &to, "--ttl", "1s", "too late"]).remove(0);
+    let short = short["id"].as_str().unwrap().to_owned();
+
+    let (_, code) = nodes[0].stop();
+    assert_eq!(code, 0);
+    nodes[0].restart();
+    let events = told(&nodes[0], &late).1;
+    assert!(events.contains(&"in_custody".into()) && events.contains(&"started".into()), "{events:?}");
+    assert_eq!(told(&nodes[0], &id).0, "delivered");
+    nodes[2].restart();
+    nodes[0].has_all_receipts();
+    let (state, events) = told(&nodes[0], &late);
+    assert_eq!((state.as_str(), events.last().unwrap().as_str()), ("delivered", "delivered"));
+    wait_until("the short one to end", || {
+        !["queued", "sent", "waiting", "in_custody"].contains(&&*told(&nodes[0], &short).0)
+    });
+    let text = std::fs::read_to_string(nodes[0].dir().join("history.jsonl")).unwrap();
+    assert!(!text.contains("first") && !text.contains("later"), "no content is in it");
+}
+
+/// Puts that many texts into the outbox, some at a time, without a process for each.
+fn queue_many(node: &Node, to: &str, count: usize) {
+    let send = async |n: usize| {
+        let (to, text) = (to.to_owned(), format!("message {n}"));
+        let (priority, ttl_ms, wait, file_name) = (Priority::Normal, None, false, None);
+        let request = Request::Send { to, priority, ttl_ms, wait, file_name };
+        let mut client = Client::request(node.dir(), &request, text.as_bytes()).await.unwrap();
+        client.next().await.unwrap().unwrap();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for start in (0..count).step_by(20) {
+            futures_util::future::join_all((start..count.min(start + 20)).map(send)).await;
+        }
+    });
+}
+
+#[test]
+fn many_messages_are_taken_with_few_commits_and_a_killed_taker_sees_at_most_one_again() {
+    const MESSAGES: usize = 300;
+    let nodes = line(&["a", "b"], &["quic"]);
+    queue_many(&nodes[0], &nodes[1].address(), MESSAGES);
+    wait_until("all of them to arrive", || nodes[1].inbox().len() == MESSAGES);
+    nodes[0].has_all_receipts();
+
+    let commits = || nodes[1].metric("qpc_store_commit_seconds_count", &[]);
+    let before = commits();
+    let mut seen = nodes[1].take(MESSAGES - 100);
+    let more = commits() - before;
+    assert!(more <= seen.len() as f64 / 2.0, "{} messages were taken with {more} commits", seen.len());
+
+    let mut taker = nodes[1].background(&["recv", "--follow"]);
+    let mut lines = vec![taker.line()];
+    taker.kill();
+    lines.extend(taker.finish().stdout.lines().map(str::to_owned));
+    seen.extend(lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    let rest = nodes[1].ask(&["recv"]);
+    let again = seen.len() + rest.len() - MESSAGES;
+    assert!(again <= 1, "{again} came again");
+    let ids: std::collections::BTreeSet<_> = seen.iter().chain(&rest).map(|m| m["id"].to_string()).collect();
+    assert_eq!(ids.len(), MESSAGES);
+    assert_eq!(nodes[1].inbox(), [] as [Value; 0]);
+}
+
 /// Kills one of three nodes in a row with SIGKILL while a file crosses them, starts it again, and
 /// asserts that the file arrives whole, once, and is receipted.
 #[track_caller]
@@ -343,7 +452,7 @@ fn a_full_inbox_is_told_to_the_sender_by_name_and_a_contact_gets_through() {
     a.qpc(&["send", "--to", &b.address(), "--wait", "1s", "let me in"]).exits(75);
     wait_until("the refusal", is_refused);
     assert_eq!(b.inbox(), [] as [Value; 0]);
-    b.counts("qpc_inbound_refused_total", &[("reason", "inbox_full")], 0.0);
+    b.counts("qpc_inbound_refused_total", &[("reason", "inbox_strangers")], 0.0);
 
     b.ask(&["contact", "add", "anna", &a.address()]);
     a.deliver(&b, "now?");

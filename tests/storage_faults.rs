@@ -39,6 +39,7 @@ fn inbox_commit(n: u64) -> LocalOp {
         packet_id: PacketId(wide(n)),
         uid: MessageUid(wide(n)),
         source: Address([2; 16]),
+        ingress: None,
         dedup_until_unix_s: 100 + n,
         entry: vec![n as u8; 500],
     })

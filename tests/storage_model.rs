@@ -32,6 +32,10 @@ const QUOTA: MailboxQuota = MailboxQuota {
 const INBOX_QUOTA: InboxQuota = InboxQuota {
     all: Quota { bytes_max: 5000, rows_max: 7 },
     strangers: Quota { bytes_max: 2500, rows_max: 4 },
+    strangers_per_ingress: Quota { bytes_max: 1700, rows_max: 3 },
+    per_stranger: Quota { bytes_max: 1200, rows_max: 2 },
+    per_source: Quota { bytes_max: 1500, rows_max: 3 },
+    per_contact: Quota { bytes_max: 2600, rows_max: 4 },
 };
 
 #[derive(Debug, Clone)]
@@ -47,6 +51,11 @@ enum Step {
 // Few distinct identifiers, so that operations meet.
 fn id() -> impl Strategy<Value = [u8; 16]> {
     (0u8..6).prop_map(|n| [n; 16])
+}
+
+/// Fewer neighbours than sources, so that several come over one.
+fn ingress() -> impl Strategy<Value = Option<Address>> {
+    proptest::option::of((0u8..2).prop_map(|n| Address([n; 16])))
 }
 
 fn time() -> impl Strategy<Value = u64> {
@@ -88,12 +97,15 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
 }
 
 fn inbox_commit() -> impl Strategy<Value = InboxCommit> {
-    (id(), id(), id(), time(), bytes()).prop_map(|(packet, uid, source, until, entry)| InboxCommit {
-        packet_id: PacketId(packet),
-        uid: MessageUid(uid),
-        source: Address(source),
-        dedup_until_unix_s: until,
-        entry,
+    (id(), id(), id(), ingress(), time(), bytes()).prop_map(|(packet, uid, source, ingress, until, entry)| {
+        InboxCommit {
+            packet_id: PacketId(packet),
+            uid: MessageUid(uid),
+            source: Address(source),
+            ingress,
+            dedup_until_unix_s: until,
+            entry,
+        }
     })
 }
 
@@ -140,8 +152,8 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
             .prop_map(|(now_unix_s, rows_max)| LocalOp::ForgetSeen { now_unix_s, rows_max }),
         2 => (inbox_commit(), id())
             .prop_map(|(commit, tag)| LocalOp::FileCommit { commit, tag: TransferTag(tag) }),
-        3 => (partial_row(), 0u64..1500)
-            .prop_map(|(row, file_bytes)| LocalOp::PartialOpen { row, file_bytes }),
+        3 => (partial_row(), ingress(), 0u64..1500)
+            .prop_map(|(row, ingress, file_bytes)| LocalOp::PartialOpen { row, ingress, file_bytes }),
         3 => partial_row().prop_map(LocalOp::PartialPut),
         2 => (select(vec![Namespace::KeyRecord, Namespace::Known]), id())
             .prop_map(|(namespace, id)| LocalOp::KvPut { namespace, key: id.to_vec(), value: Vec::new() }),

@@ -39,10 +39,15 @@ impl ClockHandle {
 
     /// [`ClockHandle::unix_s`] in milliseconds.
     pub fn unix_ms(&self) -> u64 {
+        self.stamp().0
+    }
+
+    /// [`ClockHandle::unix_ms`], and true where the wall clock is not believed.
+    pub fn stamp(&self) -> (u64, bool) {
         let time = self.time();
         match time.trusted {
-            true => clock::unix_ms(),
-            false => time.unix_s.saturating_mul(1000),
+            true => (clock::unix_ms(), false),
+            false => (time.unix_s.saturating_mul(1000), true),
         }
     }
 

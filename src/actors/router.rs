@@ -329,9 +329,11 @@ impl RouterActor {
 
     /// Gives those back that delivery had no room for and that their origin keeps: it is told so.
     fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) -> Vec<PacketId> {
-        let via = link.and_then(|l| self.links.get(&l)).map_or("local", |l| l.transport);
+        let state = link.and_then(|l| self.links.get(&l));
+        let via = state.map_or("local", |l| l.transport);
+        let ingress = state.map(|l| l.peer).or(self.program_peer);
         let count = envelopes.len() as u64;
-        let message = DeliverLocal { link, via, envelopes };
+        let message = DeliverLocal { link, via, ingress, envelopes };
         let Err(back) = self.deliver.offer(message) else { return Vec::new() };
         metrics::counter!(telemetry::ENVELOPES_DROPPED, "reason" => "busy").increment(count);
         let kept_elsewhere =

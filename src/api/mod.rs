@@ -13,9 +13,9 @@ pub mod time;
 pub use error::{ApiError, ErrorClass};
 pub use objects::{
     BackedUp, Capability, Contact, DeliveryStatus, Direction, Done, FileProgress, InboxItem, Initialised,
-    KnownNode, Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Ready, ReadyEvent,
-    Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Trace, TraceHop,
-    Version,
+    KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong,
+    Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent,
+    SubsystemStatus, Trace, TraceHop, Version,
 };
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};

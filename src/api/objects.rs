@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::wire::{Address, Digest, MessageUid, PublicKey};
+use crate::wire::{Address, Digest, MessageUid, PacketId, PublicKey};
 
 /// Whether a node, or a part of it, does its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -360,6 +360,78 @@ pub struct OutboxItem {
     pub chunks: Option<u32>,
 }
 
+/// Answer to `message`: how a message stands here, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The message's uid.
+    pub id: MessageUid,
+    /// `out` for what was sent from here.
+    pub direction: Direction,
+    /// Who it is for, or who sent it; none where it went to everyone, or that is not known any more.
+    pub peer: Option<Address>,
+    /// The contact's name of that address, when it has one.
+    pub peer_name: Option<String>,
+    /// Whether it went to everyone, and so was not encrypted.
+    pub broadcast: bool,
+    /// `queued`, `sent`, `waiting`, `in_custody`, `delivered`, `expired`, `rejected`, `cancelled`; for
+    /// what arrived `arriving`, `in_inbox`, `taken`, `given_up`; `unknown` where it is gone and nothing
+    /// says how.
+    pub state: String,
+    /// Why it is still here: `no_key`, `no_path`, `refused: …`.
+    pub reason: Option<String>,
+    /// Bytes of content.
+    pub size: Option<u64>,
+    /// Its class, while it is on its way.
+    pub priority: Option<Priority>,
+    /// How often it was sent.
+    pub attempts: Option<u32>,
+    /// Seconds until the next attempt.
+    pub next_retry_s: Option<u64>,
+    /// Seconds until it expires.
+    pub expires_s: Option<u64>,
+    /// From the first transmission to the receipt.
+    pub rtt_ms: Option<f64>,
+    /// Links crossed: by it where it arrived, else by its receipt.
+    pub hops: Option<u8>,
+    /// Chunks that are there, for a file on its way.
+    pub chunks_done: Option<u32>,
+    /// Chunks in all, for a file on its way.
+    pub chunks: Option<u32>,
+    /// What happened, oldest first, as far as it is remembered.
+    pub history: Vec<MessageEvent>,
+}
+
+/// One event in the history of a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MessageEvent {
+    /// When, by this node's clock.
+    pub at: Timestamp,
+    /// Whether that clock was believed then.
+    pub clock_trusted: bool,
+    /// `started` (the node did), `accepted`, `broadcast`, `waiting`, `sent`, `refused`, `in_custody`,
+    /// `sealed_again`, `progress`, `delivered`, `expired`, `rejected`, `cancelled`; for what arrives
+    /// `offered`, `arriving`, `received`, `taken`, `given_up`.
+    pub event: String,
+    /// The packet it is about.
+    pub packet: Option<PacketId>,
+    /// Who keeps it, for `in_custody`.
+    pub custodian: Option<Address>,
+    /// How often the message was sent by then.
+    pub attempt: Option<u32>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Bytes of content.
+    pub size: Option<u64>,
+    /// Links crossed.
+    pub hops: Option<u8>,
+    /// From the first transmission to the receipt.
+    pub rtt_ms: Option<f64>,
+    /// Chunks that were there.
+    pub chunks_done: Option<u32>,
+    /// Chunks in all.
+    pub chunks: Option<u32>,
+}
+
 /// A backup that was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackedUp {
@@ -559,6 +631,7 @@ pub enum Reply {
     InboxItem(InboxItem),
     OutboxItem(OutboxItem),
     Mailbox(Mailbox),
+    Message(Box<Message>),
     BackedUp(BackedUp),
     Trace(Trace),
     Pong(Pong),
@@ -574,6 +647,12 @@ macro_rules! reply_from {
             }
         })*
     };
+}
+
+impl From<Message> for Reply {
+    fn from(object: Message) -> Self {
+        Self::Message(Box::new(object))
+    }
 }
 
 reply_from!(

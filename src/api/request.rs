@@ -98,6 +98,12 @@ pub enum Request {
         /// Which message.
         id: MessageUid,
     },
+    /// How a message stands and what became of it. One [`super::Message`], more where another node sent
+    /// a message under the id of one that it got from here.
+    Message {
+        /// Its id, or the first 8 digits of it or more.
+        id: String,
+    },
     /// Copy the data directory while the node runs. One [`super::BackedUp`].
     Backup {
         /// Where to: an absolute path that does not exist yet, or an empty directory.

@@ -60,6 +60,9 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
     findings.range("store.mailbox_source_percent", c.store.mailbox_source_percent, 1, 100);
     findings.range("store.mailbox_destination_percent", c.store.mailbox_destination_percent, 1, 100);
     findings.range("store.inbox_strangers_percent", c.store.inbox_strangers_percent, 0, 100);
+    findings.range("store.inbox_neighbour_percent", c.store.inbox_neighbour_percent, 1, 100);
+    findings.range("store.inbox_source_percent", c.store.inbox_source_percent, 1, 100);
+    findings.range("store.inbox_contact_percent", c.store.inbox_contact_percent, 1, 100);
     findings.range("transport.links_max", c.transport.links_max, 1, 1 << 20);
     if let LinkThreads::Exactly(threads) = c.transport.link_threads {
         findings.range("transport.link_threads", threads, 0, LINK_THREADS_MAX);
@@ -85,6 +88,10 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
         if value < largest {
             findings.say(key, format!("{value} does not hold one message of {largest}"));
         }
+    }
+    // Each of its two files holds some hundred entries at least.
+    if (1..128 * 1024).contains(&c.store.history_max.0) {
+        findings.say("store.history_max", format!("{} is less than 128KiB, and not 0B", c.store.history_max));
     }
     if c.store.cache.0 < 64 * 1024 {
         findings.say("store.cache", format!("{} is less than 64KiB, a few pages", c.store.cache));

@@ -186,6 +186,13 @@ sections! {
         /// Share of the inbox for all senders together that this node never wrote to and that are
         /// no contacts, in percent.
         inbox_strangers_percent: u8 = 10;
+        /// Share of the strangers' share that those can fill who come over one neighbour, in percent.
+        inbox_neighbour_percent: u8 = 50;
+        /// Share of the inbox that one sender can fill, in percent; of the strangers' share where it
+        /// is one of them. It holds a message of the largest size all the same.
+        inbox_source_percent: u8 = 25;
+        /// Share of the inbox that one contact can fill, in percent.
+        inbox_contact_percent: u8 = 50;
         /// Messages kept for other nodes.
         mailbox_max: ByteSize = ByteSize(1024 * MIB);
         /// Share of the mailboxes that one neighbour can fill, in percent.
@@ -198,6 +205,8 @@ sections! {
         message_ttl: Duration = secs(DAY);
         /// Lifetime of a broadcast where `broadcast` names none; at most 10m.
         broadcast_ttl: Duration = secs(10 * MINUTE);
+        /// What is remembered of what became of messages, for `qpc message`; 0B is nothing.
+        history_max: ByteSize = ByteSize(8 * MIB);
         /// Memory of the storage engine.
         cache: ByteSize = ByteSize(32 * MIB);
     }
@@ -289,6 +298,7 @@ impl MeshConfig {
         config.store.outbox_max = ByteSize(16 * MIB);
         config.store.inbox_max = ByteSize(64 * MIB);
         config.store.mailbox_max = ByteSize(16 * MIB);
+        config.store.history_max = ByteSize(MIB);
         config.store.cache = ByteSize(4 * MIB);
         config.transport.links_max = 16;
         config.transport.link_threads = LinkThreads::Exactly(0);

@@ -82,16 +82,15 @@ impl ReplyTx {
     /// # Errors
     /// The client went away first: it may or may not have what was sent.
     pub async fn deliver(&self, reply: impl Into<Reply>, payload: Bytes) -> Result<(), ClientGone> {
-        self.offer(reply, payload).await?.await.map_err(|_| ClientGone)
+        self.post(reply, payload).await?.await.map_err(|_| ClientGone)
     }
 
-    /// As [`ReplyTx::deliver`], but returns when the object is on its way: what it gives resolves
-    /// when the client has it safe, and fails where it went away first. For a service that has more
-    /// to offer meanwhile.
+    /// As [`ReplyTx::deliver`], without the wait: several may be under way. What is given resolves when
+    /// the client has this one safe, and fails when it went away first.
     ///
     /// # Errors
     /// The client is gone.
-    pub async fn offer(
+    pub async fn post(
         &self,
         reply: impl Into<Reply>,
         payload: Bytes,

@@ -1,6 +1,6 @@
 //! Conversations about messages end to end: the handle, the router and the delivery actor.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +10,10 @@ use crate::{
     crypto::VerifiedKeyRecord,
     error::MeshError,
     proto::{
-        delivery::outbox::{Finished, Hold, OutboxLine},
+        delivery::{
+            outbox::{Finished, Hold, OutboxLine},
+            transfer::ArrivingFile,
+        },
         router::CustodyWish,
         verify::{InboundEnvelope, Verified},
     },
@@ -86,6 +89,26 @@ message!(GetProgress => Option<(u32, u32)>);
 pub struct CancelMessage(pub MessageUid);
 message!(CancelMessage => Result<bool, MeshError>);
 
+/// Handle to delivery: these were taken out of the inbox; each with who sent it.
+#[derive(Debug)]
+pub struct MessagesTaken(pub Vec<(MessageUid, Address)>);
+message!(MessagesTaken => ());
+
+/// Handle to delivery: what is here of messages with these ids? Answered when their history is written
+/// as far as it goes.
+#[derive(Debug)]
+pub struct FindMessages(pub RangeInclusive<MessageUid>);
+message!(FindMessages => FoundMessages);
+
+/// The answer to [`FindMessages`]; no more than two of each, since more than one is too many.
+#[derive(Debug, Clone, Default)]
+pub struct FoundMessages {
+    /// On their way out.
+    pub outgoing: Vec<OutboxLine>,
+    /// Files on their way in.
+    pub arriving: Vec<ArrivingFile>,
+}
+
 /// What came back to a ping or a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeAnswer {
@@ -129,6 +152,8 @@ pub struct DeliverLocal {
     pub link: Option<LinkId>,
     /// That link's transport.
     pub via: &'static str,
+    /// The neighbour they came from; none where no neighbour brought them.
+    pub ingress: Option<Address>,
     /// The envelopes.
     pub envelopes: Vec<Verified<InboundEnvelope>>,
 }

@@ -11,7 +11,7 @@ use super::{Inner, MeshNode, Seats, ShutdownCoordinator, sweep, tree::Prepared};
 use crate::{
     actors::{
         clock_handle::ClockHandle,
-        delivery::OwnKeys,
+        delivery::{HistoryFile, OwnKeys},
         health::HealthHandle,
         maintenance::{CLOCK_MARK_KEY, RECEIVER_SECRETS_KEY},
     },
@@ -28,14 +28,17 @@ use crate::{
         verify::Verifier,
     },
     storage::{
-        BackupSource, BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, LocalOp, LocalOutcome,
-        LocalStore, Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local,
+        BackupSource, BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, InboxShares, LocalOp,
+        LocalOutcome, LocalStore, Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local,
         space::system_space,
     },
     telemetry,
     transport::MeshTransport,
     wire::NetworkId,
 };
+
+/// File of the history of messages.
+const HISTORY_NAME: &str = "history.jsonl";
 
 /// Subsystems that report their health.
 const SUBSYSTEMS: [&str; 3] = ["transport", "routing", "store"];
@@ -136,6 +139,7 @@ impl MeshNodeBuilder {
         if let Some(program) = &self.program {
             program.take()?;
         }
+        let history = HistoryFile::new(dir.join(HISTORY_NAME), self.config.store.history_max.0);
         let (inbox_grown, inbox_seen) = watch::channel(0);
         let verifier = Verifier::new(opened.identity.address(), network);
         let health = HealthHandle::new(SUBSYSTEMS);
@@ -166,6 +170,7 @@ impl MeshNodeBuilder {
             store,
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
+            history,
             clock,
             backup: opened.backup,
             verifier: Mutex::new(verifier),
@@ -195,7 +200,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
     let blobs = BlobDir::open(&data_dir.blobs_path(), Arc::new(system_space))?;
     let options = EmbeddedOptions {
         quota: quota(config),
-        inbox_quota: InboxQuota::new(config.store.inbox_max.0, config.store.inbox_strangers_percent),
+        inbox_quota: InboxQuota::new(config.store.inbox_max.0, inbox_shares(config)),
         cache_bytes: usize::try_from(config.store.cache.0).unwrap_or(usize::MAX),
         ..EmbeddedOptions::default()
     };
@@ -227,6 +232,15 @@ fn quota(config: &MeshConfig) -> crate::storage::MailboxQuota {
     quota.per_source.bytes_max = share(config.store.mailbox_source_percent);
     quota.per_destination.bytes_max = share(config.store.mailbox_destination_percent);
     quota
+}
+
+fn inbox_shares(config: &MeshConfig) -> InboxShares {
+    InboxShares {
+        strangers: config.store.inbox_strangers_percent,
+        neighbour: config.store.inbox_neighbour_percent,
+        source: config.store.inbox_source_percent,
+        contact: config.store.inbox_contact_percent,
+    }
 }
 
 fn network_secret(config: &MeshConfig, data_dir: &Path) -> Result<Option<NetworkSecret>, MeshError> {

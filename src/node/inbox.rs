@@ -1,5 +1,7 @@
 //! Messages that have arrived, as whoever reads them sees them.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedMutexGuard;
 
@@ -11,7 +13,9 @@ use crate::{
         record::{Body, InboxRecord},
         transfer::{chunk_offset, sealed_chunk_len},
     },
-    storage::{BlobDir, BlobKind, BlobName, LocalOp, LocalOutcome, PageLimit, StoreError},
+    storage::{
+        BlobDir, BlobKind, BlobName, LocalOp, LocalOutcome, NotTaken, PageLimit, StoreError, ask_local,
+    },
     wire::{Address, MessageUid, content::chunk_count},
 };
 
@@ -80,6 +84,9 @@ pub(super) fn content_of(record: &InboxRecord) -> Option<BlobName> {
     }
 }
 
+/// Pause before the store is asked again whose queue is full.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(50);
+
 /// The right to take messages out; one at a time.
 #[derive(Debug)]
 pub struct Taker(#[expect(dead_code, reason = "held for its drop")] OwnedMutexGuard<()>);
@@ -90,15 +97,7 @@ impl MeshNode {
     /// # Errors
     /// The store.
     pub async fn inbox(&self, after: Option<u64>) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
-        self.inbox_page(after, PageLimit::default()).await
-    }
-
-    async fn inbox_page(
-        &self,
-        after: Option<u64>,
-        limit: PageLimit,
-    ) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
-        let op = LocalOp::InboxPage { after, limit };
+        let op = LocalOp::InboxPage { after, limit: PageLimit::default() };
         let LocalOutcome::Inbox(page) = self.kv(op).await? else { return Ok((Vec::new(), None)) };
         let messages = page
             .rows
@@ -123,32 +122,20 @@ impl MeshNode {
         after: Option<u64>,
         wait: bool,
     ) -> Result<Option<InboxMessage>, MeshError> {
-        let limit = PageLimit { rows_max: 1, ..PageLimit::default() };
-        Ok(self.next_messages(after, wait, limit).await?.pop())
-    }
-
-    /// The first messages after `after`, as many as the page takes; waits for one to arrive where
-    /// `wait` is set.
-    pub(super) async fn next_messages(
-        &self,
-        mut after: Option<u64>,
-        wait: bool,
-        limit: PageLimit,
-    ) -> Result<Vec<InboxMessage>, MeshError> {
         let mut grown = self.0.inbox_grown.clone();
         loop {
             grown.mark_unchanged();
-            let (messages, next) = self.inbox_page(after, limit).await?;
-            if !messages.is_empty() {
-                return Ok(messages);
-            }
-            if next.is_some() {
-                // Nothing in that page could be read.
-                after = next;
-                continue;
+            let limit = PageLimit { rows_max: 1, ..PageLimit::default() };
+            let LocalOutcome::Inbox(page) = self.kv(LocalOp::InboxPage { after, limit }).await? else {
+                return Ok(None);
+            };
+            if let Some(row) = page.rows.into_iter().next() {
+                let record =
+                    InboxRecord::decode(&row.entry).map_err(|e| MeshError::Refused(e.to_string()))?;
+                return Ok(Some(InboxMessage { seq: row.seq, record }));
             }
             if !wait {
-                return Ok(messages);
+                return Ok(None);
             }
             grown.changed().await.map_err(|_| MeshError::Stopped("delivery"))?;
         }
@@ -177,25 +164,30 @@ impl MeshNode {
         Ok(self.remove_messages(std::slice::from_ref(message)).await? > 0)
     }
 
-    /// Removes messages with one commit; says how many were there.
+    /// Removes messages, all with one commit; how many of them were there.
     ///
     /// # Errors
-    /// The store.
+    /// The store; all are there still.
     pub async fn remove_messages(&self, messages: &[InboxMessage]) -> Result<usize, MeshError> {
-        let ops = messages.iter().map(|message| LocalOp::InboxRemove(message.seq)).collect();
-        let outcomes = self.kv_ops(ops).await?;
-        let names: Vec<BlobName> = messages.iter().filter_map(InboxMessage::blob).collect();
+        let ops: Vec<_> = messages.iter().map(|message| LocalOp::InboxRemove(message.seq)).collect();
+        let answer = loop {
+            match ask_local(&*self.0.store, ops.clone()) {
+                Ok(answer) => break answer,
+                Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
+                Err(reason) => return Err(MeshError::Refused(reason.to_string())),
+            }
+        };
+        let outcomes = answer.await?;
+        self.note_taken(messages);
+        let names: Vec<_> = messages.iter().filter_map(InboxMessage::blob).collect();
         if !names.is_empty() {
             let blobs = self.0.blobs.clone();
-            let removing = move || {
-                for name in names {
-                    if let Err(error) = blobs.remove(BlobKind::Incoming, &name) {
-                        tracing::warn!(%error, "cannot remove the content of a message that was taken");
-                    }
-                }
-            };
-            // One that crashes leaves files that the next start finds.
-            let _ = tokio::task::spawn_blocking(removing).await;
+            let gone = tokio::task::spawn_blocking(move || {
+                names.iter().try_for_each(|name| blobs.remove(BlobKind::Incoming, name).map(drop))
+            });
+            if let Ok(Err(error)) = gone.await {
+                tracing::warn!(%error, "cannot remove the content of a message that was taken");
+            }
         }
         Ok(outcomes.iter().filter(|outcome| matches!(outcome, LocalOutcome::Done)).count())
     }
@@ -214,14 +206,14 @@ impl MeshNode {
         }
     }
 
-    /// The right to take messages, when nobody else has it any more.
-    pub(super) async fn wait_taker(&self) -> Taker {
-        Taker(self.0.taker.clone().lock_owned().await)
-    }
-
     /// The right to take messages; none while somebody else has it.
     pub fn taker(&self) -> Option<Taker> {
         self.0.taker.clone().try_lock_owned().ok().map(Taker)
+    }
+
+    /// As [`MeshNode::taker`], once whoever has it gives it up.
+    pub(super) async fn next_taker(&self) -> Taker {
+        Taker(self.0.taker.clone().lock_owned().await)
     }
 }
 

@@ -11,6 +11,8 @@ mod contacts;
 mod gc;
 mod inbox;
 mod link_arbiters;
+mod message;
+mod message_item;
 mod ports;
 mod router;
 mod service;
@@ -29,6 +31,7 @@ pub use crate::messages::route::{DropReason, IncomingAction};
 pub use builder::MeshNodeBuilder;
 pub use gc::GcReport;
 pub use inbox::{InboxMessage, Taker};
+pub use message::{ArrivingFile, HistoryEntry, HistoryEvent, IdPrefix, MessageHistory, MessageState, NoId};
 pub use router::MeshRouter;
 pub use service::stopped;
 pub use shutdown::{ConnectionDrainer, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard};
@@ -36,6 +39,7 @@ pub use shutdown::{ConnectionDrainer, ShutdownCoordinator, ShutdownError, Shutdo
 use crate::{
     actors::{
         clock_handle::ClockHandle,
+        delivery::HistoryFile,
         health::HealthHandle,
         links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
         mailbox::Seat,
@@ -46,8 +50,8 @@ use crate::{
     error::MeshError,
     messages::{
         delivery::{
-            AwaitEnd, CancelMessage, GetHold, GetProgress, ListOutbox, Probe, ProbeAnswer, SendBroadcast,
-            SendContent, TellEnd,
+            AwaitEnd, CancelMessage, FindMessages, GetHold, GetProgress, ListOutbox, MessagesTaken, Probe,
+            ProbeAnswer, SendBroadcast, SendContent, TellEnd,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
@@ -90,6 +94,8 @@ pub(crate) struct Seats {
     get_hold: Seat<GetHold>,
     get_progress: Seat<GetProgress>,
     cancel: Seat<CancelMessage>,
+    find_messages: Seat<FindMessages>,
+    messages_taken: Seat<MessagesTaken>,
     probe: Seat<Probe>,
     list_routes: Seat<ListRoutes>,
     router_state: Seat<GetRouterState>,
@@ -121,6 +127,8 @@ impl Seats {
             get_hold: Seat::vacant(),
             get_progress: Seat::vacant(),
             cancel: Seat::vacant(),
+            find_messages: Seat::vacant(),
+            messages_taken: Seat::vacant(),
             probe: Seat::vacant(),
             list_routes: Seat::vacant(),
             router_state: Seat::vacant(),
@@ -151,6 +159,7 @@ struct Inner {
     store: Arc<dyn LocalStore>,
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
+    history: HistoryFile,
     clock: ClockHandle,
     backup: BackupSource,
     /// Checks what the program brings from media of its own.

@@ -7,13 +7,17 @@ use futures_util::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
-use super::{FIRST, InboxMessage, MeshNode, Outbound, Stopper, taking};
+use super::{
+    FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Stopper, message::outgoing_state,
+    message_item::message_item, taking,
+};
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem, KnownNode,
-        Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply, Request, Route,
-        SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
+        self, ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem,
+        KnownNode, Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply,
+        Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace,
+        TraceHop,
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
@@ -168,6 +172,11 @@ impl NodeService {
                 }
                 replies.send(Done::OK).await?;
             }
+            Request::Message { id } => {
+                for message in self.message(&id).await? {
+                    replies.send(message).await?;
+                }
+            }
             Request::Backup { dir } => {
                 let report = node.backup(dir.clone()).await.map_err(ApiError::failed)?;
                 let BackupReport { rows, files, bytes } = report;
@@ -293,6 +302,25 @@ impl NodeService {
         }
     }
 
+    /// What is known of one message. Digits that fit several name none.
+    async fn message(&self, digits: &str) -> Result<Vec<api::Message>, ApiError> {
+        let id: IdPrefix = digits.parse().map_err(ApiError::usage)?;
+        let found = self.node.message(id).await.map_err(failed)?;
+        let Some(first) = found.first() else {
+            return Err(ApiError::failed(format!(
+                "nothing is known here of a message {digits}: it never was here, or so long ago that nobody \
+                 remembers"
+            )));
+        };
+        if found.iter().any(|other| other.id != first.id) {
+            return Err(ApiError::failed(format!(
+                "more than one message begins with {digits}: give more digits"
+            )));
+        }
+        let names = Names::of(&self.node).await?;
+        Ok(found.iter().map(|history| message_item(history, &names)).collect())
+    }
+
     async fn find(&self, id: MessageUid) -> Result<InboxMessage, ApiError> {
         let mut after = None;
         loop {
@@ -349,12 +377,16 @@ impl Names {
         Ok(Self(contacts.into_iter().map(|c| (c.name, c.address)).collect()))
     }
 
+    pub(super) fn of_address(&self, address: &Address) -> Option<String> {
+        self.0.iter().find(|(_, a)| a == address).map(|(name, _)| name.clone())
+    }
+
     pub(super) fn item(&self, message: &InboxMessage) -> InboxItem {
         let from = message.from();
         InboxItem {
             id: message.id(),
             from,
-            from_name: self.0.iter().find(|(_, a)| *a == from).map(|(name, _)| name.clone()),
+            from_name: self.of_address(&from),
             broadcast: message.is_broadcast(),
             sent_at: Some(Timestamp(message.sent_at_unix_ms())),
             received_at: Timestamp(message.received_at_unix_ms()),
@@ -363,6 +395,11 @@ impl Names {
             name: message.name().map(str::to_owned),
         }
     }
+}
+
+/// An error of the node as its client is told.
+pub(super) fn failed(error: impl std::fmt::Display) -> ApiError {
+    ApiError::failed(error)
 }
 
 fn stats() -> serde_json::Map<String, Value> {
@@ -493,29 +530,27 @@ fn mailbox(line: &MailboxLine) -> Mailbox {
 }
 
 fn outbox_item(line: &OutboxLine) -> OutboxItem {
-    let state = match (line.hold, line.attempts) {
-        (Hold::InCustody, _) => "in_custody",
-        (Hold::None, 0) => "queued",
-        (Hold::None, _) => "sent",
-        _ => "waiting",
-    };
     OutboxItem {
         id: line.uid,
         to: line.destination,
         size: line.size,
-        priority: match line.priority {
-            wire::Priority::Low => Priority::Low,
-            wire::Priority::Normal => Priority::Normal,
-            wire::Priority::High => Priority::High,
-            wire::Priority::Critical => Priority::Critical,
-        },
+        priority: api_priority(line.priority),
         attempts: line.attempts,
         next_retry_s: line.next_retry.map(|d| d.as_secs()),
         expires_s: line.expires.as_secs(),
-        state: state.to_owned(),
+        state: outgoing_state(line).to_owned(),
         reason: line.hold.reason(),
         chunks_done: line.chunks.map(|(done, _)| done),
         chunks: line.chunks.map(|(_, all)| all),
+    }
+}
+
+pub(super) fn api_priority(priority: wire::Priority) -> Priority {
+    match priority {
+        wire::Priority::Low => Priority::Low,
+        wire::Priority::Normal => Priority::Normal,
+        wire::Priority::High => Priority::High,
+        wire::Priority::Critical => Priority::Critical,
     }
 }
 
@@ -608,7 +643,7 @@ async fn ping(node: &MeshNode, to: Address, seq: u32, timeout: Duration) -> Resu
     })
 }
 
-fn ms(duration: Duration) -> f64 {
+pub(super) fn ms(duration: Duration) -> f64 {
     // Microseconds are all that a clock is good for.
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }

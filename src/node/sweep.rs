@@ -169,6 +169,7 @@ mod tests {
             packet_id: PacketId([n; 16]),
             uid: MessageUid([n; 16]),
             source: SOURCE,
+            ingress: None,
             dedup_until_unix_s: 1,
             entry: record.encode(),
         })

@@ -1,37 +1,41 @@
-//! `qpc recv`: messages handed to whoever takes them, and removed when that one has them safe.
+//! Taking messages out of the inbox for a client that acknowledges each.
 //!
-//! Some are offered before the first is acknowledged, and what is acknowledged together is removed
-//! by one commit: with a commit a message a taker would never keep up with a disk that takes many a
-//! commit. Still each goes only after its own acknowledgement, and what a taker acknowledged before
-//! it died is removed, whatever became of the request: that is a task of its own.
+//! Some are under way to the client at a time. What it has acknowledged by the time that the disk is
+//! free goes with one commit, and nothing goes before: a message is removed only after its line was
+//! written and flushed. What was acknowledged goes even where the client is gone by then, so that it
+//! sees at most the one message again whose acknowledgement it did not get out.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
-    time::timeout,
+    task::JoinHandle,
 };
 
-use super::{InboxMessage, MeshNode, inbox::Taker, service::Names};
-use crate::{api::ApiError, control::ReplyTx, error::MeshError, storage::PageLimit};
+use super::{
+    InboxMessage, MeshNode, Taker,
+    service::{Names, failed},
+};
+use crate::{api::ApiError, control::ReplyTx, error::MeshError};
 
-/// Messages offered that are not acknowledged yet.
-const OFFERED_MAX: usize = 256;
+/// KiB of content under way to one client; a larger message goes alone.
+const WINDOW_KIB: u32 = 1024;
 
-/// Their bytes, beside the last one's.
-const OFFERED_KIB: u32 = 1024;
+/// KiB that a message counts at least: 128 are under way at most.
+const MESSAGE_KIB_MIN: u32 = 8;
 
-/// How long to wait for the place of a taker that is gone, and whose last words are being removed.
-const TAKER_WITHIN: Duration = Duration::from_secs(1);
+/// How long a client waits for the inbox: its former taker may have been killed a moment ago, and what
+/// that one had acknowledged be on its way out.
+const TAKER_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A message at the taker.
-struct Offered {
+/// A message on its way to the client.
+struct UnderWay {
     message: InboxMessage,
     acknowledged: oneshot::Receiver<()>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
-/// Offers messages in the order of arrival, and ends when all of them are acknowledged and removed.
+/// Serves [`crate::api::Request::Recv`].
 pub(super) async fn recv(
     node: &MeshNode,
     count: Option<u64>,
@@ -39,93 +43,111 @@ pub(super) async fn recv(
     keep: bool,
     replies: &ReplyTx,
 ) -> Result<(), ApiError> {
-    let taker = match keep {
-        true => None,
-        false => Some(timeout(TAKER_WITHIN, node.wait_taker()).await.map_err(|_| {
-            ApiError::failed("another `qpc recv` takes messages from this node; end it first")
-        })?),
-    };
+    let taker = if keep { None } else { Some(next_taker(node).await?) };
     let names = Names::of(node).await?;
-    let (offered, at_taker) = mpsc::channel(OFFERED_MAX);
-    let mut removing = tokio::spawn(remove(node.clone(), taker, at_taker));
-    let offering = offer(node, count, wait, &names, replies, offered);
-    tokio::select! {
-        result = offering => result?,
-        ended = &mut removing => return removed(ended),
-    }
-    removed(removing.await)
+    let (under_way, delivered) = mpsc::unbounded_channel();
+    // A task of its own: this future ends with its client.
+    let mut remover = tokio::spawn(remove_acknowledged(node.clone(), taker, delivered));
+    let delivered = deliver(node, &names, count, wait, replies, under_way, &mut remover).await;
+    // Whatever ended it: those that are under way are acknowledged or not.
+    let removed = ended(remover.await);
+    delivered.and(removed)
 }
 
-fn removed(ended: Result<Result<(), MeshError>, tokio::task::JoinError>) -> Result<(), ApiError> {
-    match ended {
-        Ok(result) => result.map_err(ApiError::failed),
-        Err(error) => Err(ApiError::failed(error)),
-    }
+async fn next_taker(node: &MeshNode) -> Result<Taker, ApiError> {
+    let taker = tokio::time::timeout(TAKER_PATIENCE, node.next_taker()).await;
+    taker.map_err(|_| ApiError::failed("another `qpc recv` takes messages from this node; end it first"))
 }
 
-async fn offer(
+fn ended(end: Result<Result<(), MeshError>, tokio::task::JoinError>) -> Result<(), ApiError> {
+    end.map_err(failed)?.map_err(failed)
+}
+
+async fn deliver(
     node: &MeshNode,
+    names: &Names,
     count: Option<u64>,
     wait: bool,
-    names: &Names,
     replies: &ReplyTx,
-    offered: mpsc::Sender<Offered>,
+    under_way: mpsc::UnboundedSender<UnderWay>,
+    remover: &mut JoinHandle<Result<(), MeshError>>,
 ) -> Result<(), ApiError> {
-    let bytes = Arc::new(Semaphore::new(OFFERED_KIB as usize));
-    let mut left = count.unwrap_or(u64::MAX);
-    let mut after = None;
+    let window = Arc::new(Semaphore::new(WINDOW_KIB as usize));
+    let mut grown = node.0.inbox_grown.clone();
+    let (mut after, mut left) = (None, count.unwrap_or(u64::MAX));
     while left > 0 {
-        let rows_max = usize::try_from(left).unwrap_or(usize::MAX).min(OFFERED_MAX);
-        let limit = PageLimit { rows_max, ..PageLimit::default() };
-        let page = node.next_messages(after, wait, limit).await.map_err(ApiError::failed)?;
-        if page.is_empty() {
-            break;
-        }
-        for message in page {
-            let kib = u32::try_from(message.size().div_ceil(1024)).unwrap_or(OFFERED_KIB);
-            let room = bytes.clone().acquire_many_owned(kib.min(OFFERED_KIB)).await;
-            let room = room.map_err(ApiError::failed)?;
-            // Before it is offered: between that and the task that waits for the acknowledgement
-            // nothing may come.
-            let Ok(place) = offered.reserve().await else { return Ok(()) };
-            let content = node.content(&message).await.map_err(ApiError::failed)?;
-            let acknowledged = replies.offer(names.item(&message), content).await?;
+        grown.mark_unchanged();
+        let (messages, next) = node.inbox(after).await.map_err(failed)?;
+        let is_end = messages.is_empty() && next.is_none();
+        for message in messages {
+            if left == 0 {
+                break;
+            }
+            let kib = u32::try_from(message.size().div_ceil(1024)).unwrap_or(u32::MAX);
+            let room = window.clone().acquire_many_owned(kib.clamp(MESSAGE_KIB_MIN, WINDOW_KIB)).await;
+            let content = node.content(&message).await.map_err(failed)?;
+            let acknowledged = replies.post(names.item(&message), content).await?;
             after = Some(message.seq);
             left = left.saturating_sub(1);
-            place.send(Offered { message, acknowledged, _room: room });
+            let Ok(room) = room else { return Ok(()) };
+            if under_way.send(UnderWay { message, acknowledged, room }).is_err() {
+                // It failed, and says why.
+                return Ok(());
+            }
+        }
+        after = next.or(after);
+        if is_end && !wait {
+            return Ok(());
+        }
+        if is_end {
+            tokio::select! {
+                grown = grown.changed() => grown.map_err(|_| failed(MeshError::Stopped("delivery")))?,
+                () = replies.closed() => return Ok(()),
+            }
+        }
+        if remover.is_finished() {
+            return Ok(());
         }
     }
     Ok(())
 }
 
-/// Removes what is acknowledged, all that waits with one commit, until nothing more is offered and
-/// nothing can be acknowledged any more. Who only looks has no right to take, and removes nothing.
-async fn remove(
+/// Takes what was acknowledged out of the inbox until there is no more to come; leaves all where nobody
+/// has the right to.
+async fn remove_acknowledged(
     node: MeshNode,
     taker: Option<Taker>,
-    mut at_taker: mpsc::Receiver<Offered>,
+    mut delivered: mpsc::UnboundedReceiver<UnderWay>,
 ) -> Result<(), MeshError> {
-    let mut next = at_taker.recv().await;
-    while let Some(oldest) = next.take() {
-        let mut batch = Vec::new();
-        if oldest.acknowledged.await.is_ok() {
-            batch.push(oldest.message);
+    let mut first = delivered.recv().await;
+    while let Some(mut waiting) = first.take() {
+        let mut acknowledged = Vec::new();
+        let mut room = Vec::new();
+        if (&mut waiting.acknowledged).await.is_ok() {
+            acknowledged.push(waiting.message);
+            room.push(waiting.room);
         }
-        while let Ok(mut later) = at_taker.try_recv() {
-            match later.acknowledged.try_recv() {
-                Ok(()) => batch.push(later.message),
-                Err(oneshot::error::TryRecvError::Closed) => {}
+        // And those behind it that are acknowledged by now.
+        while let Ok(mut next) = delivered.try_recv() {
+            match next.acknowledged.try_recv() {
+                Ok(()) => {
+                    acknowledged.push(next.message);
+                    room.push(next.room);
+                }
                 Err(oneshot::error::TryRecvError::Empty) => {
-                    next = Some(later);
+                    first = Some(next);
                     break;
                 }
+                // The client is gone.
+                Err(oneshot::error::TryRecvError::Closed) => {}
             }
         }
-        if taker.is_some() && !batch.is_empty() {
-            node.remove_messages(&batch).await?;
+        if taker.is_some() && !acknowledged.is_empty() {
+            node.remove_messages(&acknowledged).await?;
         }
-        if next.is_none() {
-            next = at_taker.recv().await;
+        drop(room);
+        if first.is_none() {
+            first = delivered.recv().await;
         }
     }
     Ok(())

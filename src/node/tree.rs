@@ -298,6 +298,7 @@ async fn launch(
         find_key: ways.find_key.clone(),
         refuse: ways.custody_answer.clone(),
         inbox_grown,
+        history: node.0.history.clone(),
         clock: clock.clone(),
         quarantine: Quarantine::default(),
     };
@@ -531,7 +532,7 @@ fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
         publish!(address in
             ways.deliver, ways.destination_up, ways.fate, ways.key_found,
             seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
-            seats.get_progress, seats.cancel, seats.probe,
+            seats.get_progress, seats.cancel, seats.find_messages, seats.messages_taken, seats.probe,
         );
         Ok(Child::actor(&address))
     })

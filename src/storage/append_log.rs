@@ -2,8 +2,8 @@
 //!
 //! For what is good to know and not promised: it is written without a sync, so a power cut may take
 //! its last lines, and a line that such a cut tore is dropped when it is opened again. Nothing else
-//! is ever damaged by it. It is bounded: once it is larger than its limit, its older half goes, by a
-//! new file that takes the place of the old one whole.
+//! is ever damaged by it. It is bounded: a file that has half of its limit takes the place of the one
+//! before, and a new one is begun. That costs a rename, however much is written.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    data_dir::{FILE_MODE, private_file, refuse_open_mode, sync_parent, write_atomic},
+    data_dir::{FILE_MODE, private_file, refuse_open_mode, write_atomic},
     error::StoreError,
 };
 
@@ -25,6 +25,7 @@ pub(crate) const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// A journal of one process.
 pub struct AppendLog {
     path: PathBuf,
+    older: PathBuf,
     file: File,
     bytes: u64,
     bytes_max: u64,
@@ -40,26 +41,29 @@ impl fmt::Debug for AppendLog {
 }
 
 impl AppendLog {
-    /// Opens the journal at `path`, or creates it (mode 0600), and cuts off a torn last line. It is
-    /// kept below `bytes_max`.
+    /// Opens the journal at `path`, or creates it (mode 0600), and cuts off a torn last line. With what
+    /// is older, in a file beside it, it is kept below `bytes_max`.
     ///
     /// # Errors
     /// What the file system says; a journal that others can read.
     pub fn open(path: &Path, bytes_max: u64) -> Result<Self, StoreError> {
         let failed = |e| StoreError::of_io("opening a journal", path, e);
-        let is_new = !path.exists();
+        let older = older_path(path);
+        if path.exists() {
+            refuse_open_mode(path, FILE_MODE)?;
+        }
         let mut file = private_file(OpenOptions::new().read(true).write(true).create(true).truncate(false))
             .open(path)
             .map_err(failed)?;
-        if is_new {
-            sync_parent(path)?;
-        } else {
-            refuse_open_mode(path, FILE_MODE)?;
-        }
         let bytes = whole_lines(&mut file).map_err(failed)?;
+        let older_bytes = fs::metadata(&older).map_or(0, |meta| meta.len());
+        if older_bytes > 0 && bytes.saturating_add(older_bytes) > bytes_max {
+            // The limit was lowered.
+            fs::remove_file(&older).map_err(failed)?;
+        }
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), file, bytes, bytes_max })
+        Ok(Self { path: path.to_owned(), older, file, bytes, bytes_max })
     }
 
     /// Writes entries with one write: all of them, or none where the disk is full.
@@ -73,8 +77,8 @@ impl AppendLog {
                 .map_err(|e| StoreError::of_io("writing a journal", &self.path, e.into()))?;
             lines.push(b'\n');
         }
-        if self.bytes.saturating_add(lines.len() as u64) > self.bytes_max {
-            self.drop_older_half()?;
+        if self.bytes > 0 && self.bytes.saturating_add(lines.len() as u64) > self.bytes_max / 2 {
+            self.begin_anew()?;
         }
         if let Err(e) = self.file.write_all(&lines) {
             // Part of it may be there; a line that is not whole would spoil the next one.
@@ -94,29 +98,36 @@ impl AppendLog {
         mut keep: impl FnMut(&T) -> bool,
     ) -> Result<(), StoreError> {
         let mut lines = Vec::new();
-        for entry in read::<T>(&self.path)?.entries.iter().filter(|entry| keep(entry)) {
+        for entry in read::<T>(&self.path, |_| true)?.entries.iter().filter(|entry| keep(entry)) {
             serde_json::to_writer(&mut lines, entry)
                 .map_err(|e| StoreError::of_io("compacting a journal", &self.path, e.into()))?;
             lines.push(b'\n');
         }
-        self.replace(&lines)
-    }
-
-    fn drop_older_half(&mut self) -> Result<(), StoreError> {
-        let all =
-            fs::read(&self.path).map_err(|e| StoreError::of_io("compacting a journal", &self.path, e))?;
-        let newer = all.get(all.len() / 2..).unwrap_or_default();
-        // Behind the line that the middle cuts.
-        let start =
-            newer.iter().position(|byte| *byte == b'\n').map_or(newer.len(), |at| at.saturating_add(1));
-        self.replace(newer.get(start..).unwrap_or_default())
-    }
-
-    fn replace(&mut self, lines: &[u8]) -> Result<(), StoreError> {
-        write_atomic(&self.path, lines)?;
+        // A crash in between repeats lines and loses none.
+        write_atomic(&self.path, &lines)?;
+        match fs::remove_file(&self.older) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(StoreError::of_io("compacting a journal", &self.older, e));
+            }
+            _ => {}
+        }
         *self = Self::open(&self.path, self.bytes_max)?;
         Ok(())
     }
+
+    fn begin_anew(&mut self) -> Result<(), StoreError> {
+        fs::rename(&self.path, &self.older)
+            .map_err(|e| StoreError::of_io("turning over a journal", &self.path, e))?;
+        *self = Self::open(&self.path, self.bytes_max)?;
+        Ok(())
+    }
+}
+
+/// Where what is older lies.
+fn older_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".older");
+    path.with_file_name(name)
 }
 
 /// What a journal holds.
@@ -128,34 +139,59 @@ pub struct Entries<T> {
     pub unread: usize,
 }
 
-/// Reads the journal at `path`; a missing one is empty.
+/// Reads those lines of the journal at `path` that are `wanted`; a missing one is empty. What is
+/// written meanwhile may be missing or come twice.
 ///
 /// # Errors
 /// What the file system says.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Entries<T>, StoreError> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return Ok(Entries { entries: Vec::new(), unread: 0 });
-        }
-        Err(e) => return Err(StoreError::of_io("reading a journal", path, e)),
+pub fn read<T: DeserializeOwned>(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Entries<T>, StoreError> {
+    let mut found = Entries { entries: Vec::new(), unread: 0 };
+    let open = |path: &Path| match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StoreError::of_io("reading a journal", path, e)),
     };
-    read_lines(BufReader::new(file)).map_err(|e| StoreError::of_io("reading a journal", path, e))
+    let (newer, older) = (open(path)?, open(&older_path(path))?);
+    for file in [older, newer].into_iter().flatten() {
+        read_file(file, path, &wanted, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn read_file<T: DeserializeOwned>(
+    file: File,
+    path: &Path,
+    wanted: &impl Fn(&str) -> bool,
+    found: &mut Entries<T>,
+) -> Result<(), StoreError> {
+    let read = read_lines(BufReader::new(file), wanted, found);
+    read.map_err(|e| StoreError::of_io("reading a journal", path, e))
 }
 
 /// The entries of a journal, whatever its bytes are.
-pub(crate) fn read_lines<T: DeserializeOwned>(mut reader: impl BufRead) -> io::Result<Entries<T>> {
-    let mut found = Entries { entries: Vec::new(), unread: 0 };
+pub(crate) fn read_lines<T: DeserializeOwned>(
+    mut reader: impl BufRead,
+    wanted: &impl Fn(&str) -> bool,
+    found: &mut Entries<T>,
+) -> io::Result<()> {
     let mut line = Vec::new();
     loop {
         line.clear();
         let mut bounded = Read::by_ref(&mut reader).take(LINE_BYTES_MAX);
         if bounded.read_until(b'\n', &mut line)? == 0 {
-            return Ok(found);
+            return Ok(());
         }
-        match serde_json::from_slice(&line) {
-            Ok(entry) if line.ends_with(b"\n") => found.entries.push(entry),
-            _ => found.unread = found.unread.saturating_add(1),
+        let text = std::str::from_utf8(&line).ok().filter(|text| text.ends_with('\n'));
+        match text {
+            Some(text) if !wanted(text) => {}
+            Some(text) => match serde_json::from_str(text) {
+                Ok(entry) => found.entries.push(entry),
+                Err(_) => found.unread = found.unread.saturating_add(1),
+            },
+            None => found.unread = found.unread.saturating_add(1),
         }
     }
 }
@@ -189,7 +225,7 @@ mod tests {
     }
 
     fn held(path: &Path) -> Vec<u64> {
-        read(path).unwrap().entries
+        read(path, |_| true).unwrap().entries
     }
 
     #[test]
@@ -212,7 +248,7 @@ mod tests {
             fs::write(&path, &whole[..cut]).unwrap();
             let mut log = AppendLog::open(&path, 1 << 20).unwrap();
             log.append(&["next"]).unwrap();
-            let found = read::<String>(&path).unwrap();
+            let found = read::<String>(&path, |_| true).unwrap();
             assert_eq!((found.entries.len(), found.unread), (cut / 3003 + 1, 0), "cut at {cut}");
             assert_eq!(found.entries.last().unwrap(), "next");
         }
@@ -224,7 +260,7 @@ mod tests {
         log.append(&[1u64]).unwrap();
         fs::write(&path, [b"1\nnonsense\n\xff\n".as_slice(), &vec![b'7'; 100_000], b"\n2\n"].concat())
             .unwrap();
-        let found = read::<u64>(&path).unwrap();
+        let found = read::<u64>(&path, |_| true).unwrap();
         assert_eq!(found.entries, [1, 2]);
         assert!(found.unread >= 3, "{}", found.unread);
         let mut log = AppendLog::open(&path, 1 << 20).unwrap();
@@ -236,13 +272,23 @@ mod tests {
     #[test]
     fn it_stays_below_its_limit_and_the_newest_stay() {
         let (_dir, path, mut log) = log(1000);
+        let bytes = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.len());
         for n in 0..2000u64 {
             log.append(&[n]).unwrap();
-            assert!(fs::metadata(&path).unwrap().len() <= 1000);
+            assert!(bytes(&path) + bytes(&older_path(&path)) <= 1000);
         }
-        let held = held(&path);
-        assert_eq!(held.last(), Some(&1999));
-        assert!(held.len() >= 90 && held.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{held:?}");
+        let newest = held(&path);
+        assert_eq!(newest.last(), Some(&1999));
+        assert!(newest.len() >= 90 && newest.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{newest:?}");
+        assert_eq!(read::<u64>(&path, |line| line == "1999\n").unwrap().entries, [1999]);
+
+        log.compact(|n: &u64| n.is_multiple_of(10)).unwrap();
+        log.append(&[2000u64]).unwrap();
+        let tens: Vec<_> = newest.into_iter().filter(|n| n.is_multiple_of(10)).chain([2000]).collect();
+        assert_eq!(held(&path), tens);
+        drop(log);
+        drop(AppendLog::open(&path, 8).unwrap());
+        assert_eq!(bytes(&older_path(&path)), 0, "a lower limit holds from the next start on");
     }
 
     #[cfg(unix)]

@@ -19,7 +19,7 @@ use super::{
     },
     quota::{
         HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
-        Quota, QuotaScope,
+        Quota, QuotaScope, Standing,
     },
 };
 use crate::wire::{Address, MessageUid, PacketId, TransferTag};
@@ -57,8 +57,11 @@ enum InboxCostOf {
 
 #[derive(Debug, Clone, Copy)]
 struct InboxCost {
+    /// What its source was when it came.
     stranger: bool,
     bytes: u64,
+    source: Address,
+    ingress: Option<Address>,
 }
 
 impl Default for MemEngine {
@@ -164,7 +167,7 @@ impl MemEngine {
                 })
             }
             LocalOp::InboxCommit(commit) => {
-                let cost = self.inbox_cost(&commit.source, commit.entry.len() as u64);
+                let cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
                 let is_seen = self.seen_packets.contains_key(&commit.packet_id)
                     || self.seen_messages.contains_key(&(commit.source, commit.uid));
                 match self.inbox_refuses(cost) {
@@ -173,7 +176,7 @@ impl MemEngine {
                 }
             }
             LocalOp::FileCommit { commit, tag } => {
-                let mut cost = self.inbox_cost(&commit.source, commit.entry.len() as u64);
+                let mut cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
                 if let Some(file) = self.inbox_costs.remove(&InboxCostOf::File(commit.source, *tag)) {
                     cost = InboxCost { bytes: cost.bytes + file.bytes, ..file };
                 }
@@ -194,10 +197,10 @@ impl MemEngine {
                 done_or_absent(self.inbox.remove(seq))
             }
             LocalOp::ForgetSeen { now_unix_s, rows_max } => self.forget_seen(*now_unix_s, *rows_max),
-            LocalOp::PartialOpen { row, file_bytes } => {
+            LocalOp::PartialOpen { row, ingress, file_bytes } => {
                 let key = (row.source, row.tag);
                 if !self.partials.contains_key(&key) {
-                    let cost = self.inbox_cost(&row.source, *file_bytes);
+                    let cost = self.inbox_cost(&row.source, *ingress, *file_bytes);
                     if let Some(scope) = self.inbox_refuses(cost) {
                         return O::InboxFull(scope);
                     }
@@ -291,24 +294,41 @@ impl MemEngine {
         LocalOutcome::Committed { seq }
     }
 
-    fn inbox_cost(&self, source: &Address, content_bytes: u64) -> InboxCost {
-        let known = |namespace| self.kv.contains_key(&(namespace, source.0.to_vec()));
+    fn standing(&self, source: &Address) -> Standing {
+        let is_in = |namespace| self.kv.contains_key(&(namespace, source.0.to_vec()));
+        match (is_in(Namespace::Known), is_in(Namespace::KeyRecord)) {
+            (true, _) => Standing::Contact,
+            (false, true) => Standing::Known,
+            (false, false) => Standing::Stranger,
+        }
+    }
+
+    fn inbox_cost(&self, source: &Address, ingress: Option<Address>, content_bytes: u64) -> InboxCost {
         InboxCost {
-            stranger: !known(Namespace::KeyRecord) && !known(Namespace::Known),
+            stranger: self.standing(source) == Standing::Stranger,
             bytes: INBOX_ROW_OVERHEAD_BYTES.saturating_add(content_bytes),
+            source: *source,
+            ingress,
         }
     }
 
     fn inbox_refuses(&self, cost: InboxCost) -> Option<InboxScope> {
-        let fits = |quota: Quota, strangers_only: bool| {
-            let of = self.inbox_costs.values().filter(|held| held.stranger || !strangers_only);
+        let fits = |quota: Quota, counts: &dyn Fn(&InboxCost) -> bool| {
+            let of = self.inbox_costs.values().filter(|held| counts(held));
             let (rows, bytes) = of.fold((0, 0), |(rows, bytes), held| (rows + 1, bytes + held.bytes));
             quota.admits(bytes, rows, cost.bytes)
         };
-        if !fits(self.inbox_quota.all, false) {
-            Some(InboxScope::All)
-        } else if cost.stranger && !fits(self.inbox_quota.strangers, true) {
+        let quota = &self.inbox_quota;
+        let same_ingress = |held: &InboxCost| held.stranger && held.ingress == cost.ingress;
+        let (per_source, is_bound) = (quota.of_source(self.standing(&cost.source)), cost.stranger);
+        if is_bound && cost.ingress.is_some() && !fits(quota.strangers_per_ingress, &same_ingress) {
+            Some(InboxScope::Ingress)
+        } else if !fits(per_source, &|held| held.source == cost.source) {
+            Some(InboxScope::Source)
+        } else if is_bound && !fits(quota.strangers, &|held| held.stranger) {
             Some(InboxScope::Strangers)
+        } else if !fits(quota.all, &|_| true) {
+            Some(InboxScope::All)
         } else {
             None
         }

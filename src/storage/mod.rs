@@ -63,8 +63,8 @@ pub use ops::{
     OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, ROW_BYTES_MAX, Seen,
 };
 pub use quota::{
-    HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
-    Quota, QuotaScope,
+    HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, InboxShares,
+    MailboxQuota, Quota, QuotaScope,
 };
 
 /// Called once with what became of a submission, on the thread that owns the store: it must not

@@ -98,6 +98,8 @@ pub enum LocalOp {
     PartialOpen {
         /// Its state.
         row: PartialRow,
+        /// The neighbour its manifest came over; charged as of an [`InboxCommit`].
+        ingress: Option<Address>,
         /// Bytes the whole file will have.
         file_bytes: u64,
     },
@@ -273,6 +275,9 @@ pub struct InboxCommit {
     pub uid: MessageUid,
     /// Who sent it.
     pub source: Address,
+    /// The neighbour it came over: charged with it where its source is a stranger. None where no
+    /// neighbour brought it, and for a file, whose manifest's neighbour is charged.
+    pub ingress: Option<Address>,
     /// Earliest time at which the packet would be refused anyway.
     pub dedup_until_unix_s: u64,
     /// What `recv` needs, opaque. Sealed.

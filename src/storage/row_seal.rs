@@ -277,7 +277,7 @@ pub(crate) fn read_anything(bytes: &[u8]) {
         decode(&encode(&keys)).as_ref() == Some(&keys),
         "what was written is read back as something else"
     );
-    let keys = RowKeys { path: PathBuf::new(), keys };
+    let keys = RowKeys { path: PathBuf::new(), disk: Disk::default(), keys };
     let place = RowPlace { table: "inbox", key: b"7", header: b"" };
     let opened = keys.unseal(place, bytes);
     assert!(opened.is_err(), "a row opened that nobody sealed");

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quicprochat_mesh::{
     actors::{
         clock_handle::ClockHandle,
-        delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        delivery::{DeliveryActor, DeliveryParts, HistoryFile, OwnKeys},
         mailbox::{self, Seat},
     },
     clock,
@@ -27,8 +27,7 @@ use quicprochat_mesh::{
     },
     proto::verify::{InboundEnvelope, Verified, Verifier, VerifyOutcome},
     storage::{
-        BlobDir, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, LocalCounts, LocalOp, LocalOutcome, MemFault,
-        Namespace, Quota, ask_local, space::system_space,
+        BlobDir, LocalCounts, LocalOp, LocalOutcome, MemFault, Namespace, ask_local, space::system_space,
     },
     testing::{Probe, eventually, expect_silence, expect_within, with_virtual_time},
     wire::{
@@ -43,7 +42,9 @@ use crate::support::*;
 
 mod crashes;
 mod files;
+mod history;
 mod limits;
+mod shares;
 
 struct Bench {
     store: FragileStore,
@@ -54,6 +55,7 @@ struct Bench {
     inbox: watch::Receiver<u64>,
     parent: Parent,
     actor: Addr<DeliveryActor>,
+    history: HistoryFile,
     own: Signer,
     own_keys: Arc<OwnKeys>,
     peer: Signer,
@@ -71,6 +73,14 @@ fn start_on(store: FragileStore) -> Bench {
 }
 
 fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
+    start_as(store, outbox, None)
+}
+
+fn start_keeping(store: FragileStore, history: HistoryFile) -> Bench {
+    start_as(store, OutboxConfig::default(), Some(history))
+}
+
+fn start_as(store: FragileStore, outbox: OutboxConfig, history: Option<HistoryFile>) -> Bench {
     let (mut own, mut peer) = (Signer::new(1), Signer::new(2));
     let own_keys = Arc::new(own.keys());
     let peer_keys = peer.keys();
@@ -80,6 +90,8 @@ fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
     let (refuse_seat, refused) = seat();
     let (grown, inbox) = watch::channel(0);
     let dir = tempfile::tempdir().unwrap();
+    let here = || HistoryFile::new(dir.path().join("history.jsonl"), 1 << 20);
+    let history = history.unwrap_or_else(here);
     let (guard, parent) = guard();
     let parts = DeliveryParts {
         identity: own.identity.clone(),
@@ -94,6 +106,7 @@ fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
         find_key: find_seat,
         refuse: refuse_seat,
         inbox_grown: grown,
+        history: history.clone(),
         clock: ClockHandle::new(None),
         quarantine: Default::default(),
     };
@@ -110,6 +123,7 @@ fn start_with(store: FragileStore, outbox: OutboxConfig) -> Bench {
         inbox,
         parent,
         actor,
+        history,
         own,
         own_keys,
         peer,
@@ -161,7 +175,7 @@ impl Bench {
     }
 
     fn arrives(&self, packet: Verified<InboundEnvelope>) {
-        self.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes: vec![packet] });
+        self.actor.do_send(DeliverLocal { link: None, via: "mem", ingress: None, envelopes: vec![packet] });
     }
 
     /// A message of the peer's for this node.
@@ -655,7 +669,7 @@ fn receipts_of_one_step_share_a_signature() {
         let record = bench.own_keys.record.clone();
         let envelopes: Vec<_> =
             (11..15).map(|seed| Signer::new(seed).sealed(&record, seed, "hello")).collect();
-        bench.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes });
+        bench.actor.do_send(DeliverLocal { link: None, via: "mem", ingress: None, envelopes });
         let Originate(sent, _) = expect_within(&mut bench.originated, PATIENCE).await;
         assert_eq!(sent.iter().map(|(_, envelope)| levels(envelope)).collect::<Vec<_>>(), [2; 4]);
         assert!(sent.iter().all(|(_, envelope)| envelope.header().kind == EnvelopeKind::RECEIPT));
@@ -704,70 +718,6 @@ fn what_the_store_does_not_take_is_refused_by_name_not_receipted_and_may_come_ag
         bench.arrives(packet);
         assert_eq!(bench.next_receipt().await.packet_ids, [id]);
         assert_eq!(bench.counts().await.inbox, 1);
-    });
-}
-
-#[test]
-fn a_full_inbox_refuses_by_name_without_a_receipt_and_goes_on_when_there_is_room() {
-    with_virtual_time(|| async {
-        let mut bench = start();
-        let rows = |rows_max| Quota { rows_max, bytes_max: u64::MAX };
-        bench.store.rows.set_inbox_quota(InboxQuota { all: rows(2), strangers: rows(1) });
-        let (first, second) = (bench.message(1), bench.message(2));
-        let (first_id, second_id) = (first.packet_id, second.packet_id);
-        bench.arrives(first.clone());
-        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
-        bench.arrives(second.clone());
-        let refused = expect_within(&mut bench.refused, PATIENCE).await;
-        assert_eq!((refused.taken, refused.refused), (vec![], vec![(second_id, RefuseReason::StoreFull)]));
-        expect_silence(&mut bench.originated, secs(60)).await;
-        // What is here is receipted again, however full the inbox is.
-        bench.arrives(first);
-        assert_eq!(bench.next_receipt().await.packet_ids, [first_id]);
-
-        // Whoever this node has to do with is not bound by the strangers' share.
-        let known = LocalOp::KvPut {
-            namespace: Namespace::Known,
-            key: bench.peer.address().0.to_vec(),
-            value: Vec::new(),
-        };
-        ask_local(&bench.store, vec![known]).unwrap().await.unwrap();
-        bench.arrives(second);
-        assert_eq!(bench.next_receipt().await.packet_ids, [second_id]);
-        let third = bench.message(3);
-        let third_id = third.packet_id;
-        bench.arrives(third.clone());
-        assert_eq!(
-            expect_within(&mut bench.refused, PATIENCE).await.refused,
-            [(third_id, RefuseReason::StoreFull)]
-        );
-        assert_eq!(bench.counts().await.inbox, 2);
-        ask_local(&bench.store, vec![LocalOp::InboxRemove(1)]).unwrap().await.unwrap();
-        bench.arrives(third);
-        assert_eq!(bench.next_receipt().await.packet_ids, [third_id]);
-    });
-}
-
-#[test]
-fn a_file_beyond_the_inbox_is_refused_with_its_manifest() {
-    with_virtual_time(|| async {
-        let mut bench = start();
-        let bytes_max = 1_000_000 + INBOX_ROW_OVERHEAD_BYTES;
-        let quota = Quota { rows_max: 10, bytes_max };
-        bench.store.rows.set_inbox_quota(InboxQuota { all: quota, strangers: quota });
-        let (large, fits) = (bench.manifest(1, 1_000_001), bench.manifest(2, 1_000_000));
-        let (large_id, fits_id) = (large.packet_id, fits.packet_id);
-        bench.arrives(large);
-        let refused = expect_within(&mut bench.refused, PATIENCE).await;
-        assert_eq!(refused.refused, [(large_id, RefuseReason::StoreFull)]);
-        bench.arrives(fits);
-        assert_eq!(bench.next_receipt().await.packet_ids, [fits_id]);
-        // Its room is taken though not a byte of it is here.
-        let text = bench.message(3);
-        let text_id = text.packet_id;
-        bench.arrives(text);
-        let refused = expect_within(&mut bench.refused, PATIENCE).await;
-        assert_eq!(refused.refused, [(text_id, RefuseReason::StoreFull)]);
     });
 }
 

@@ -18,7 +18,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use quicprochat_mesh::{
     api::*,
     control::{ControlServer, ReplyTx, Service, location::Fallbacks},
-    wire::{Address, MessageUid, PublicKey},
+    wire::{Address, MessageUid, PacketId, PublicKey},
 };
 use serde_json::Value;
 use tokio::sync::{Notify, oneshot};
@@ -172,6 +172,10 @@ impl Fake {
             Request::Backup { dir } => {
                 replies.send(BackedUp { dir, rows: 3, files: 2, bytes: 4096 }).await?;
             }
+            Request::Message { id } if id.starts_with("ffffffff") => {
+                return Err(ApiError::failed(format!("nothing is known of {id}")));
+            }
+            Request::Message { .. } => replies.send(message()).await?,
             Request::Mailboxes => {
                 let mailbox = Mailbox {
                     destination: BERT,
@@ -407,6 +411,46 @@ impl Drop for FakeNode {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+fn message() -> Message {
+    let event = |event: &str| MessageEvent {
+        at: Timestamp(1_700_000_000_000),
+        clock_trusted: event != "accepted",
+        event: event.into(),
+        packet: None,
+        custodian: None,
+        attempt: None,
+        reason: None,
+        size: None,
+        hops: None,
+        rtt_ms: None,
+        chunks_done: None,
+        chunks: None,
+    };
+    Message {
+        id: MessageUid([7; 16]),
+        direction: Direction::Out,
+        peer: Some(ANNA),
+        peer_name: Some("an\u{1b}na".into()),
+        broadcast: false,
+        state: "in_custody".into(),
+        reason: Some("in_custody".into()),
+        size: Some(5),
+        priority: Some(Priority::Normal),
+        attempts: Some(2),
+        next_retry_s: Some(600),
+        expires_s: Some(3600),
+        rtt_ms: None,
+        hops: None,
+        chunks_done: None,
+        chunks: None,
+        history: vec![
+            MessageEvent { size: Some(5), ..event("accepted") },
+            MessageEvent { packet: Some(PacketId([9; 16])), attempt: Some(1), ..event("sent") },
+            MessageEvent { packet: Some(PacketId([9; 16])), ..event("in_custody") },
+        ],
     }
 }
 

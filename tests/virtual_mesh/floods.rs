@@ -1,10 +1,13 @@
-//! a neighbour that sends at line rate what costs its victim: invented identities, and
-//! signatures that do not hold.
+//! a neighbour that sends at line rate what costs its victim: invented identities,
+//! signatures that do not hold, seals that do not open.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use quicprochat_mesh::{
+    clock,
+    crypto::{Padding, SealSessions, random::os_rng},
+    proto::delivery::seal_budget::{FAILURES_BURST, FAILURES_PER_S},
     telemetry,
     testing::with_virtual_time,
     transport::MemNetwork,
@@ -156,4 +159,50 @@ fn forged_signatures_at_line_rate_cut_the_link_and_honest_traffic_goes_on() {
     assert!((3..=6).contains(&cuts) && links > cuts, "{links} links, {cuts} cut");
     // Ten at once, one a second, and the one that cuts each link.
     assert!(failures <= f64::from(10 + 31 + cuts), "{failures} over {cuts} cuts");
+}
+
+/// Messages of one source whose seal was made for none of them.
+fn unopenable(mut signer: Signer, to: &Node, count: usize) -> Vec<Bytes> {
+    let mut sessions = SealSessions::new(NETWORK, signer.key());
+    let record = to.spec.key_record();
+    let sealed = sessions.seal(clock::now(), record, b"", b"x", Padding::Sized, &mut os_rng()).unwrap();
+    let message = |_| {
+        let header = signer.header(EnvelopeKind::MESSAGE, to.address());
+        framed(&signer.seal(header, &sealed).1)
+    };
+    (0..count).map(message).collect()
+}
+
+#[test]
+fn seals_that_do_not_open_cost_their_destination_little_and_honest_traffic_goes_on() {
+    const SECONDS: u64 = 3;
+    let ((), counted) = telemetry::isolated(|| {
+        with_virtual_time(|| async {
+            let network = MemNetwork::new();
+            let nodes = line(&network, 3).await;
+            let attacker = Attacker::new(&network, 99);
+            let link = attacker.link(&nodes[1]).await;
+            let messages: Vec<Bytes> = (0..10)
+                .flat_map(|n| unopenable(Signer::stranger(n), &nodes[2], 100 * SECONDS as usize))
+                .collect();
+            assert!(flow(&nodes[0], &nodes[2], secs(1)).await.iter().all(|sent| sent.within(FIRST_RETRY)));
+            let flood = async {
+                for burst in messages.chunks(10) {
+                    burst.iter().for_each(|message| link.send(message.clone()));
+                    tokio::time::sleep(EVERY).await;
+                }
+            };
+            // Both come over the same relay, which sees no difference.
+            let (sent, ()) = tokio::join!(flow(&nodes[0], &nodes[2], secs(SECONDS)), flood);
+            assert_eq!(share(&sent, FIRST_RETRY), 1.0);
+            assert!(!link.is_over());
+        });
+    });
+    let refused = |reason| counted.value(telemetry::INBOUND_REFUSED, &[("reason", reason)]).unwrap();
+    let (opened, dropped) = (refused("seal"), refused("seal_budget"));
+    println!("seals: {opened} opened in vain, {dropped} not opened");
+    let least = FAILURES_BURST + FAILURES_PER_S * (SECONDS - 1);
+    let most = FAILURES_BURST + FAILURES_PER_S * (SECONDS + 2);
+    assert!((least..=most).contains(&(opened as u64)), "{opened} were opened in vain");
+    assert!(dropped >= 2500.0, "{dropped} were not opened");
 }

@@ -13,7 +13,7 @@ use quicprochat_mesh::{
     actors::{
         child::{Child, ChildSpec},
         clock_handle::ClockHandle,
-        delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        delivery::{DeliveryActor, DeliveryParts, HistoryFile, OwnKeys},
         health::HealthHandle,
         links::{AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, PeerLine, Peers, listener},
         mailbox::{self, Seat},
@@ -23,7 +23,7 @@ use quicprochat_mesh::{
         transport::LinkParts,
     },
     clock,
-    crypto::{MeshIdentity, ReceiverKeys, SignatureInput, key_record, random},
+    crypto::{MeshIdentity, ReceiverKeys, SignatureInput, VerifiedKeyRecord, key_record, random},
     messages::{
         delivery::{SendBroadcast, SendContent, TellEnd},
         lifecycle::{BeginDrain, Drain, DrainSummary, ExitGuard, PanicNow},
@@ -95,6 +95,10 @@ impl Spec {
 
     pub(crate) fn key(&self) -> PublicKey {
         self.identity.public_key()
+    }
+
+    pub(crate) fn key_record(&self) -> &VerifiedKeyRecord {
+        &self.keys.record
     }
 }
 
@@ -205,6 +209,7 @@ impl Node {
             find_key: find_key.clone(),
             refuse: refuse.clone(),
             inbox_grown: grown,
+            history: HistoryFile::default(),
             clock: clock.clone(),
             quarantine: Default::default(),
         };

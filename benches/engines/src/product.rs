@@ -86,6 +86,7 @@ fn local(kind: &str, n: u64) -> Option<LocalOp> {
             packet_id: PacketId(id),
             uid: MessageUid(id),
             source: Address(message(n % 1000).id),
+            ingress: None,
             dedup_until_unix_s: n / 100,
             entry: vec![7; BODY_BYTES],
         })),

@@ -14,6 +14,7 @@ mod inbox;
 mod init;
 mod known;
 mod mailboxes;
+mod message;
 mod outbox;
 mod path;
 mod peer;
@@ -110,6 +111,8 @@ pub enum Command {
     /// Look at messages that are on their way
     #[command(subcommand_required = false)]
     Outbox(Deferred<outbox::Args>),
+    /// Show how a message stands, and what became of it here
+    Message(Deferred<message::Args>),
     /// Look at what is held for other nodes
     Mailboxes(Deferred<mailboxes::Args>),
     /// Show the path to a node, hop by hop
@@ -200,6 +203,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Recv(args) => recv::run(args.0, cx).await,
             Command::Inbox(args) => inbox::run(args.0, cx).await,
             Command::Outbox(args) => outbox::run(args.0, cx).await,
+            Command::Message(args) => message::run(args.0, cx).await,
             Command::Mailboxes(args) => mailboxes::run(args.0, cx).await,
             Command::Trace(args) => trace::run(args.0, cx).await,
             Command::Ping(args) => ping::run(args.0, cx).await,

@@ -22,7 +22,7 @@ const REMOVED_AT_ONCE: usize = 256;
 /// One store operation and what follows when it is durable.
 pub(super) enum Committing {
     /// A message or broadcast enters the inbox; the receipt goes to `receipt_to`.
-    Inbox { packet_id: PacketId, receipt_to: Option<Address> },
+    Inbox { packet_id: PacketId, receipt_to: Option<Address>, arrival: Received },
     /// A manifest was taken up.
     Manifest { packet_id: PacketId, record: Box<PartialRecord> },
     /// A file's progress. The packets are named in the receipt beside the bitmap: custodians on the
@@ -38,6 +38,23 @@ pub(super) enum Committing {
     Counted(DrainPhase),
     /// Nothing follows.
     Nothing,
+}
+
+/// A message on its way into the inbox, for its history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Received {
+    pub(super) uid: MessageUid,
+    pub(super) from: Address,
+    pub(super) size: u64,
+    pub(super) hops: u8,
+    pub(super) broadcast: bool,
+}
+
+impl Received {
+    fn event(self) -> HistoryEvent {
+        let Self { from, size, hops, broadcast, .. } = self;
+        HistoryEvent::Received { from, size, hops, broadcast }
+    }
 }
 
 /// What waits for the store.
@@ -124,14 +141,17 @@ impl DeliveryActor {
         let mut grown = 0;
         for (then, outcome) in then.into_iter().zip(outcomes) {
             match then {
-                Committing::Inbox { packet_id, receipt_to } => {
+                Committing::Inbox { packet_id, receipt_to, arrival } => {
                     match outcome {
-                        LocalOutcome::Committed { .. } => grown += 1,
+                        LocalOutcome::Committed { .. } => {
+                            grown += 1;
+                            self.note(arrival.uid, arrival.event());
+                        }
                         LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
                         }
-                        LocalOutcome::InboxFull(_) => {
-                            refused.push(packet_id);
+                        LocalOutcome::InboxFull(scope) => {
+                            refused.push((packet_id, scope));
                             continue;
                         }
                         _ => continue,
@@ -140,20 +160,30 @@ impl DeliveryActor {
                         self.receipts.packet(now, source, packet_id);
                     }
                 }
-                Committing::Manifest { packet_id, record }
-                    if matches!(outcome, LocalOutcome::InboxFull(_)) =>
-                {
-                    self.incoming.not_opened(&record.key());
-                    refused.push(packet_id);
-                }
                 Committing::Manifest { packet_id, record } => {
+                    if let LocalOutcome::InboxFull(scope) = outcome {
+                        self.incoming.not_opened(&record.key());
+                        refused.push((packet_id, scope));
+                        continue;
+                    }
                     let source = record.from;
+                    let offered =
+                        HistoryEvent::Offered { from: source, size: record.file.length, hops: record.hops };
+                    self.note(record.uid, offered);
                     self.receipts.packet(now, source, packet_id);
                     self.receipts.progress(now, source, self.incoming.opened(*record));
                 }
                 Committing::Progress { key, bitmap, packet_ids } => {
                     packet_ids.into_iter().for_each(|id| self.receipts.packet(now, key.0, id));
-                    match self.incoming.saved(&key, &bitmap) {
+                    let before = self.incoming.file(&key).map_or(0, |file| file.done);
+                    let saved = self.incoming.saved(&key, &bitmap);
+                    if let Some(file) = self.incoming.file(&key)
+                        && passes_quarter(before, file.done, file.all)
+                    {
+                        let (from, done, all) = (file.from, file.done, file.all);
+                        self.note(file.uid, HistoryEvent::Arriving { from, done, all });
+                    }
+                    match saved {
                         Some(progress) if progress.whole => self.check_next(ctx),
                         Some(progress) => self.receipts.progress(now, key.0, progress.receipt),
                         None => {}
@@ -162,6 +192,10 @@ impl DeliveryActor {
                 Committing::File { key } => {
                     if matches!(outcome, LocalOutcome::Committed { .. }) {
                         grown += 1;
+                        if let Some(file) = self.incoming.file(&key) {
+                            let ArrivingFile { uid, from, size, hops, .. } = file;
+                            self.note(uid, Received { uid, from, size, hops, broadcast: false }.event());
+                        }
                     }
                     if let Some(receipt) = self.incoming.complete(&key) {
                         self.receipts.progress(now, key.0, receipt);
@@ -191,7 +225,12 @@ impl DeliveryActor {
             metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
-        self.refuse(refused, "inbox_full", RefuseReason::StoreFull);
+        // A submission is one link's batch or less: few scopes, if any.
+        while let Some((_, scope)) = refused.first().copied() {
+            let of_scope = refused.extract_if(.., |(_, of)| *of == scope).map(|(id, _)| id).collect();
+            self.refuse(of_scope, scope.label(), RefuseReason::StoreFull);
+        }
+        self.write_history_soon(ctx);
         if self.receipts.next_wake().is_some() {
             self.pump_soon(ctx);
         }
@@ -252,6 +291,7 @@ impl DeliveryActor {
         }
         // Before this, a crash would have sent it all the same.
         if finished.end == End::Cancelled {
+            self.note(finished.uid, HistoryEvent::Cancelled);
             self.tell_end(finished);
         }
         for waiting in self.commits.taking_back.remove(&finished.uid).unwrap_or_default() {

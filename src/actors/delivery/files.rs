@@ -33,7 +33,7 @@ impl DeliveryActor {
             let mut drafts = Vec::new();
             let read = read.unwrap_or_else(|error| {
                 tracing::error!(%error, "a file read ended early");
-                uids.iter().for_each(|uid| actor.outbox.hold_back(now, uid, Hold::NoPath));
+                uids.iter().for_each(|uid| actor.hold_back(now, uid, Hold::NoPath));
                 Vec::new()
             });
             for (job, bytes) in read {
@@ -41,7 +41,7 @@ impl DeliveryActor {
                     Ok(bytes) => drafts.extend(actor.draft_chunk(now, &job, bytes)),
                     Err(error) => {
                         tracing::error!(uid = %job.transmit.uid, %error, "cannot read an outgoing file");
-                        actor.outbox.hold_back(now, &job.transmit.uid, Hold::NoPath);
+                        actor.hold_back(now, &job.transmit.uid, Hold::NoPath);
                     }
                 }
             }
@@ -58,7 +58,7 @@ impl DeliveryActor {
             Ok(draft) => Some((job.transmit, draft)),
             Err(error) => {
                 tracing::error!(uid = %job.transmit.uid, %error, "cannot make a chunk");
-                self.outbox.hold_back(now, &job.transmit.uid, Hold::NoKey);
+                self.hold_back(now, &job.transmit.uid, Hold::NoKey);
                 None
             }
         }
@@ -143,7 +143,7 @@ impl DeliveryActor {
 
     /// Takes up a file that begins to arrive. What strangers may have open is bounded, and who is one
     /// the store knows.
-    pub(super) fn take_up(&mut self, offer: Offer, ctx: &mut Context<Self>) {
+    pub(super) fn take_up(&mut self, offer: Offer, ingress: Option<Address>, ctx: &mut Context<Self>) {
         let known = |namespace| LocalOp::KvGet { namespace, key: offer.from.0.to_vec() };
         let ops = vec![known(Namespace::KeyRecord), known(Namespace::Known)];
         let Ok(asked) = crate::storage::ask_local(&*self.parts.store, ops) else {
@@ -157,7 +157,7 @@ impl DeliveryActor {
             match actor.incoming.take_up(&offer, !is_known, actor.parts.clock.unix_s()) {
                 Some(record) => {
                     let file_bytes = record.file.length;
-                    let put = LocalOp::PartialOpen { row: partial_row(&record), file_bytes };
+                    let put = LocalOp::PartialOpen { row: partial_row(&record), ingress, file_bytes };
                     actor.submit(vec![(put, Committing::Manifest { packet_id, record: record.into() })], ctx);
                 }
                 None => actor.refuse(vec![packet_id], "too_many_files", RefuseReason::StoreFull),
@@ -227,6 +227,7 @@ impl DeliveryActor {
             packet_id: record.packet_id,
             uid: record.uid,
             source: record.from,
+            ingress: None,
             dedup_until_unix_s: record.dedup_until_unix_s,
             entry: entry.encode(),
         };
@@ -242,7 +243,9 @@ impl DeliveryActor {
     }
 
     fn give_up(&mut self, key: TransferKey, ctx: &mut Context<Self>) {
-        self.incoming.close(&key);
+        if let Some(record) = self.incoming.close(&key) {
+            self.note(record.uid, HistoryEvent::GivenUp { from: record.from });
+        }
         let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
         self.submit(vec![(remove, Committing::Forgotten { key, has_blob: true })], ctx);
     }
@@ -251,8 +254,12 @@ impl DeliveryActor {
     /// came in whole, and keys that have served.
     pub(super) fn forget(&mut self, ctx: &mut Context<Self>) {
         let forgotten = self.incoming.forget(self.parts.clock.unix_s());
+        for (key, uid, _) in forgotten.iter().filter(|(.., complete)| !complete) {
+            self.note(*uid, HistoryEvent::GivenUp { from: key.0 });
+        }
+        self.write_history_soon(ctx);
         // The blob of a whole file belongs to the inbox.
-        let ops = forgotten.into_iter().map(|(key, complete)| {
+        let ops = forgotten.into_iter().map(|(key, _, complete)| {
             let remove = LocalOp::PartialRemove { source: key.0, tag: key.1 };
             (remove, Committing::Forgotten { key, has_blob: !complete })
         });

@@ -29,11 +29,12 @@ impl Handler<SendContent> for DeliveryActor {
 impl Handler<SendBroadcast> for DeliveryActor {
     type Result = Result<MessageUid, MeshError>;
 
-    fn handle(&mut self, send: SendBroadcast, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, send: SendBroadcast, ctx: &mut Context<Self>) -> Self::Result {
         if self.draining {
             return Err(MeshError::Draining);
         }
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let size = send.bytes.len() as u64;
         let content =
             Content { uid, name: send.name, sent_at_unix_ms: self.parts.clock.unix_ms(), bytes: send.bytes };
         let payload = content.encode();
@@ -52,9 +53,12 @@ impl Handler<SendBroadcast> for DeliveryActor {
             max_hops: send.max_hops,
         };
         let made = self.composer.open(&wanted, &payload).map_err(|e| MeshError::Refused(e.to_string()))?;
+        let packet = made.packet_id;
         self.originate
-            .offer(Originate(vec![(made.packet_id, made.envelope)], CustodyWish::Welcome))
+            .offer(Originate(vec![(packet, made.envelope)], CustodyWish::Welcome))
             .map_err(|_| MeshError::Stopped("router"))?;
+        self.note(uid, HistoryEvent::Broadcast { size, packet });
+        self.write_history_soon(ctx);
         Ok(uid)
     }
 }
@@ -174,10 +178,17 @@ impl Handler<PacketFate> for DeliveryActor {
         let now = clock::now();
         match message {
             PacketFate::Refused { packet_id, reason, retry_after } => {
+                let before = self.outbox.standing(&packet_id);
                 self.outbox.refused(now, &packet_id, reason, retry_after);
+                self.note_fate(packet_id, before, None);
             }
-            PacketFate::InCustody { packet_ids, .. } => {
-                let kept = packet_ids.iter().filter_map(|id| self.outbox.in_custody(now, id)).collect();
+            PacketFate::InCustody { domain, packet_ids } => {
+                let mut kept = Vec::new();
+                for packet_id in packet_ids {
+                    let before = self.outbox.standing(&packet_id);
+                    kept.extend(self.outbox.in_custody(now, &packet_id));
+                    self.note_fate(packet_id, before, Some(domain));
+                }
                 self.keep_custody(kept, ctx);
             }
         }
@@ -212,7 +223,10 @@ impl Handler<Drain> for DeliveryActor {
             }
             DrainPhase::Persisting => {
                 // Behind all that was submitted before: what is booked by then is what is on the disk.
-                self.submit(vec![(LocalOp::Counts, Committing::Counted(drain.phase))], ctx);
+                let written = self.history_is_written(ctx);
+                ctx.spawn(written.into_actor(self).map(move |(), actor, ctx| {
+                    actor.submit(vec![(LocalOp::Counts, Committing::Counted(drain.phase))], ctx);
+                }));
             }
             DrainPhase::Cleanup => {
                 self.guard.drained();

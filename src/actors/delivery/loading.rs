@@ -118,6 +118,7 @@ impl DeliveryActor {
         if !unreadable.is_empty() {
             self.submit(unreadable, ctx);
         }
+        self.note_start();
         let (outbox, files) = (self.outbox.len(), self.incoming.len());
         tracing::debug!(outbox, files, "delivery state restored");
         // What reached the inbox while the incarnation before this one fell was told to nobody.

@@ -1,11 +1,12 @@
 //! DeliveryActor: end-to-end delivery. The decisions are in [`crate::proto::delivery`].
 //!
 //! - Receives: `SendContent`, `SendBroadcast`, `AwaitEnd`, `ListOutbox`, `GetHold`, `GetProgress`,
-//!   `CancelMessage`, `Probe` from handles; `DeliverLocal`, `DestinationUp`, `PacketFate`,
-//!   `KeyRecordFound` from the router; `Drain` from the supervisor.
+//!   `CancelMessage`, `FindMessages`, `MessagesTaken`, `Probe` from handles; `DeliverLocal`,
+//!   `DestinationUp`, `PacketFate`, `KeyRecordFound` from the router; `Drain` from the supervisor.
 //! - Sends: `Originate`, `FindKeyRecord`, and `CustodyAnswer` for what the inbox refuses to the
 //!   router; submissions to the store.
-//! - Owns: the outbox, files on their way in, seal sessions, who waits for which message.
+//! - Owns: the outbox, files on their way in, seal sessions, who waits for which message, what goes
+//!   into the history of messages.
 //!
 //! Nothing is acknowledged before it is on disk: a `send` returns after the outbox row's commit, a
 //! receipt leaves after the inbox commit, a chunk is receipted after the fsync of its blob and the
@@ -17,6 +18,7 @@
 mod commits;
 mod files;
 mod handlers;
+mod history;
 mod loading;
 mod receiving;
 mod sending;
@@ -32,7 +34,11 @@ use bytes::Bytes;
 use hashlink::LruCache;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::commits::{Commits, Committing};
+pub use self::history::HistoryFile;
+use self::{
+    commits::{Commits, Committing},
+    history::History,
+};
 use super::{
     clock_handle::ClockHandle,
     mailbox::{self, Outlet},
@@ -57,11 +63,16 @@ use crate::{
         delivery::{
             batch::Draft,
             compose::{Composer, Wanted},
-            inbound::{self, Arrived},
+            history::{HistoryEvent, is_noted, passes_quarter},
+            inbound::{self, Arrived, InboundError},
             outbox::{End, Finished, Hold, Kept, Outbox, OutboxFull, Part, Transmit},
             receipts::Receipts,
             record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
-            transfer::{Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset, sealed_chunk_len},
+            seal_budget::SealBudget,
+            transfer::{
+                ArrivingFile, Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset,
+                sealed_chunk_len,
+            },
         },
         ledger::Ledger,
         limit::TokenBucket,
@@ -148,6 +159,8 @@ pub struct DeliveryParts {
     pub refuse: mailbox::Seat<CustodyAnswer>,
     /// Told whenever the inbox has grown.
     pub inbox_grown: watch::Sender<u64>,
+    /// What became of messages, for people who ask.
+    pub history: HistoryFile,
     /// What time it is.
     pub clock: ClockHandle,
     /// What felled former incarnations.
@@ -196,6 +209,7 @@ pub struct DeliveryActor {
     refusals: Outlet<CustodyAnswer>,
     composer: Composer,
     open_sessions: OpenSessions,
+    seals: SealBudget,
     scratch: SignatureInput,
     key_cache: LruCache<Address, VerifiedKeyRecord>,
     /// Destinations where bytes cost more than signatures, by the router's word.
@@ -217,6 +231,7 @@ pub struct DeliveryActor {
     commits: Commits,
     /// Own messages, since this incarnation read the outbox.
     ledger: Ledger,
+    history: History,
     timer: WakeTimer,
     /// True while a [`Pump`] is under way.
     pumping: bool,
@@ -238,6 +253,7 @@ impl DeliveryActor {
                 parts.sequences.clone(),
             ),
             open_sessions: OpenSessions::new(parts.network),
+            seals: SealBudget::new(clock::now()),
             scratch: SignatureInput::new(parts.network),
             key_cache: LruCache::new(KEY_CACHE),
             thin_destinations: LruCache::new(THIN_DESTINATIONS),
@@ -258,6 +274,7 @@ impl DeliveryActor {
             checking: false,
             commits: Commits::default(),
             ledger: Ledger::default(),
+            history: History::default(),
             timer: WakeTimer::default(),
             pumping: false,
             draining: false,

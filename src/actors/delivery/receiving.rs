@@ -1,12 +1,13 @@
 //! The way in: opened, committed, receipted.
 
-use super::*;
+use super::{commits::Received, *};
 
 impl DeliveryActor {
     pub(super) fn receive(&mut self, deliver: DeliverLocal, ctx: &mut Context<Self>) {
         let now = clock::now();
         let (time, received_at_unix_ms) = (self.parts.clock.time(), self.parts.clock.unix_ms());
         let keys = self.parts.keys.borrow().clone();
+        let ingress = deliver.ingress;
         let mut ops = Vec::new();
         let quarantine = self.parts.quarantine.clone();
         let mut hand = quarantine.empty_hand();
@@ -23,19 +24,32 @@ impl DeliveryActor {
             let (id, from) = (inbound.packet_id, inbound.source);
             let hops = inbound.envelope.hop_count().saturating_add(1);
             let until = dedup_until(&inbound, time.unix_s);
-            match inbound::arrived(&keys.secrets, &mut self.open_sessions, &mut self.scratch, &inbound) {
+            let arrival = Arrival { ingress, hops, until_unix_s: until, at_unix_ms: received_at_unix_ms };
+            let is_sealed = inbound.envelope.header().kind == EnvelopeKind::MESSAGE;
+            if is_sealed && !self.seals.admits(now, &from, ingress.as_ref()) {
+                count_refused("seal_budget");
+                continue;
+            }
+            let arrived =
+                inbound::arrived(&keys.secrets, &mut self.open_sessions, &mut self.scratch, &inbound);
+            match &arrived {
+                Ok(Arrived::Sealed(_)) => self.seals.opened(&from),
+                Err(InboundError::Seal | InboundError::Decode(_)) if is_sealed => {
+                    self.seals.failed(now, &from, ingress.as_ref());
+                }
+                _ => {}
+            }
+            match arrived {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
-                    let commit = inbox_commit(&inbound, content, false, hops, until, received_at_unix_ms);
-                    ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: Some(from) }));
+                    ops.push(into_inbox(&inbound, content, false, arrival));
                 }
                 Ok(Arrived::Broadcast(content)) => {
-                    let commit = inbox_commit(&inbound, content, true, hops, until, received_at_unix_ms);
-                    ops.push((commit, Committing::Inbox { packet_id: id, receipt_to: None }));
+                    ops.push(into_inbox(&inbound, content, true, arrival));
                 }
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
                     let offer = Offer { packet_id: id, from, manifest, hops, dedup_until_unix_s: until };
                     match self.incoming.manifest(&offer) {
-                        OnManifest::New => self.take_up(offer, ctx),
+                        OnManifest::New => self.take_up(offer, ingress, ctx),
                         OnManifest::Coming => {}
                         OnManifest::Known(receipt) => {
                             self.receipts.packet(now, from, id);
@@ -49,7 +63,9 @@ impl DeliveryActor {
                 Ok(Arrived::Chunk(chunk)) => self.receive_chunk(now, from, id, chunk),
                 Ok(Arrived::CannotOpen) => self.answer_cannot_open(from, id, &keys.record),
                 Ok(Arrived::Receipt(receipt)) => {
+                    let files = self.files_named(&receipt);
                     let finished = self.outbox.receipt(now, &from, &receipt, hops);
+                    self.note_progress(files);
                     self.finish(finished, ctx);
                 }
                 // Anybody can sign such an answer. A key record that nobody needs would take a row of
@@ -57,7 +73,14 @@ impl DeliveryActor {
                 Ok(Arrived::SealAgain(..)) if !self.outbox.has(&from) => count_refused("key_record"),
                 Ok(Arrived::SealAgain(answer, record)) => {
                     self.learn_key(*record, ctx);
-                    self.outbox.cannot_open(&from, &answer.packet_id);
+                    let packet = answer.packet_id;
+                    let is_for =
+                        |uid: &MessageUid| self.outbox.record(uid).is_some_and(|of| of.destination == from);
+                    let standing = self.outbox.standing(&packet);
+                    if let Some(of) = standing.filter(|of| is_noted(of.attempts) && is_for(&of.uid)) {
+                        self.note(of.uid, HistoryEvent::SealedAgain { packet });
+                    }
+                    self.outbox.cannot_open(&from, &packet);
                 }
                 Ok(Arrived::Ping(probe)) => {
                     let pong = Pong { nonce: probe.nonce, hops }.encode();
@@ -102,6 +125,22 @@ impl DeliveryActor {
         }
         self.write_chunks(ctx);
         self.pump_soon(ctx);
+    }
+
+    /// Files on their way out that a receipt speaks of, and how many chunks of each were there before.
+    fn files_named(&self, receipt: &Receipt) -> Vec<(MessageUid, u32)> {
+        let files = receipt.chunks.iter().filter_map(|chunks| self.outbox.file_of(&chunks.tag));
+        files.filter_map(|uid| Some((uid, self.outbox.progress(&uid)?.0))).collect()
+    }
+
+    fn note_progress(&mut self, before: Vec<(MessageUid, u32)>) {
+        for (uid, before) in before {
+            if let Some((done, all)) = self.outbox.progress(&uid)
+                && passes_quarter(before, done, all)
+            {
+                self.note(uid, HistoryEvent::Progress { done, all });
+            }
+        }
     }
 
     /// Signs receipts together and hands them to the router.
@@ -178,29 +217,41 @@ fn dedup_until(inbound: &InboundEnvelope, now_unix_s: u64) -> u64 {
         .saturating_add(DEDUP_MARGIN_S)
 }
 
-fn inbox_commit(
+/// How something came, beside what it is.
+#[derive(Clone, Copy)]
+struct Arrival {
+    ingress: Option<Address>,
+    hops: u8,
+    until_unix_s: u64,
+    at_unix_ms: u64,
+}
+
+fn into_inbox(
     inbound: &InboundEnvelope,
     content: Content,
     broadcast: bool,
-    hops: u8,
-    dedup_until_unix_s: u64,
-    received_at_unix_ms: u64,
-) -> LocalOp {
+    arrival: Arrival,
+) -> (LocalOp, Committing) {
+    let (uid, from, hops) = (content.uid, inbound.source, arrival.hops);
+    let received = Received { uid, from, size: content.bytes.len() as u64, hops, broadcast };
     let record = InboxRecord {
-        uid: content.uid,
-        from: inbound.source,
+        uid,
+        from,
         broadcast,
         name: content.name,
         sent_at_unix_ms: content.sent_at_unix_ms,
-        received_at_unix_ms,
+        received_at_unix_ms: arrival.at_unix_ms,
         hops,
         body: Body::Inline(content.bytes.to_vec()),
     };
-    LocalOp::InboxCommit(InboxCommit {
+    let commit = LocalOp::InboxCommit(InboxCommit {
         packet_id: inbound.packet_id,
-        uid: content.uid,
-        source: inbound.source,
-        dedup_until_unix_s,
+        uid,
+        source: from,
+        ingress: arrival.ingress,
+        dedup_until_unix_s: arrival.until_unix_s,
         entry: record.encode(),
-    })
+    });
+    let receipt_to = (!broadcast).then_some(from);
+    (commit, Committing::Inbox { packet_id: inbound.packet_id, receipt_to, arrival: received })
 }

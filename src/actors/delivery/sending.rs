@@ -77,6 +77,8 @@ impl DeliveryActor {
         }
         metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
         self.ledger.accepted(1);
+        let (to, size) = (record.destination, record.body.len());
+        self.note(message.uid, HistoryEvent::Accepted { to, size });
         let left = Duration::from_secs(record.lifetime().as_secs().into());
         self.accept(clock::now(), left, record);
         if let Some(tell) = tell {
@@ -115,6 +117,7 @@ impl DeliveryActor {
             }
         }
         self.rearm(ctx);
+        self.write_history_soon(ctx);
         metrics::gauge!(telemetry::OUTBOX).set(self.outbox.len() as f64);
     }
 
@@ -130,7 +133,7 @@ impl DeliveryActor {
         ctx: &mut Context<Self>,
     ) -> Option<(Transmit, Draft)> {
         let Some(key) = self.key_of(&t.destination) else {
-            self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+            self.hold_back(now, &t.uid, Hold::NoKey);
             self.ask_for_key(t.destination, ctx);
             return None;
         };
@@ -153,7 +156,7 @@ impl DeliveryActor {
             Ok(draft) => Some((*t, draft)),
             Err(error) => {
                 tracing::warn!(uid = %t.uid, %error, "cannot make an envelope");
-                self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+                self.hold_back(now, &t.uid, Hold::NoKey);
                 None
             }
         }
@@ -174,6 +177,7 @@ impl DeliveryActor {
             match made {
                 Ok(made) => {
                     self.outbox.sent(now, &t, made.packet_id);
+                    self.note_sent(&t, made.packet_id);
                     let to = match t.wish {
                         CustodyWish::Welcome => &mut batch,
                         CustodyWish::Declined => &mut declined,
@@ -182,7 +186,7 @@ impl DeliveryActor {
                 }
                 Err(error) => {
                     tracing::error!(uid = %t.uid, %error, "cannot sign an envelope");
-                    self.outbox.hold_back(now, &t.uid, Hold::NoKey);
+                    self.hold_back(now, &t.uid, Hold::NoKey);
                 }
             }
         }
@@ -238,20 +242,24 @@ impl DeliveryActor {
     }
 
     fn end(&mut self, finished: Finished) -> (LocalOp, Committing) {
-        let status = match finished.end {
-            End::Delivered { rtt, .. } => {
+        let (status, event) = match finished.end {
+            End::Delivered { rtt, hops } => {
                 if let Some(rtt) = rtt {
                     metrics::histogram!(telemetry::DELIVERY_SECONDS).record(rtt.as_secs_f64());
                 }
-                "delivered"
+                // Rounded, as who waits for it is told.
+                let us = |rtt: Duration| u64::try_from(rtt.as_nanos().saturating_add(500) / 1000);
+                let rtt_us = rtt.and_then(|rtt| us(rtt).ok());
+                ("delivered", HistoryEvent::Delivered { rtt_us, hops })
             }
-            End::Expired => "expired",
-            End::Rejected => "failed",
-            End::Cancelled => "cancelled",
+            End::Expired => ("expired", HistoryEvent::Expired),
+            End::Rejected => ("failed", HistoryEvent::Rejected),
+            End::Cancelled => ("cancelled", HistoryEvent::Cancelled),
         };
         metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
         // A message that is taken back is told of when nothing can bring it back.
         if finished.end != End::Cancelled {
+            self.note(finished.uid, event);
             self.tell_end(finished);
         }
         (LocalOp::OutboxRemove(finished.uid), Committing::Gone(finished))
@@ -284,6 +292,7 @@ impl DeliveryActor {
             let known = actor.key_cache.get(&address).is_some_and(|held| !record.supersedes(held));
             if !known && record.address() == address && is_usable(&record, actor.parts.clock.time()) {
                 actor.key_cache.insert(address, record);
+                actor.seals.opened(&address);
                 actor.outbox.route_up(&address);
                 actor.pump(ctx);
             }
@@ -301,6 +310,7 @@ impl DeliveryActor {
             };
             self.submit(vec![(put, Committing::Nothing)], ctx);
             self.key_cache.insert(address, record);
+            self.seals.opened(&address);
         }
     }
 }

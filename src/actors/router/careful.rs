@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     actors::{panics, quarantine::InHand},
-    proto::suspects::{Standing, Suspect},
+    proto::{
+        router::CustodyWish,
+        suspects::{Standing, Suspect},
+    },
     wire::{Frame, control::Refuse},
 };
 

@@ -8,13 +8,17 @@
 //! - [`inbound`]: an envelope for this node, opened and classified.
 //! - [`receipts`]: what sources are told, gathered.
 //! - [`transfer`]: files that arrive in chunks.
+//! - [`seal_budget`]: what seals that do not open may cost.
+//! - [`history`]: what became of a message, for people who ask.
 //!
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
 
 pub mod batch;
 pub mod compose;
+pub mod history;
 pub mod inbound;
 pub mod outbox;
 pub mod receipts;
 pub mod record;
+pub mod seal_budget;
 pub mod transfer;

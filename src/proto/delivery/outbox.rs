@@ -15,6 +15,7 @@ pub use custody::{CUSTODIANS_MAX, Kept};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -179,6 +180,17 @@ pub enum OutboxFull {
     Bytes(u64),
 }
 
+/// How the message of a packet stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Which message.
+    pub uid: MessageUid,
+    /// Why it is not under way.
+    pub hold: Hold,
+    /// How often it, or its manifest, was sent.
+    pub attempts: u32,
+}
+
 /// One line of `qpc outbox`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxLine {
@@ -222,6 +234,22 @@ struct Entry {
     in_flight_bytes: usize,
     chunks: Option<ChunkFlow>,
     tag: Option<TransferTag>,
+}
+
+impl Entry {
+    fn line(&self, now: Instant) -> OutboxLine {
+        OutboxLine {
+            uid: self.record.uid,
+            destination: self.record.destination,
+            size: self.record.body.len(),
+            priority: self.record.priority(),
+            attempts: self.attempts,
+            next_retry: self.next_at.map(|at| at.saturating_duration_since(now)),
+            expires: self.expires_at.saturating_duration_since(now),
+            hold: self.hold,
+            chunks: self.progress(),
+        }
+    }
 }
 
 type ReadyKey = (std::cmp::Reverse<Priority>, u32, u64, MessageUid);
@@ -372,6 +400,23 @@ impl Outbox {
     /// Chunks of a file that the destination has, and chunks in all; `None` for anything else.
     pub fn progress(&self, uid: &MessageUid) -> Option<(u32, u32)> {
         self.entries.get(uid)?.progress()
+    }
+
+    /// How often a message, or its manifest, was sent.
+    pub fn attempts(&self, uid: &MessageUid) -> Option<u32> {
+        self.entries.get(uid).map(|e| e.attempts)
+    }
+
+    /// How the message that a packet belongs to stands.
+    pub fn standing(&self, packet_id: &PacketId) -> Option<Standing> {
+        let (uid, _) = self.packets.get(packet_id)?;
+        let entry = self.entries.get(uid)?;
+        Some(Standing { uid: *uid, hold: entry.hold, attempts: entry.attempts })
+    }
+
+    /// The file of a transfer.
+    pub fn file_of(&self, tag: &TransferTag) -> Option<MessageUid> {
+        self.tags.get(tag).copied()
     }
 
     /// Next envelopes to make, at most `most`, within the windows of their destinations. Each counts
@@ -657,20 +702,12 @@ impl Outbox {
     pub fn list(&self, now: Instant) -> Vec<OutboxLine> {
         let mut entries: Vec<_> = self.entries.values().collect();
         entries.sort_by_key(|e| e.order);
-        entries
-            .into_iter()
-            .map(|e| OutboxLine {
-                uid: e.record.uid,
-                destination: e.record.destination,
-                size: e.record.body.len(),
-                priority: e.record.priority(),
-                attempts: e.attempts,
-                next_retry: e.next_at.map(|at| at.saturating_duration_since(now)),
-                expires: e.expires_at.saturating_duration_since(now),
-                hold: e.hold,
-                chunks: e.progress(),
-            })
-            .collect()
+        entries.into_iter().map(|e| e.line(now)).collect()
+    }
+
+    /// The first two messages whose ids are among `ids`.
+    pub fn find(&self, now: Instant, ids: &RangeInclusive<MessageUid>) -> Vec<OutboxLine> {
+        self.entries.range(ids.clone()).take(2).map(|(_, e)| e.line(now)).collect()
     }
 
     fn fire_timers(&mut self, now: Instant) {

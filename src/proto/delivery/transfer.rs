@@ -9,12 +9,12 @@
 //! before anything is stored ([`Incoming::manifest`]), and a file that does not come forward for
 //! [`PARTIAL_IDLE_S`] is given up.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use crate::{
     crypto::FileKey,
     wire::{
-        Address, PacketId, TransferTag,
+        Address, MessageUid, PacketId, TransferTag,
         content::{Chunk, Manifest, chunk_count},
         limits::CHUNK_BYTES,
         receipt::{ChunkReceipt, TransferState},
@@ -116,6 +116,23 @@ pub struct Progress {
     pub whole: bool,
 }
 
+/// A file on its way in, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArrivingFile {
+    /// The message's id.
+    pub uid: MessageUid,
+    /// Who sends it.
+    pub from: Address,
+    /// Bytes of the whole.
+    pub size: u64,
+    /// Links that its manifest crossed.
+    pub hops: u8,
+    /// Chunks that are here, durably.
+    pub done: u32,
+    /// Chunks in all.
+    pub all: u32,
+}
+
 /// How far the check of a whole file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
@@ -158,6 +175,17 @@ impl Open {
 
     fn is_whole(&self) -> bool {
         self.here >= self.total && !self.record.complete
+    }
+
+    fn file(&self) -> ArrivingFile {
+        ArrivingFile {
+            uid: self.record.uid,
+            from: self.record.from,
+            size: self.record.file.length,
+            hops: self.record.hops,
+            done: self.here,
+            all: self.total,
+        }
     }
 
     /// The row for the store, with all that is synced.
@@ -380,21 +408,32 @@ impl Incoming {
         Some(receipt(key.1, open))
     }
 
-    /// Files whose time has passed, removed; their rows are to be removed too. True for those that
-    /// came in whole.
-    pub fn forget(&mut self, now_unix_s: u64) -> Vec<(TransferKey, bool)> {
+    /// Files whose time has passed, removed, with the ids of their messages; their rows are to be
+    /// removed too. True for those that came in whole.
+    pub fn forget(&mut self, now_unix_s: u64) -> Vec<(TransferKey, MessageUid, bool)> {
         let due: Vec<_> = self
             .open
             .iter()
             // One that is being checked has come forward as far as it can.
             .filter(|(_, open)| !(open.is_whole() && open.check == Check::UnderWay))
             .filter(|(_, open)| open.record.until_unix_s() < now_unix_s)
-            .map(|(key, open)| (*key, open.record.complete))
+            .map(|(key, open)| (*key, open.record.uid, open.record.complete))
             .collect();
-        for (key, _) in &due {
+        for (key, ..) in &due {
             self.open.remove(key);
         }
         due
+    }
+
+    /// A file on its way in, or the memory of one that came.
+    pub fn file(&self, key: &TransferKey) -> Option<ArrivingFile> {
+        self.open.get(key).map(Open::file)
+    }
+
+    /// The first two files on their way in whose ids are among `ids`; there are only ever a few.
+    pub fn find(&self, ids: &RangeInclusive<MessageUid>) -> Vec<ArrivingFile> {
+        let arriving = self.open.values().filter(|open| !open.record.complete);
+        arriving.filter(|open| ids.contains(&open.record.uid)).take(2).map(Open::file).collect()
     }
 
     /// Bytes of the blob of a file: its chunks with their tags.
@@ -419,9 +458,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::wire::{Digest, MessageUid};
+    use crate::wire::Digest;
 
     const FROM: Address = Address([3; 16]);
+    const UID: MessageUid = MessageUid([1; 16]);
 
     fn manifest(key: u8, length: u64) -> Manifest {
         Manifest {
@@ -538,14 +578,14 @@ mod tests {
         let row = incoming.written(&key, &[0], 1000).unwrap();
         assert_eq!(row.until_unix_s(), PARTIAL_IDLE_S + 1000);
         assert_eq!(incoming.forget(PARTIAL_IDLE_S + 1000), []);
-        assert_eq!(incoming.forget(PARTIAL_IDLE_S + 1001), [(key, false)]);
+        assert_eq!(incoming.forget(PARTIAL_IDLE_S + 1001), [(key, UID, false)]);
         // What came in whole is remembered as long as dedup is.
         let mut record = take_up(&mut incoming, FROM, 1, 100).unwrap();
         record.dedup_until_unix_s = 3 * PARTIAL_IDLE_S;
         incoming.opened(record);
         incoming.complete(&key);
         assert_eq!(incoming.forget(3 * PARTIAL_IDLE_S), []);
-        assert_eq!(incoming.forget(3 * PARTIAL_IDLE_S + 1), [(key, true)]);
+        assert_eq!(incoming.forget(3 * PARTIAL_IDLE_S + 1), [(key, UID, true)]);
         assert!(incoming.is_empty());
     }
 
@@ -557,7 +597,7 @@ mod tests {
         record.give_up_unix_s = None;
         incoming.restore(tag, record, 50);
         assert_eq!(incoming.forget(50 + PARTIAL_IDLE_S), []);
-        assert_eq!(incoming.forget(51 + PARTIAL_IDLE_S), [((FROM, tag), false)]);
+        assert_eq!(incoming.forget(51 + PARTIAL_IDLE_S), [((FROM, tag), UID, false)]);
     }
 
     #[test]

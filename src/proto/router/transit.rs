@@ -52,12 +52,7 @@ impl Router {
         self.flush(Ingress::Link(link), batches);
     }
 
-    pub(super) fn on_originate(
-        &mut self,
-        now: Instant,
-        batch: Vec<(PacketId, Envelope)>,
-        wish: CustodyWish,
-    ) {
+    pub(super) fn on_originate(&mut self, now: Instant, batch: Vec<(PacketId, Envelope)>, wish: CustodyWish) {
         let ext = FrameExt { custody_declined: wish == CustodyWish::Declined, ..FrameExt::default() };
         let mut batches = Batches::default();
         for (packet_id, envelope) in batch {

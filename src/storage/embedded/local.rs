@@ -47,7 +47,9 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
             Ok(done_or_absent(row))
         }
         LocalOp::ForgetSeen { now_unix_s, rows_max } => forget_seen(txn, *now_unix_s, *rows_max),
-        LocalOp::PartialOpen { row, file_bytes } => partial_open(txn, row, *file_bytes, quota),
+        LocalOp::PartialOpen { row, ingress, file_bytes } => {
+            partial_open(txn, row, *ingress, *file_bytes, quota)
+        }
         LocalOp::PartialPut(row) => partial_put(txn, row),
         LocalOp::PartialRemove { source, tag } => {
             let key = partial_key(source, tag);
@@ -240,8 +242,8 @@ const SEEN_PACKET: u8 = 0;
 const SEEN_MESSAGE: u8 = 1;
 
 fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
-    let cost = Cost::of(txn, &commit.source, entry_bytes(commit))?;
-    if let Some(scope) = cost.refused(txn, quota)?
+    let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes(commit))?;
+    if let Some(scope) = cost.refused(txn, standing, quota)?
         && !is_seen(txn, commit)?
     {
         return Ok(LocalOutcome::InboxFull(scope));
@@ -253,8 +255,8 @@ fn file_commit(txn: &mut Txn<'_>, commit: &InboxCommit, tag: &TransferTag) -> Re
     let reserved = inbox_cost::release(txn, &partial_key(&commit.source, tag))?;
     let entry_bytes = entry_bytes(commit);
     let cost = match reserved {
-        Some(file) => Cost { bytes: file.bytes.saturating_add(entry_bytes), ..file },
-        None => Cost::of(txn, &commit.source, entry_bytes)?,
+        Some(file) => file.and(entry_bytes),
+        None => Cost::of(txn, &commit.source, commit.ingress, entry_bytes)?.0,
     };
     inbox_enter(txn, commit, cost)
 }
@@ -271,7 +273,7 @@ fn is_seen(txn: &Txn<'_>, commit: &InboxCommit) -> Result<bool> {
 }
 
 fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<LocalOutcome> {
-    let InboxCommit { packet_id, uid, source, dedup_until_unix_s: until, entry } = commit;
+    let InboxCommit { packet_id, uid, source, dedup_until_unix_s: until, entry, .. } = commit;
     if !see_packet(txn, packet_id, *until)? {
         return Ok(LocalOutcome::Seen(Seen::Packet));
     }
@@ -359,6 +361,7 @@ fn partial_key(source: &Address, tag: &TransferTag) -> Vec<u8> {
 fn partial_open(
     txn: &mut Txn<'_>,
     row: &PartialRow,
+    ingress: Option<Address>,
     file_bytes: u64,
     quota: &InboxQuota,
 ) -> Result<LocalOutcome> {
@@ -366,8 +369,8 @@ fn partial_open(
     // Two copies of one manifest may come at the same time; the first has reserved the room.
     if txn.get(T::Partial, &key)?.is_none() {
         let bytes = INBOX_ROW_OVERHEAD_BYTES.saturating_add(file_bytes);
-        let cost = Cost::of(txn, &row.source, bytes)?;
-        if let Some(scope) = cost.refused(txn, quota)? {
+        let (cost, standing) = Cost::of(txn, &row.source, ingress, bytes)?;
+        if let Some(scope) = cost.refused(txn, standing, quota)? {
             return Ok(LocalOutcome::InboxFull(scope));
         }
         cost.charge(txn, &key)?;

@@ -20,10 +20,10 @@
 //! held_packet   packet 16                    → destination 16, place 8
 //! held_expiry   expires 8, place 8           → destination 16
 //! held_total    scope 1, address 16          → rows 8, bytes 8
-//!               0, "inbox…"                  → the same of the inbox
+//!               0, "inbox…"                  → the same of the inbox; scopes 4 and 5 of it
 //! row_key_refs  hour 4                       → rows 8
 //! quarantine    table 1, key                 → the damaged row
-//! inbox_cost    seq 8, or a partial's key    → stranger 1, bytes 8
+//! inbox_cost    seq 8, or a partial's key    → stranger 1, bytes 8, source 16, ingress 16 or none
 //! ```
 
 use redb::TableDefinition;

@@ -104,6 +104,7 @@ fn one_of_each() -> [Work; 2] {
                 packet_id: PacketId([3; 16]),
                 uid: MessageUid([1; 16]),
                 source: Address([2; 16]),
+                ingress: None,
                 dedup_until_unix_s: 0,
                 entry: SECRET.to_vec(),
             }),
@@ -329,6 +330,7 @@ fn a_damaged_row_costs_only_itself() {
         packet_id: PacketId([8; 16]),
         uid: MessageUid([8; 16]),
         source: Address([2; 16]),
+        ingress: None,
         dedup_until_unix_s: 0,
         entry: b"whole".to_vec(),
     };

@@ -43,6 +43,7 @@ pub(super) fn run(data: &[u8]) {
                 let counts = DrainCounts {
                     frames_dropped: script.edge(u64::MAX),
                     undelivered_kept: script.edge(u64::MAX),
+                    ..DrainCounts::default()
                 };
                 let phase = machine.phase().filter(|_| kind & 64 == 0).unwrap_or(phase(kind >> 3));
                 machine.handle(now, DrainInput::Reported { child, phase, counts });

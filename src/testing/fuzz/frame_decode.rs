@@ -36,7 +36,7 @@ fn check_envelope(envelope: &Envelope, ext: FrameExt) {
     let largest = FrameExt {
         age_s: u32::MAX,
         retransmit: true,
-        custody_wanted: true,
+        custody_declined: true,
         trace_context: Some([7; TRACE_CONTEXT_BYTES]),
     };
     for (hop_count, ext) in [(envelope.hop_count().saturating_add(1), ext), (u8::MAX, largest)] {

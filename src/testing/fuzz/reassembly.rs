@@ -108,7 +108,7 @@ impl Story {
             13 => self.checks(script),
             14 => {
                 self.now_s = self.now_s.saturating_add(script.edge(u64::MAX / 4) % 200_000);
-                for (key, was_complete) in self.incoming.forget(self.now_s) {
+                for (key, _, was_complete) in self.incoming.forget(self.now_s) {
                     let Some(file) = self.files.remove(&key) else { panic!("forgot what was not there") };
                     assert_eq!(was_complete, matches!(file.state, State::Open(None)));
                     self.checking.retain(|checked| *checked != key);

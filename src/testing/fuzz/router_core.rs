@@ -17,7 +17,7 @@ use crate::{
     clock,
     proto::{
         dedup::Ingress,
-        router::{Counters, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
+        router::{Counters, CustodyWish, Input, LinkInfo, Output, Router, RouterConfig, WallClock},
         table::LinkClass,
         verify::{InboundEnvelope, Verified},
     },
@@ -188,7 +188,8 @@ impl Story {
         let batch = pool::own_batch(script);
         let came = batch.len();
         let is_broadcast = batch.iter().any(|(_, e)| pool::is_broadcast(e));
-        self.router.handle(self.now, self.wall, Input::Originate(batch));
+        let wish = if came.is_multiple_of(2) { CustodyWish::Welcome } else { CustodyWish::Declined };
+        self.router.handle(self.now, self.wall, Input::Originate(batch, wish));
         let outputs = self.drain();
         if !is_broadcast {
             let said = outputs.forward.len() + outputs.deliver.len() + outputs.refused;

@@ -213,7 +213,7 @@ fn strangers_open_four_files_with_all_of_them_and_those_who_are_known_more() {
         let manifest_of = |seed: u8| Signer::new(seed).manifest(&record, seed, 100_000);
         // All at once: none of them is stored when the last is looked at.
         let envelopes: Vec<_> = (20..25).map(manifest_of).collect();
-        bench.actor.do_send(DeliverLocal { link: None, via: "mem", envelopes });
+        bench.actor.do_send(DeliverLocal { link: None, via: "mem", ingress: None, envelopes });
         let refused = expect_within(&mut bench.refused, PATIENCE).await.refused;
         assert!(matches!(refused[..], [(_, RefuseReason::StoreFull)]), "{refused:?}");
         assert_eq!(bench.counts().await.partials, 4);

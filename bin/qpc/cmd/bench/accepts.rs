@@ -18,7 +18,7 @@ use quicprochat_mesh::{
     api::ApiError,
     clock,
     config::{HealthListen, MeshConfig},
-    crypto::{MeshIdentity, SignatureInput, SignedType, VerifyKey, network_id, CryptoError},
+    crypto::{CryptoError, MeshIdentity, SignatureInput, SignedType, VerifyKey, network_id},
     node::{MeshNode, MeshNodeBuilder, Outbound},
     storage::{
         DataDir, EmbeddedOptions, EmbeddedStore, LocalOp, LocalStore, OutboxRow, QueueBounds, StoreThread,
@@ -154,8 +154,7 @@ async fn node(args: &Args, dir: &Path) -> Result<(f64, f64), ApiError> {
     fill(running.node(), to, &content, args.window, Duration::from_millis(200)).await?;
     let before = commits();
     let began = Instant::now();
-    let accepted =
-        fill(running.node(), to, &content, args.window, Duration::from_secs(args.seconds)).await?;
+    let accepted = fill(running.node(), to, &content, args.window, Duration::from_secs(args.seconds)).await?;
     let took = began.elapsed().as_secs_f64();
     let after = commits();
     running.shutdown().await.map_err(ApiError::failed)?;
@@ -212,7 +211,8 @@ fn engine(dir: &Path, batch: usize, payload: usize, seconds: u64) -> Result<f64,
         let ops = (0..batch).map(|_| {
             number += 1;
             // As uids are: in no order.
-            let uid = MessageUid(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
+            let uid =
+                MessageUid(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes());
             LocalOp::OutboxPut(OutboxRow {
                 uid,
                 destination: Address([0x77; Address::LEN]),

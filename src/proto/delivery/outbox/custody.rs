@@ -56,7 +56,8 @@ impl Entry {
     /// The wait for a custodian, where one has the message and nothing was heard of its destination
     /// since.
     pub(super) fn wait_for_custodian(&self) -> Option<Duration> {
-        let wait = CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(self.record.lifetime().as_secs() / 8)));
+        let wait =
+            CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(self.record.lifetime().as_secs() / 8)));
         self.custody.is_waiting.then_some(wait)
     }
 }

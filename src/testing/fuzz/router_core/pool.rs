@@ -173,7 +173,7 @@ fn packet(script: &mut Script<'_>) -> Option<Verified<InboundEnvelope>> {
     let ext = FrameExt {
         age_s: if flags & 1 == 0 { 0 } else { script.edge(u64::from(u32::MAX)) as u32 },
         retransmit: flags & 6 == 6,
-        custody_wanted: flags & 8 != 0,
+        custody_declined: flags & 8 != 0,
         trace_context: (flags & 0x30 == 0x30).then_some([1; TRACE_CONTEXT_BYTES]),
     };
     let source = match envelope.header().source {
