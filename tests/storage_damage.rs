@@ -53,6 +53,7 @@ fn batch(n: u64) -> Vec<Work> {
                 packet_id: PacketId(wide(n)),
                 uid: MessageUid(wide(n)),
                 source: Address([2; 16]),
+                ingress: None,
                 dedup_until_unix_s: u64::MAX,
                 entry: body(n),
             }),

@@ -86,9 +86,8 @@ impl DeliveryActor {
             hand.take(Suspect::Row(uid.0));
             self.accept(now, left, record);
             // Without it, it is sent at once.
-            if let Ok(state) = CustodyState::decode(&state) {
-                let wait = Duration::from_secs(state.retry_at_s.saturating_sub(time.steady_s));
-                let CustodyState { taken, attempts, .. } = state;
+            if let Some(CustodyState { taken, attempts, retry_at_s }) = OutboxState::decode(&state).custody {
+                let wait = Duration::from_secs(retry_at_s.saturating_sub(time.steady_s));
                 self.outbox.restore_custody(now, &Kept { uid, taken, attempts, wait });
             }
         }
@@ -134,12 +133,14 @@ impl DeliveryActor {
         let mut counted = Vec::new();
         for row in rows {
             let suspect = Suspect::Row(row.uid.0);
-            let known = row.state.first().copied().unwrap_or(0);
+            let state = OutboxState::decode(&row.state);
+            let known = state.falls;
             quarantine.remember(suspect, u32::from(known));
             let falls = quarantine.falls(&suspect);
             if falls > u32::from(known) {
-                let state = vec![u8::try_from(falls).unwrap_or(u8::MAX)];
-                counted.push((LocalOp::OutboxUpdate { uid: row.uid, state }, Committing::Nothing));
+                let state = OutboxState { falls: u8::try_from(falls).unwrap_or(u8::MAX), ..state };
+                let update = LocalOp::OutboxUpdate { uid: row.uid, state: state.encode() };
+                counted.push((update, Committing::Nothing));
             }
         }
         if !counted.is_empty() {

@@ -67,7 +67,7 @@ use crate::{
             inbound::{self, Arrived, InboundError},
             outbox::{End, Finished, Hold, Kept, Outbox, OutboxFull, Part, Transmit},
             receipts::Receipts,
-            record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, PartialRecord},
+            record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, OutboxState, PartialRecord},
             seal_budget::SealBudget,
             transfer::{
                 ArrivingFile, Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset,

@@ -212,10 +212,14 @@ impl DeliveryActor {
         let ops: Vec<_> = kept
             .into_iter()
             .map(|kept| {
-                let state = CustodyState {
-                    taken: kept.taken,
-                    attempts: kept.attempts,
-                    retry_at_s: steady_s.saturating_add(kept.wait.as_secs()),
+                let falls = self.parts.quarantine.falls(&Suspect::Row(kept.uid.0));
+                let state = OutboxState {
+                    falls: u8::try_from(falls).unwrap_or(u8::MAX),
+                    custody: Some(CustodyState {
+                        taken: kept.taken,
+                        attempts: kept.attempts,
+                        retry_at_s: steady_s.saturating_add(kept.wait.as_secs()),
+                    }),
                 };
                 let update = LocalOp::OutboxUpdate { uid: kept.uid, state: state.encode() };
                 (update, Committing::Nothing)

@@ -148,7 +148,18 @@ impl OutboxRecord {
     }
 }
 
-/// What a restart is to know of a message that custodians have: the state of its outbox row.
+/// The state of an outbox row: what a restart is to know of its message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutboxState {
+    /// How often its handler fell over it.
+    #[serde(default)]
+    pub falls: u8,
+    /// Where custodians have it.
+    #[serde(default)]
+    pub custody: Option<CustodyState>,
+}
+
+/// A message that custodians have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CustodyState {
     /// Attempts that a custodian took.
@@ -159,15 +170,16 @@ pub struct CustodyState {
     pub retry_at_s: u64,
 }
 
-impl CustodyState {
+impl OutboxState {
     /// Writes the state.
     pub fn encode(&self) -> Vec<u8> {
         to_bytes(self)
     }
 
-    /// Reads a state. The row of a message that nobody has in custody has none.
-    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        from_bytes(bytes, "custody")
+    /// Reads a state. A new row has none yet, and one that cannot be read costs the message no more
+    /// than a try.
+    pub fn decode(bytes: &[u8]) -> Self {
+        from_bytes(bytes, "outbox state").unwrap_or_default()
     }
 }
 
