@@ -7,6 +7,7 @@
 //! with the acknowledgement only, and where a node dies there is none.
 
 use std::{
+    collections::VecDeque,
     fmt,
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
@@ -247,14 +248,21 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> ApiError {
     ApiError::failed(format!("cannot {what} the log {}: {error}", path.display()))
 }
 
-/// Tells a message that a node offers again from one that arrived twice.
+/// Messages that a node offers before the first is acknowledged, at most.
+const OFFERED_MAX: usize = 128;
+
+/// Tells messages that a node offers again from those that arrived twice.
 ///
-/// A node removes a message when its taker said that it has it, and offers the next one after that.
-/// Where the connection or the node ends in between, the one that was taken last, and it alone, is
-/// offered again: the contract of `qpc recv`, and no duplicate.
+/// A node removes what its taker said that it has, all that waits with one commit. Where the node ends
+/// before that, or the connection before the word is out, it offers again from the first one on that it
+/// has still: the last ones that were taken, in the same order, at the start of the next connection.
+/// Anything else that comes twice is a duplicate.
 #[derive(Debug, Default)]
 pub struct Takes {
-    last: Option<MessageUid>,
+    /// The last that were taken, oldest first.
+    last: VecDeque<MessageUid>,
+    /// Those of them that may come again next, in this order.
+    again: VecDeque<MessageUid>,
     is_first: bool,
 }
 
@@ -262,13 +270,24 @@ impl Takes {
     /// A connection was made.
     pub fn listen(&mut self) {
         self.is_first = true;
+        self.again.clear();
     }
 
-    /// A message was offered; true where it is the one before over again.
+    /// A message was offered; true where it is one of those before over again.
     pub fn is_again(&mut self, id: MessageUid) -> bool {
-        let again = std::mem::take(&mut self.is_first) && self.last == Some(id);
-        self.last = Some(id);
-        again
+        if std::mem::take(&mut self.is_first) {
+            let at = self.last.iter().rposition(|last| *last == id).unwrap_or(self.last.len());
+            self.again = self.last.iter().skip(at).copied().collect();
+        }
+        if self.again.pop_front() == Some(id) {
+            return true;
+        }
+        self.again.clear();
+        self.last.push_back(id);
+        if self.last.len() > OFFERED_MAX {
+            self.last.pop_front();
+        }
+        false
     }
 }
 
@@ -312,15 +331,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_one_taken_may_come_again_and_only_at_once() {
-        let [a, b] = [MessageUid([1; 16]), MessageUid([2; 16])];
+    fn the_last_ones_taken_may_come_again_in_their_order_and_only_at_once() {
+        let [a, b, c] = [1, 2, 3].map(|n| MessageUid([n; 16]));
         let mut takes = Takes::default();
         takes.listen();
-        assert!(!takes.is_again(a) && !takes.is_again(b));
+        assert!(![a, b, c].into_iter().any(|id| takes.is_again(id)));
         takes.listen();
-        assert!(takes.is_again(b), "nobody heard that it was taken");
-        assert!(!takes.is_again(b), "twice in one connection");
+        assert!(takes.is_again(b) && takes.is_again(c), "nobody heard that they were taken");
+        assert!(!takes.is_again(c), "twice in one connection");
         takes.listen();
-        assert!(!takes.is_again(a), "it was followed by another, so it had been removed");
+        assert!(takes.is_again(a) && !takes.is_again(c), "what stood between them had been removed");
+        takes.listen();
+        assert!(!takes.is_again(MessageUid([4; 16])) && !takes.is_again(a), "not behind something new");
     }
 }
