@@ -142,7 +142,6 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
         2 => id().prop_map(|uid| LocalOp::OutboxRemove(MessageUid(uid))),
         2 => (proptest::option::of(0u64..8), limit())
             .prop_map(|(after, limit)| LocalOp::OutboxPage { after, limit }),
-        2 => id().prop_map(|uid| LocalOp::OutboxGet(MessageUid(uid))),
         6 => inbox_commit().prop_map(LocalOp::InboxCommit),
         2 => (id(), time()).prop_map(|(id, until_unix_s)| LocalOp::SeenPacket { packet_id: PacketId(id), until_unix_s }),
         2 => (proptest::option::of(0u64..8), limit())

@@ -492,6 +492,20 @@ mod tests {
     }
 
     #[test]
+    fn a_floor_below_its_own_records_is_refused() {
+        let (mut keys, _) = keys(5, START);
+        keys.order_floor = keys.current.record.order - 1;
+        let read = ReceiverKeys::from_bytes(*keys.public_key(), &keys.to_bytes());
+        assert!(
+            matches!(
+                read,
+                Err(CryptoError::ReceiverState(DecodeError::OutOfRange { field: "receiver keys order", .. }))
+            ),
+            "the next record would not supersede the one that is out"
+        );
+    }
+
+    #[test]
     fn damaged_state_is_refused() {
         let (keys, _) = keys(6, START);
         let bytes = keys.to_bytes();

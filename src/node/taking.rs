@@ -3,7 +3,8 @@
 //! Some are under way to the client at a time. What it has acknowledged by the time that the disk is
 //! free goes with one commit, and nothing goes before: a message is removed only after its line was
 //! written and flushed. What was acknowledged goes even where the client is gone by then, so that it
-//! sees at most the one message again whose acknowledgement it did not get out.
+//! sees at most the one message again whose acknowledgement it did not get out. A node that is killed
+//! offers again what was acknowledged and not removed yet, in the same order.
 
 use std::{sync::Arc, time::Duration};
 

@@ -154,10 +154,6 @@ impl MemEngine {
                 }
                 None => O::Absent,
             },
-            LocalOp::OutboxGet(uid) => {
-                let rows = self.outbox.values().filter(|row| row.uid == *uid).cloned().collect();
-                O::Outbox(OutboxPage { rows, ..OutboxPage::default() })
-            }
             LocalOp::OutboxPage { after, limit } => {
                 let (rows, next) = page(&self.outbox, behind(*after), *limit, |_, row| row.body.len());
                 O::Outbox(OutboxPage {

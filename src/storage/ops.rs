@@ -45,8 +45,6 @@ pub enum LocalOp {
     },
     /// Forgets a message. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
     OutboxRemove(MessageUid),
-    /// Reads one message. → [`LocalOutcome::Outbox`] with one row, or none.
-    OutboxGet(MessageUid),
     /// Reads messages in the order they were put. → [`LocalOutcome::Outbox`].
     OutboxPage {
         /// The `next` of the page before; `None` starts.

@@ -88,7 +88,7 @@ impl DeliveryActor {
             // Without it, it is sent at once.
             if let Some(CustodyState { taken, attempts, retry_at_s }) = OutboxState::decode(&state).custody {
                 let wait = Duration::from_secs(retry_at_s.saturating_sub(time.steady_s));
-                self.outbox.restore_custody(now, &Kept { uid, taken, attempts, wait });
+                self.outbox.restore_custody(now, &CustodyNote { uid, taken, attempts, wait });
             }
         }
         let mut unreadable_files = Vec::new();
@@ -107,7 +107,9 @@ impl DeliveryActor {
                     tracing::error!(from = %row.source, %error, "a file on its way in begins anew");
                     let (key, remove) =
                         ((row.source, row.tag), LocalOp::PartialRemove { source: row.source, tag: row.tag });
-                    unreadable_files.push((remove, Committing::Forgotten { key, has_blob: true }));
+                    // Its content stays: it may be that of a message in the inbox. What no row names is
+                    // swept at the next start.
+                    unreadable_files.push((remove, Committing::Forgotten { key, has_blob: false }));
                 }
             }
         }

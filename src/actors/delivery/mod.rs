@@ -65,7 +65,7 @@ use crate::{
             compose::{Composer, Wanted},
             history::{HistoryEvent, is_noted, passes_quarter},
             inbound::{self, Arrived, InboundError},
-            outbox::{End, Finished, Hold, Kept, Outbox, OutboxFull, Part, Transmit},
+            outbox::{CustodyNote, End, Finished, Hold, Outbox, OutboxFull, Part, Transmit},
             receipts::Receipts,
             record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, OutboxState, PartialRecord},
             seal_budget::SealBudget,

@@ -207,7 +207,7 @@ impl DeliveryActor {
 
     /// Messages went into custody: a restart is not to hand them to more custodians, nor to send all
     /// of them anew. What of this is lost with a crash costs that.
-    pub(super) fn keep_custody(&mut self, kept: Vec<Kept>, ctx: &mut Context<Self>) {
+    pub(super) fn keep_custody(&mut self, kept: Vec<CustodyNote>, ctx: &mut Context<Self>) {
         let steady_s = self.parts.clock.steady_s();
         let ops: Vec<_> = kept
             .into_iter()

@@ -11,7 +11,7 @@
 mod chunks;
 mod custody;
 
-pub use custody::{CUSTODIANS_MAX, Kept};
+pub use custody::{CUSTODIANS_MAX, CustodyNote};
 
 use std::{
     collections::{BTreeMap, BTreeSet},

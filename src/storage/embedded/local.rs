@@ -30,7 +30,6 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::OutboxPut(row) => outbox_put(txn, row),
         LocalOp::OutboxUpdate { uid, state } => outbox_update(txn, uid, state),
         LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
-        LocalOp::OutboxGet(uid) => outbox_get(txn, uid),
         LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
         LocalOp::InboxCommit(commit) => inbox_commit(txn, commit, quota),
         LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
@@ -179,16 +178,6 @@ fn outbox_remove(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
     txn.remove(T::Outbox, &key)?;
     txn.remove_sealed(T::OutboxBody, &key, 0)?;
     Ok(LocalOutcome::Done)
-}
-
-fn outbox_get(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
-    let mut page = OutboxPage::default();
-    if let Some(key) = txn.get(T::OutboxUid, uid.as_bytes())?
-        && let Some(sealed) = txn.get(T::OutboxBody, &key)?
-    {
-        outbox_read(txn, &key, &sealed, &mut page)?;
-    }
-    Ok(LocalOutcome::Outbox(page))
 }
 
 fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result<LocalOutcome> {

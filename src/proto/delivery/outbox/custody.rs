@@ -41,7 +41,7 @@ impl Custody {
 
 /// A message that went into custody, as a restart is to know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
+pub struct CustodyNote {
     /// Which.
     pub uid: MessageUid,
     /// Attempts that a custodian took.
@@ -65,7 +65,7 @@ impl Entry {
 impl Outbox {
     /// A custodian holds a packet durably. Gives what a restart is to know of its message, where that
     /// waits for its custodians now.
-    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) -> Option<Kept> {
+    pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) -> Option<CustodyNote> {
         let (uid, part) = self.packets.get(packet_id).copied()?;
         let entry = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part))?;
         if let Part::Chunk(index) = part {
@@ -87,7 +87,7 @@ impl Outbox {
         }
         entry.custody.is_waiting = true;
         let wait = entry.wait_for_custodian()?;
-        let kept = Kept { uid, taken: entry.custody.taken, attempts: entry.attempts, wait };
+        let kept = CustodyNote { uid, taken: entry.custody.taken, attempts: entry.attempts, wait };
         // What a custodian holds does not load the path: give its bytes back to the window.
         let freed = std::mem::take(&mut entry.in_flight_bytes);
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
@@ -98,7 +98,7 @@ impl Outbox {
     }
 
     /// A message that was added a moment ago had gone into custody before the restart.
-    pub fn restore_custody(&mut self, now: Instant, kept: &Kept) {
+    pub fn restore_custody(&mut self, now: Instant, kept: &CustodyNote) {
         let Some(entry) = self.entries.get_mut(&kept.uid) else { return };
         entry.custody = Custody { taken: kept.taken, is_waiting: true };
         entry.attempts = kept.attempts;

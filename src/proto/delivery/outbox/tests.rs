@@ -153,7 +153,7 @@ fn custody_is_known_after_a_restart() {
     let mut outbox = Outbox::new(OutboxConfig::default());
     outbox.add(now, line(1), DAY, None);
     let wait = Duration::from_secs(7200);
-    outbox.restore_custody(now, &Kept { uid, taken: 2, attempts: 5, wait });
+    outbox.restore_custody(now, &CustodyNote { uid, taken: 2, attempts: 5, wait });
     assert_eq!(outbox.hold(&uid), Some(Hold::InCustody));
     assert!(outbox.transmit(now, 16).is_empty());
     assert_eq!(outbox.next_wake().unwrap() - now, wait);
@@ -167,7 +167,7 @@ fn custody_is_known_after_a_restart() {
     // Whatever the disk says, it does not wait longer than it would anew.
     let mut outbox = Outbox::new(OutboxConfig::default());
     outbox.add(now, line(1), DAY, None);
-    outbox.restore_custody(now, &Kept { uid, taken: 1, attempts: 1, wait: DAY * 365 });
+    outbox.restore_custody(now, &CustodyNote { uid, taken: 1, attempts: 1, wait: DAY * 365 });
     assert_eq!(outbox.next_wake().unwrap() - now, DAY / 8);
 }
 
