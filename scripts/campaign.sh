@@ -372,11 +372,17 @@ arrived() { ask sink stats | jq '[.. | .messages_received_total? // empty] | add
 
 # knee SECONDS: the most that the line carries, what reaches the sink's inbox a second of a load without
 # a rate. Taken out of the inbox it is not: that is one after the other, and another limit.
+# What is on its way arrives and is taken, for so long at most.
+take_for() {
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --count 1 --settle "$1"
+    load_ends
+}
+
 knee() {
     local before began
     before=$(arrived)
     began=$(now_ms)
-    load --from "$(dir_of source)" --to "$(address_of sink)" --seconds "$1" --settle 0s
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --seconds "$1" --settle 0s
     load_ends
     echo $((($(arrived) - before) * 1000 / ($(now_ms) - began)))
 }
@@ -436,7 +442,7 @@ overload() {
     # No longer than the overload itself, for a short look.
     knee_s=$(knee $((seconds < 15 ? seconds : 15)))
     say "the line carries $knee_s messages/s; ten times that for $seconds s"
-    load --from "$(dir_of source)" --to "$(address_of sink)" --rate $((knee_s * 10)) --window 1024 --seconds "$seconds" --settle 0s
+    load --from "$(dir_of source)" --to "$(dir_of sink)" --rate $((knee_s * 10)) --window 1024 --seconds "$seconds" --settle 0s
     while kill -0 "$load_pid" 2>/dev/null; do
         began=$(now_ms)
         # A command that is refused says so at once, which is an answer too.
@@ -450,9 +456,10 @@ overload() {
     # What was not taken was refused by name, and something was; nothing is unknown. Back to nine tenths
     # within ten seconds: what arrives in the ten seconds after those, of what the line still has and of what is
     # new.
-    sleep 10
+    take_for 10s
     recovered=$(knee 10)
-    until_so 600 "what is on its way to arrive" has_sent_all
+    take_for 600s
+    until_so 60 "what is on its way to arrive" has_sent_all
     compare source relay sink
     evidence '{knee_per_s: $knee, recovered_per_s: $recovered, control_p99_ms: $p99, over: $over[0],
                passed: ($recovered >= 0.9 * $knee and $p99 <= 500 and $over[0].unknown == 0

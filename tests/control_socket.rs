@@ -283,14 +283,15 @@ async fn a_connection_is_kept_for_as_many_requests_as_are_asked() {
         let status: Status = soon(client.next()).await.unwrap().unwrap().parse().unwrap();
         assert_eq!(status.address, ANNA);
         assert!(soon(client.next()).await.unwrap().is_none());
-        // What was served and came to nothing leaves it usable.
-        client
-            .ask(&Request::InboxAck { id: quicprochat_mesh::wire::MessageUid([9; 16]) }, &[])
-            .await
-            .unwrap();
-        assert_eq!(soon(client.next()).await.unwrap_err().class, ErrorClass::Failed);
         assert!(client.is_done());
     }
+    // One whose request was refused is not.
+    let mut refused = Client::open(node.dir.path()).await.unwrap();
+    let nothing = Request::InboxAck { id: quicprochat_mesh::wire::MessageUid([9; 16]) };
+    refused.ask(&nothing, &[]).await.unwrap();
+    assert_eq!(soon(refused.next()).await.unwrap_err().class, ErrorClass::Failed);
+    assert!(refused.was_refused() && !refused.is_done());
+    assert!(refused.ask(&Request::Status, &[]).await.is_err());
     // With nothing under way it does not hold up the end.
     soon(node.server.stop(PATIENCE * 10)).await;
     client.ask(&Request::Status, &[]).await.unwrap();

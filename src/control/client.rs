@@ -24,6 +24,7 @@ pub struct Client {
     reader: FrameReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
     ended: bool,
+    refused: bool,
 }
 
 impl fmt::Debug for Client {
@@ -73,11 +74,17 @@ impl Client {
         let path = location::find(data_dir);
         let stream = UnixStream::connect(&path).await.map_err(|e| connect_error(data_dir, &path, &e))?;
         let (read, write) = stream.into_split();
-        Ok(Self { reader: FrameReader::new(read, REPLY_LINE_BYTES_MAX), writer: write, ended: true })
+        Ok(Self {
+            reader: FrameReader::new(read, REPLY_LINE_BYTES_MAX),
+            writer: write,
+            ended: true,
+            refused: false,
+        })
     }
 
     /// Sends a request over a connection that has none on its way: one that was just opened, or
-    /// whose last request [`Client::is_done`]. The node keeps it for another one, for a minute.
+    /// whose last request [`Client::is_done`]. The node keeps it for another one, for a minute; one
+    /// whose request it refused it does not keep.
     ///
     /// # Errors
     /// The last request is not done, the payload is too large, or the connection broke.
@@ -86,8 +93,10 @@ impl Client {
     }
 
     async fn send(&mut self, request: &Request, payload: &[u8], more: bool) -> Result<(), ApiError> {
-        if !self.ended {
-            return Err(ApiError::failed("the last request of this connection has not ended"));
+        if !self.is_done() {
+            return Err(ApiError::failed(
+                "this connection has a request on its way, or one that was refused",
+            ));
         }
         let len = u64::try_from(payload.len()).unwrap_or(u64::MAX);
         payload_len(len).map_err(ApiError::failed)?;
@@ -102,9 +111,14 @@ impl Client {
         }
     }
 
-    /// True when the node has said its last line about the request, and nothing was asked since.
+    /// True when nothing was asked yet, or the node has served the last request to its end.
     pub fn is_done(&self) -> bool {
-        self.ended
+        self.ended && !self.refused
+    }
+
+    /// True when the node itself refused the last request, and so knows nothing of it.
+    pub fn was_refused(&self) -> bool {
+        self.refused
     }
 
     /// The next reply, none after the last. Not cancel-safe: a caller that stops waiting drops the
@@ -122,7 +136,7 @@ impl Client {
             Err(error) => return Err(ApiError::failed(error)),
         };
         if let Some(error) = line.error {
-            self.ended = true;
+            (self.ended, self.refused) = (true, true);
             return Err(error);
         }
         let Some(object) = line.reply else {

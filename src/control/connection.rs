@@ -77,10 +77,9 @@ async fn serve_all(
         };
         let (last, is_kept) = match &result {
             Ok(()) => (LastLine::End {}, is_kept),
-            // What it refused may be half read; only a request that was served leaves the
-            // connection at the start of a line.
+            // Its request may be half read, or an acknowledgement be on its way: only one that was
+            // served leaves the connection at the start of a request.
             Err(Ended::Refused(error)) => (LastLine::Error(error), false),
-            Err(Ended::Answered(error)) => (LastLine::Error(error), is_kept),
             // Nobody is left to tell.
             Err(Ended::Gone) => return Ok(()),
         };
@@ -105,8 +104,6 @@ enum Ended {
     Gone,
     /// The client is to be told, and nothing more is read from it.
     Refused(ApiError),
-    /// The client is to be told, and may ask for something else.
-    Answered(ApiError),
 }
 
 impl From<ApiError> for Ended {
@@ -238,11 +235,7 @@ async fn run(
     while let Some(reply) = replies.recv().await {
         write_reply(writer, reply, &mut acks).await?;
     }
-    result.map_err(|error| match acks.waiting.is_empty() {
-        true => Ended::Answered(error),
-        // The client may still acknowledge what nobody waits for any more.
-        false => Ended::Refused(error),
-    })
+    result.map_err(Ended::Refused)
 }
 
 async fn write_reply(writer: &mut OwnedWriteHalf, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {

@@ -1,7 +1,8 @@
 //! The control socket: how `qpc`, and any local tool of the same user, talks to a running node.
 //!
 //! A Unix socket in the data directory, mode 0600, which also checks the peer's user. A connection
-//! carries one request, or one after the other where each says `"more":true`:
+//! carries one request, or one after the other where each says `"more":true`, up to the first that
+//! is refused:
 //!
 //! ```text
 //! client  {"v":1,"request":{"command":"send",…},"payload_len":5}\n  then 5 bytes

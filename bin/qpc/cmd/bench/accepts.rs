@@ -91,6 +91,9 @@ struct Round {
 
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let root = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    if !root.is_dir() {
+        return Err(ApiError::usage(format!("--dir {}: no directory is there", root.display())).into());
+    }
     let root = root.join(format!("qpc-bench-{}", std::process::id()));
     let answered = measure(&args, &root).await;
     // Whatever it came to, nothing is left behind.

@@ -515,10 +515,7 @@ async fn send_one(
         },
         Ok(None) => return load.unknown(line(Event::Unknown), &ApiError::failed("no answer")),
         // The node's own word ends the conversation; a connection that broke does not.
-        Err(error) if client.is_done() => {
-            sender.keep(client);
-            return load.refused(line(Event::Refused), &error.message);
-        }
+        Err(error) if client.was_refused() => return load.refused(line(Event::Refused), &error.message),
         Err(error) => {
             // The node is gone, and the other connections with it.
             sender.idle.borrow_mut().clear();
