@@ -206,6 +206,7 @@ metrics_table! {
 
     OUTBOX = "qpc_outbox_messages", Gauge, None, "store", "Own messages without a final receipt.", [];
     INBOX = "qpc_inbox_messages", Gauge, None, "store", "Messages nobody has taken yet.", [];
+    INBOX_EARLY = "qpc_inbox_early", Gauge, None, "store", "Messages that wait for the one that their sender sent before.", [];
     HELD = "qpc_held_messages", Gauge, None, "store", "Messages kept for others.", [];
     HELD_BYTES = "qpc_held_bytes", Gauge, Some(Unit::Bytes), "store", "Bytes kept for others.", [];
     COMMIT_SECONDS = "qpc_store_commit_seconds", Histogram, Some(Unit::Seconds), "store", "Time of one synced commit.", [];

@@ -51,6 +51,7 @@ fn broadcast(stranger: &mut Stranger, text: &str) -> Envelope {
         name: String::new(),
         sent_at_unix_ms: clock::unix_ms(),
         bytes: Bytes::copy_from_slice(text.as_bytes()),
+        follows: None,
     });
     stranger.envelope(EnvelopeKind::BROADCAST, Address::BROADCAST, &content.encode(), Lifetime::TEN_MINUTES)
 }

@@ -173,6 +173,7 @@ async fn an_envelope_that_comes_twice_goes_on_once() {
         name: String::new(),
         sent_at_unix_ms: clock::unix_ms(),
         bytes: "to all".into(),
+        follows: None,
     });
     let ten = Lifetime::TEN_MINUTES;
     let news = stranger.envelope(EnvelopeKind::BROADCAST, Address::BROADCAST, &content.encode(), ten);

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp,
+        Awaits, Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp,
         LocalOutcome, LocalStore, MailOp, MailOutcome, Mailboxes, OutboxRow, PageLimit, QueueBounds, Seen,
         StoreError, StoreThread, Work, WorkDone,
         faults::{FaultOn, FaultyDisk},
@@ -47,6 +47,7 @@ fn inbox_commit(n: u64) -> LocalOp {
         source: Address([2; 16]),
         ingress: None,
         dedup_until_unix_s: u64::MAX,
+        awaits: Awaits::default(),
         entry: body(n),
     })
 }

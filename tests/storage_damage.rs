@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp, LocalOutcome, MailOp,
-        MailOutcome, OutboxRow, PageLimit, StoreError, Work, WorkDone,
+        Awaits, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp, LocalOutcome,
+        MailOp, MailOutcome, OutboxRow, PageLimit, StoreError, Work, WorkDone,
     },
     wire::{Address, MessageUid, PacketId, Priority},
 };
@@ -55,6 +55,7 @@ fn batch(n: u64) -> Vec<Work> {
                 source: Address([2; 16]),
                 ingress: None,
                 dedup_until_unix_s: u64::MAX,
+                awaits: Awaits::default(),
                 entry: body(n),
             }),
         ]),

@@ -16,8 +16,8 @@ use std::{
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine, HeldRow,
-        HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
+        Awaits, BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine,
+        HeldRow, HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
         OutboxRow, PageLimit, PartialRow, QueueBounds, Seen, StopReason, StoreError, StoreThread, Work,
         WorkDone, WorkResult, ask_local,
         faults::{FaultOn, FaultyDisk},
@@ -41,6 +41,7 @@ fn inbox_commit(n: u64) -> LocalOp {
         source: Address([2; 16]),
         ingress: None,
         dedup_until_unix_s: 100 + n,
+        awaits: Awaits::default(),
         entry: vec![n as u8; 500],
     })
 }

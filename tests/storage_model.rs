@@ -15,8 +15,8 @@ use bytes::Bytes;
 use proptest::{collection::vec, prelude::*, sample::select};
 use quicprochat_mesh::{
     storage::{
-        Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, InboxQuota, LocalOp,
-        MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
+        Awaits, Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, InboxQuota,
+        LocalOp, MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
@@ -96,17 +96,23 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
     )
 }
 
+fn awaits() -> impl Strategy<Value = Awaits> {
+    let one = || proptest::option::of(id().prop_map(|uid| MessageUid(uid).prefix()));
+    (one(), one()).prop_map(|(follows, behind)| Awaits { follows, behind })
+}
+
 fn inbox_commit() -> impl Strategy<Value = InboxCommit> {
-    (id(), id(), id(), ingress(), time(), bytes()).prop_map(|(packet, uid, source, ingress, until, entry)| {
-        InboxCommit {
+    (id(), id(), id(), ingress(), time(), awaits(), bytes()).prop_map(
+        |(packet, uid, source, ingress, until, awaits, entry)| InboxCommit {
             packet_id: PacketId(packet),
             uid: MessageUid(uid),
             source: Address(source),
             ingress,
             dedup_until_unix_s: until,
+            awaits,
             entry,
-        }
-    })
+        },
+    )
 }
 
 fn partial_row() -> impl Strategy<Value = PartialRow> {
@@ -143,6 +149,15 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
         2 => (proptest::option::of(0u64..8), limit())
             .prop_map(|(after, limit)| LocalOp::OutboxPage { after, limit }),
         6 => inbox_commit().prop_map(LocalOp::InboxCommit),
+        3 => (id(), id(), any::<bool>()).prop_map(|(source, uid, force)| LocalOp::EarlyRelease {
+            source: Address(source),
+            uid: MessageUid(uid),
+            force,
+        }),
+        1 => (proptest::option::of((id(), id())), limit()).prop_map(|(after, limit)| LocalOp::EarlyPage {
+            after: after.map(|(source, uid)| (Address(source), MessageUid(uid))),
+            limit,
+        }),
         2 => (id(), time()).prop_map(|(id, until_unix_s)| LocalOp::SeenPacket { packet_id: PacketId(id), until_unix_s }),
         2 => (proptest::option::of(0u64..8), limit())
             .prop_map(|(after, limit)| LocalOp::InboxPage { after, limit }),
@@ -235,6 +250,7 @@ fn everything() -> Work {
     let mut ops = vec![
         LocalOp::OutboxPage { after: None, limit: all },
         LocalOp::InboxPage { after: None, limit: all },
+        LocalOp::EarlyPage { after: None, limit: all },
         LocalOp::PartialPage { after: None, limit: all },
         LocalOp::Counts,
     ];

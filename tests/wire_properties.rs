@@ -11,7 +11,7 @@ use proptest::{
 use quicprochat_mesh::wire::{
     Address, Announce, AnnounceContent, Capabilities, Digest, Envelope, EnvelopeHeader, EnvelopeKind, Frame,
     FrameExt, Lifetime, MessageUid, NodeName, PacketId, Priority, Proof, PublicKey, Signature, TrafficClass,
-    TransferTag,
+    TransferTag, UidPrefix,
     content::{Chunk, Content, Manifest, Sealed},
     control::{Credit, CustodyAck, PathRequest, Refuse},
     handshake::{Goodbye, Hello},
@@ -250,12 +250,15 @@ fn receipt() -> impl Strategy<Value = Receipt> {
 }
 
 fn content() -> impl Strategy<Value = Content> {
-    (bytes16(), text(255), number(), blob(15_000)).prop_map(|(uid, name, sent_at_unix_ms, bytes)| Content {
-        uid: MessageUid(uid),
-        name,
-        sent_at_unix_ms,
-        bytes,
-    })
+    (bytes16(), text(255), number(), blob(15_000), proptest::option::of(any::<[u8; 8]>())).prop_map(
+        |(uid, name, sent_at_unix_ms, bytes, follows)| Content {
+            uid: MessageUid(uid),
+            name,
+            sent_at_unix_ms,
+            bytes,
+            follows: follows.map(UidPrefix),
+        },
+    )
 }
 
 fn manifest() -> impl Strategy<Value = Manifest> {
@@ -326,7 +329,10 @@ proptest! {
     #[test]
     fn contents_come_back_as_they_went(content in content()) {
         let bytes = Bytes::from(content.encode());
-        prop_assert_eq!(Content::decode_broadcast(&bytes), Ok(content.clone()));
+        match content.follows {
+            None => prop_assert_eq!(Content::decode_broadcast(&bytes), Ok(content.clone())),
+            Some(_) => prop_assert!(Content::decode_broadcast(&bytes).is_err()),
+        }
         prop_assert_eq!(Sealed::decode(&bytes), Ok(Sealed::Content(content)));
     }
 

@@ -113,6 +113,7 @@ fn durations(c: &MeshConfig, findings: &mut Findings) {
             ),
         );
     }
+    findings.time("store.order_wait", c.store.order_wait, ms(0), ms(600_000));
     findings.time("store.message_ttl", c.store.message_ttl, ms(10_000), MESSAGE_LIFETIME_MAX);
     findings.time("store.broadcast_ttl", c.store.broadcast_ttl, ms(10_000), BROADCAST_LIFETIME_MAX);
     let c_keys = &c.crypto;

@@ -121,7 +121,7 @@ mod tests {
     use crate::{
         crypto::FileKey,
         proto::delivery::record::{Body, FileRecord},
-        storage::{InboxCommit, MemStore, OutboxRow, PartialRow, space::system_space},
+        storage::{Awaits, InboxCommit, MemStore, OutboxRow, PartialRow, space::system_space},
         wire::{Address, Digest, MessageUid, PacketId},
     };
 
@@ -171,6 +171,7 @@ mod tests {
             source: SOURCE,
             ingress: None,
             dedup_until_unix_s: 1,
+            awaits: Awaits::default(),
             entry: record.encode(),
         })
     }

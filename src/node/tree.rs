@@ -287,6 +287,7 @@ async fn launch(
         boot_epoch,
         sequences: Sequences::default(),
         keys: keys_rx.clone(),
+        order_wait: config.store.order_wait,
         outbox: OutboxConfig {
             bytes_max: config.store.outbox_max.0,
             max_hops: config.routing.message_max_hops,

@@ -13,16 +13,16 @@ use super::{
     engine::{Engine, Work, WorkDone, WorkResult},
     error::StoreError,
     ops::{
-        Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxCommit, InboxPage, InboxRow, KvPage,
-        LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace, OutboxPage, OutboxRow,
-        PageLimit, PartialPage, PartialRow, Seen,
+        Awaits, Counter, DestinationUsage, EarlyPage, EarlyRow, HeldPage, HeldRow, HeldSummary, InboxCommit,
+        InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage,
+        Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Seen,
     },
     quota::{
         HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
         Quota, QuotaScope, Standing,
     },
 };
-use crate::wire::{Address, MessageUid, PacketId, TransferTag};
+use crate::wire::{Address, MessageUid, PacketId, TransferTag, UidPrefix};
 
 /// The rows in memory.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub struct MemEngine {
     outbox: BTreeMap<u64, OutboxRow>,
     inbox: BTreeMap<u64, InboxRow>,
     inbox_costs: BTreeMap<InboxCostOf, InboxCost>,
+    /// With their entries.
+    early: BTreeMap<(Address, MessageUid), (EarlyRow, Vec<u8>)>,
     seen_packets: BTreeMap<PacketId, u64>,
     seen_messages: BTreeMap<(Address, MessageUid), u64>,
     partials: BTreeMap<(Address, TransferTag), PartialRow>,
@@ -52,6 +54,7 @@ pub struct MemEngine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum InboxCostOf {
     Entry(u64),
+    Early(Address, MessageUid),
     File(Address, TransferTag),
 }
 
@@ -85,6 +88,7 @@ impl MemEngine {
             outbox: BTreeMap::new(),
             inbox: BTreeMap::new(),
             inbox_costs: BTreeMap::new(),
+            early: BTreeMap::new(),
             seen_packets: BTreeMap::new(),
             seen_messages: BTreeMap::new(),
             partials: BTreeMap::new(),
@@ -170,6 +174,30 @@ impl MemEngine {
                     Some(scope) if !is_seen => O::InboxFull(scope),
                     _ => self.inbox_enter(commit, cost),
                 }
+            }
+            LocalOp::EarlyRelease { source, uid, force } => {
+                let key = (*source, *uid);
+                let Some((early, _)) = self.early.get(&key) else { return O::Absent };
+                let awaits = Awaits { follows: Some(early.awaits), behind: None };
+                if let Some(awaits) = self.awaited(source, &awaits)
+                    && !force
+                {
+                    return O::Early(awaits);
+                }
+                let cost = self.inbox_costs.remove(&InboxCostOf::Early(key.0, key.1));
+                self.inbox_seq += 1;
+                let seq = self.inbox_seq;
+                if let Some((_, entry)) = self.early.remove(&key) {
+                    self.inbox.insert(seq, InboxRow { seq, uid: *uid, source: *source, entry });
+                }
+                if let Some(cost) = cost {
+                    self.inbox_costs.insert(InboxCostOf::Entry(seq), cost);
+                }
+                O::Committed { seq }
+            }
+            LocalOp::EarlyPage { after, limit } => {
+                let (rows, next) = page(&self.early, behind(*after), *limit, |_, (_, entry)| entry.len());
+                O::Earlies(EarlyPage { rows: rows.into_iter().map(|(_, (row, _))| row).collect(), next })
             }
             LocalOp::FileCommit { commit, tag } => {
                 let mut cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
@@ -265,7 +293,7 @@ impl MemEngine {
             }
             LocalOp::Counts => O::Counts(LocalCounts {
                 outbox: self.outbox.len() as u64,
-                inbox: self.inbox.len() as u64,
+                inbox: (self.inbox.len() + self.early.len()) as u64,
                 partials: self.partials.len() as u64,
                 seen_packets: self.seen_packets.len() as u64,
                 seen_messages: self.seen_messages.len() as u64,
@@ -279,15 +307,30 @@ impl MemEngine {
         if !see(&mut self.seen_packets, commit.packet_id, until) {
             return LocalOutcome::Seen(Seen::Packet);
         }
-        if !see(&mut self.seen_messages, (commit.source, commit.uid), until) {
+        let message = (commit.source, commit.uid);
+        if !see(&mut self.seen_messages, message, until) || self.early.contains_key(&message) {
             return LocalOutcome::Seen(Seen::Message);
         }
         self.inbox_seq += 1;
         let seq = self.inbox_seq;
+        if let Some(awaits) = self.awaited(&commit.source, &commit.awaits) {
+            let row = EarlyRow { source: commit.source, uid: commit.uid, seq, awaits };
+            self.early.insert(message, (row, commit.entry.clone()));
+            self.inbox_costs.insert(InboxCostOf::Early(commit.source, commit.uid), cost);
+            return LocalOutcome::Early(awaits);
+        }
         let row = InboxRow { seq, uid: commit.uid, source: commit.source, entry: commit.entry.clone() };
         self.inbox.insert(seq, row);
         self.inbox_costs.insert(InboxCostOf::Entry(seq), cost);
         LocalOutcome::Committed { seq }
+    }
+
+    fn awaited(&self, source: &Address, awaits: &Awaits) -> Option<UidPrefix> {
+        let begins = |key: &(Address, MessageUid), prefix| key.0 == *source && key.1.prefix() == prefix;
+        let is_seen = |prefix| self.seen_messages.keys().any(|key| begins(key, prefix));
+        let is_early = |prefix| self.early.keys().any(|key| begins(key, prefix));
+        let follows = awaits.follows.filter(|prefix| !is_seen(*prefix) || is_early(*prefix));
+        follows.or_else(|| awaits.behind.filter(|prefix| is_early(*prefix)))
     }
 
     fn standing(&self, source: &Address) -> Standing {

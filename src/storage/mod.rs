@@ -58,9 +58,9 @@ pub use error::StoreError;
 pub use group_commit::{BatchStats, Observer, QueueBounds, StopReason, StoreEvent, StoreHandle, StoreThread};
 pub use mem::{MemEngine, MemFault, MemStore};
 pub use ops::{
-    Counter, DestinationUsage, HeldPage, HeldRow, HeldSummary, InboxCommit, InboxPage, InboxRow,
-    KV_KEY_BYTES_MAX, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage, Namespace,
-    OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, ROW_BYTES_MAX, Seen,
+    Awaits, Counter, DestinationUsage, EarlyPage, EarlyRow, HeldPage, HeldRow, HeldSummary, InboxCommit,
+    InboxPage, InboxRow, KV_KEY_BYTES_MAX, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome,
+    MailUsage, Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, ROW_BYTES_MAX, Seen,
 };
 pub use quota::{
     HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, InboxShares,

@@ -10,7 +10,7 @@ use super::{
     error::StoreError,
     quota::{HoldRefusal, InboxScope},
 };
-use crate::wire::{Address, MessageUid, PacketId, Priority, TransferTag};
+use crate::wire::{Address, MessageUid, PacketId, Priority, TransferTag, UidPrefix};
 
 /// Bounds of one page. A page ends at whichever comes first and holds at least one row if there
 /// is one, however large.
@@ -55,8 +55,26 @@ pub enum LocalOp {
 
     /// Enters a message into the inbox together with both records that keep it from entering
     /// again. → [`LocalOutcome::Committed`], [`LocalOutcome::Seen`], or [`LocalOutcome::InboxFull`],
-    /// which leaves no record.
+    /// which leaves no record; [`LocalOutcome::Early`] where it awaits another: then it is as durable as
+    /// any, and in no page of the inbox.
     InboxCommit(InboxCommit),
+    /// Has an early message enter the inbox if what it awaits is there or was, or in any case.
+    /// → [`LocalOutcome::Committed`], [`LocalOutcome::Early`] or [`LocalOutcome::Absent`].
+    EarlyRelease {
+        /// Who sent it.
+        source: Address,
+        /// The message.
+        uid: MessageUid,
+        /// In any case.
+        force: bool,
+    },
+    /// Reads which messages are early, by source and uid. → [`LocalOutcome::Earlies`].
+    EarlyPage {
+        /// Source and uid of the last one already read; `None` starts.
+        after: Option<(Address, MessageUid)>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
     /// The same for a whole file, which takes over the room that [`LocalOp::PartialOpen`] reserved
     /// and so is never refused. → [`LocalOutcome::Committed`] or [`LocalOutcome::Seen`].
     FileCommit {
@@ -200,6 +218,8 @@ pub enum LocalOutcome {
         /// Its place in the order of arrival.
         seq: u64,
     },
+    /// The message is here, and not in the inbox before this one.
+    Early(UidPrefix),
     /// The inbox has no room for it; nothing was stored and nothing recorded.
     InboxFull(InboxScope),
     /// It arrived before.
@@ -208,6 +228,8 @@ pub enum LocalOutcome {
     Outbox(OutboxPage),
     /// A page of the inbox.
     Inbox(InboxPage),
+    /// A page of the early messages.
+    Earlies(EarlyPage),
     /// A page of files being received.
     Partials(PartialPage),
     /// Records were dropped.
@@ -278,8 +300,41 @@ pub struct InboxCommit {
     pub ingress: Option<Address>,
     /// Earliest time at which the packet would be refused anyway.
     pub dedup_until_unix_s: u64,
+    /// What of this source has to be in the inbox first.
+    pub awaits: Awaits,
     /// What `recv` needs, opaque. Sealed.
     pub entry: Vec<u8>,
+}
+
+/// What has to be in the inbox before a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Awaits {
+    /// This one, whether it is early or was never here.
+    pub follows: Option<UidPrefix>,
+    /// And this one, should it be early still.
+    pub behind: Option<UidPrefix>,
+}
+
+/// A message that is here before one that has to be in the inbox first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EarlyRow {
+    /// Who sent it.
+    pub source: Address,
+    /// The message's uid.
+    pub uid: MessageUid,
+    /// Its place in the order of arrival.
+    pub seq: u64,
+    /// What it waits for.
+    pub awaits: UidPrefix,
+}
+
+/// Early messages by source and uid.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EarlyPage {
+    /// The messages.
+    pub rows: Vec<EarlyRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<(Address, MessageUid)>,
 }
 
 /// How a message was known. In both cases the packet's id is on record afterwards.
@@ -294,7 +349,7 @@ pub enum Seen {
 /// An entry of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxRow {
-    /// Its place in the order of arrival.
+    /// Its place in the order in which messages entered.
     pub seq: u64,
     /// The message's uid.
     pub uid: MessageUid,
@@ -412,7 +467,7 @@ pub struct KvPage {
 pub struct LocalCounts {
     /// Messages of our own on their way.
     pub outbox: u64,
-    /// Entries not taken yet.
+    /// Messages that arrived and were not taken yet, the early ones among them.
     pub inbox: u64,
     /// Files being received.
     pub partials: u64,

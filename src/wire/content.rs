@@ -8,15 +8,15 @@ use zeroize::Zeroize;
 use super::{
     cbor::{self, Reader},
     error::DecodeError,
-    ids::{Digest, MessageUid, TransferTag},
+    ids::{Digest, MessageUid, TransferTag, UidPrefix},
     limits::{
         CHUNK_BYTES, CHUNKS_MAX, CONTENT_BYTES_MAX, FILE_NAME_BYTES_MAX, PAYLOAD_BYTES_MAX,
         SEAL_PLAINTEXT_BYTES_MAX,
     },
 };
 
-/// Content of one message, in one envelope: `[uid, 0, name, sent_at_ms, bytes]` inside a seal, and
-/// the whole payload of a broadcast.
+/// Content of one message, in one envelope: `[uid, 0, name, sent_at_ms, bytes, ?follows]` inside a seal,
+/// and the whole payload of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// What people see as the message's id.
@@ -27,6 +27,9 @@ pub struct Content {
     pub sent_at_unix_ms: u64,
     /// The bytes.
     pub bytes: Bytes,
+    /// The message of this sender, priority and destination that was sent before it and was not
+    /// receipted yet when this envelope was made; never in a broadcast.
+    pub follows: Option<UidPrefix>,
 }
 
 /// Announces a file whose chunks follow: `[uid, 1, name, sent_at_ms, length, sha256, file_key]`
@@ -130,7 +133,10 @@ impl Content {
     /// Reads the payload of a broadcast.
     pub fn decode_broadcast(payload: &Bytes) -> Result<Self, DecodeError> {
         match read(payload, PAYLOAD_BYTES_MAX)? {
-            Sealed::Content(content) => Ok(content),
+            Sealed::Content(content) if content.follows.is_none() => Ok(content),
+            Sealed::Content(_) => {
+                Err(DecodeError::Shape { message: "broadcast", detail: "a broadcast follows nothing".into() })
+            }
             Sealed::Manifest(_) => Err(DecodeError::Shape {
                 message: "broadcast",
                 detail: "a manifest cannot be broadcast".into(),
@@ -141,12 +147,15 @@ impl Content {
     /// Writes the payload of a broadcast, or the plaintext to seal.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.bytes.len().saturating_add(64));
-        cbor::put_array(&mut out, 5);
+        cbor::put_array(&mut out, if self.follows.is_some() { 6 } else { 5 });
         cbor::put_bytes(&mut out, &self.uid.0);
         cbor::put_uint(&mut out, TYPE_CONTENT);
         put_text(&mut out, &self.name);
         cbor::put_uint(&mut out, self.sent_at_unix_ms);
         cbor::put_bytes(&mut out, &self.bytes);
+        if let Some(follows) = &self.follows {
+            cbor::put_bytes(&mut out, &follows.0);
+        }
         out
     }
 }
@@ -174,9 +183,10 @@ fn read(bytes: &Bytes, max: usize) -> Result<Sealed, DecodeError> {
     let name = r.text(FILE_NAME_BYTES_MAX, "name")?.to_owned();
     let sent_at_unix_ms = r.uint(u64::MAX, "sent_at")?;
     let sealed = match (kind, elements) {
-        (TYPE_CONTENT, 5) => {
+        (TYPE_CONTENT, 5 | 6) => {
             let bytes = bytes.slice_ref(r.bytes(max, "content bytes")?);
-            Sealed::Content(Content { uid, name, sent_at_unix_ms, bytes })
+            let follows = if elements == 6 { Some(UidPrefix(r.fixed("follows")?)) } else { None };
+            Sealed::Content(Content { uid, name, sent_at_unix_ms, bytes, follows })
         }
         (TYPE_MANIFEST, 7) => {
             let length = r.uint(CONTENT_BYTES_MAX, "length")?;
@@ -291,6 +301,7 @@ mod tests {
             name: "ß".repeat(200),
             sent_at_unix_ms: 0,
             bytes: Bytes::new(),
+            follows: None,
         };
         let read = Content::decode_broadcast(&content.encode().into()).expect("a content");
         assert_eq!(read.name, "ß".repeat(127));

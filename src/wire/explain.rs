@@ -178,12 +178,17 @@ fn sizes(envelope: &Envelope) -> Sizes {
 /// A payload's name, whether the bytes are one, and its layout.
 type Candidate = (&'static str, bool, fn() -> Layout);
 
+/// A broadcast may be longer than what fits a seal.
+fn is_content(bytes: &Bytes, sealed: Option<&Sealed>) -> bool {
+    matches!(sealed, Some(Sealed::Content(_))) || Content::decode_broadcast(bytes).is_ok()
+}
+
 /// The payloads that can be told from each other well enough to be worth naming.
 fn explain_payload(bytes: &Bytes) -> Option<Explained> {
     let sealed = Sealed::decode(bytes).ok();
     let candidates: [Candidate; 10] = [
         ("manifest", matches!(sealed, Some(Sealed::Manifest(_))), layout::manifest),
-        ("content", Content::decode_broadcast(bytes).is_ok(), layout::content),
+        ("content", is_content(bytes, sealed.as_ref()), layout::content),
         ("receipt", Receipt::decode(bytes).is_ok(), layout::receipt),
         ("cannot_open", CannotOpen::decode(bytes).is_ok(), layout::cannot_open),
         ("chunk", Chunk::decode(bytes).is_ok(), layout::chunk),

@@ -169,6 +169,28 @@ byte_id! {
 }
 
 byte_id! {
+    /// The first bytes of a message's uid: what a message says of the one that it follows. Enough to
+    /// tell apart what one sender has under way.
+    UidPrefix, 8
+}
+
+impl MessageUid {
+    /// Its first bytes.
+    pub fn prefix(&self) -> UidPrefix {
+        UidPrefix(self.0.first_chunk().copied().unwrap_or_default())
+    }
+
+    /// The least uid that begins so.
+    pub fn first_of(prefix: &UidPrefix) -> Self {
+        let mut uid = [0; Self::LEN];
+        if let Some(head) = uid.first_chunk_mut() {
+            *head = prefix.0;
+        }
+        Self(uid)
+    }
+}
+
+byte_id! {
     /// First 16 bytes of SHA-256 over the network's name. Part of every signature input; hello
     /// frames carry its first 8 bytes.
     NetworkId, 16

@@ -25,7 +25,9 @@ pub use envelope::{
 pub use frame::{Frame, FrameExt, FrameParts, FrameType};
 
 pub use error::DecodeError;
-pub use ids::{Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag};
+pub use ids::{
+    Address, Digest, LinkId, MessageUid, NetworkId, PacketId, PublicKey, Signature, TransferTag, UidPrefix,
+};
 pub use key_record::{KeyRecord, ReceiverKey, SignedKeyRecord};
 pub use mesh_envelope::{MeshEnvelope, MeshEnvelopeV2};
 

@@ -4,7 +4,7 @@
 //! Files go through `spawn_blocking`, which works here: a paused runtime does not move its clock
 //! while a blocking task runs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -44,7 +44,11 @@ mod crashes;
 mod files;
 mod history;
 mod limits;
+mod order;
 mod shares;
+
+/// How long a message waits for the one that it follows.
+const ORDER_WAIT: Duration = Duration::from_secs(30);
 
 struct Bench {
     store: FragileStore,
@@ -99,6 +103,7 @@ fn start_as(store: FragileStore, outbox: OutboxConfig, history: Option<HistoryFi
         boot_epoch: 1,
         sequences: Sequences::default(),
         keys,
+        order_wait: ORDER_WAIT,
         outbox,
         store: Arc::new(store.clone()),
         blobs: Arc::new(BlobDir::open(&dir.path().join("blobs"), Arc::new(system_space)).unwrap()),
@@ -789,6 +794,7 @@ fn a_broadcast_enters_the_inbox_and_is_not_receipted() {
             name: String::new(),
             sent_at_unix_ms: 0,
             bytes: Bytes::from_static(b"to all"),
+            follows: None,
         };
         let packet = bench.peer.packet(EnvelopeKind::BROADCAST, Address::BROADCAST, &content.encode());
         bench.arrives(packet);

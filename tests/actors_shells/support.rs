@@ -143,11 +143,23 @@ impl Signer {
         uid: u8,
         text: &str,
     ) -> Verified<InboundEnvelope> {
+        self.sealed_behind(to, uid, text, None)
+    }
+
+    /// The same, sent after `follows`.
+    pub(crate) fn sealed_behind(
+        &mut self,
+        to: &VerifiedKeyRecord,
+        uid: u8,
+        text: &str,
+        follows: Option<u8>,
+    ) -> Verified<InboundEnvelope> {
         let content = Sealed::Content(Content {
             uid: MessageUid([uid; 16]),
             name: String::new(),
             sent_at_unix_ms: 0,
             bytes: Bytes::copy_from_slice(text.as_bytes()),
+            follows: follows.map(|uid| MessageUid([uid; 16]).prefix()),
         });
         self.seal(to, &content)
     }

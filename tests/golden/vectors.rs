@@ -553,6 +553,7 @@ fn hello_world() -> Content {
         name: String::new(),
         sent_at_unix_ms: SENT_AT_UNIX_MS,
         bytes: Bytes::from_static(b"Guten Tag"),
+        follows: None,
     }
 }
 
@@ -674,6 +675,7 @@ fn contents() -> Vec<Vector> {
         name: name.into(),
         sent_at_unix_ms,
         bytes: bytes.into(),
+        follows: None,
     };
     let name = "ä".repeat(FILE_NAME_BYTES_MAX / 2) + "a";
     // Head bytes of a content whose numbers are largest: array, uid, type, name, time, byte string.
@@ -694,6 +696,7 @@ fn contents() -> Vec<Vector> {
     };
     let file = seal::file_chunk([0xf1; 32], UID, 1, 2, b"the second chunk");
     let richest = content(UID.0, "brief.txt", SENT_AT_UNIX_MS, b"Guten Tag".to_vec());
+    let following = Content { follows: Some(MessageUid([0x5e; 16]).prefix()), ..richest.clone() };
     let broadcast_filler = filler(PAYLOAD_BYTES_MAX - heads);
     vec![
         payload("content", "smallest", Kind::Sealed, content([0; 16], "", 0, vec![]).encode()),
@@ -704,6 +707,7 @@ fn contents() -> Vec<Vector> {
             Kind::Sealed,
             content([0xff; 16], &name, u64::MAX, filler(SEAL_PLAINTEXT_BYTES_MAX - heads)).encode(),
         ),
+        payload("content", "follows", Kind::Sealed, following.encode()),
         payload("manifest", "smallest", Kind::Sealed, manifest([0; 16], "", 0, 0, [0; 32], [0; 32])),
         payload(
             "manifest",

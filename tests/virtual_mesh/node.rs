@@ -202,6 +202,7 @@ impl Node {
             boot_epoch: store.boot_epoch(),
             sequences: Sequences::default(),
             keys: keys.clone(),
+            order_wait: Duration::from_secs(30),
             outbox: OutboxConfig::default(),
             store: store.clone(),
             blobs: Arc::new(BlobDir::open(&spec.dir.path().join("blobs"), Arc::new(system_space)).unwrap()),

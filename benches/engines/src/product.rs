@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        BatchStats, DataDir, EmbeddedOptions, EmbeddedStore, HeldRow, InboxCommit, LocalOp, LocalStore,
+        Awaits, BatchStats, DataDir, EmbeddedOptions, EmbeddedStore, HeldRow, InboxCommit, LocalOp, LocalStore,
         MailOp, Mailboxes, OutboxRow, QueueBounds, StoreEvent, StoreThread,
     },
     wire::{Address, MessageUid, PacketId, Priority},
@@ -88,6 +88,7 @@ fn local(kind: &str, n: u64) -> Option<LocalOp> {
             source: Address(message(n % 1000).id),
             ingress: None,
             dedup_until_unix_s: n / 100,
+            awaits: Awaits::default(),
             entry: vec![7; BODY_BYTES],
         })),
         "outbox" => Some(LocalOp::OutboxPut(OutboxRow {

@@ -23,6 +23,8 @@ const REMOVED_AT_ONCE: usize = 256;
 pub(super) enum Committing {
     /// A message or broadcast enters the inbox; the receipt goes to `receipt_to`.
     Inbox { packet_id: PacketId, receipt_to: Option<Address>, arrival: Received },
+    /// An early message enters the inbox.
+    Enters(Enters),
     /// A manifest was taken up.
     Manifest { packet_id: PacketId, record: Box<PartialRecord> },
     /// A file's progress. The packets are named in the receipt beside the bitmap: custodians on the
@@ -138,14 +140,22 @@ impl DeliveryActor {
     fn committed(&mut self, then: Vec<Committing>, outcomes: Vec<LocalOutcome>, ctx: &mut Context<Self>) {
         let now = clock::now();
         let mut refused = Vec::new();
-        let mut grown = 0;
+        let (mut grown, mut received) = (0, 0);
+        let mut entering = false;
         for (then, outcome) in then.into_iter().zip(outcomes) {
             match then {
                 Committing::Inbox { packet_id, receipt_to, arrival } => {
                     match outcome {
                         LocalOutcome::Committed { .. } => {
                             grown += 1;
+                            received += 1;
                             self.note(arrival.uid, arrival.event());
+                            self.turns.entered((arrival.from, arrival.uid));
+                        }
+                        LocalOutcome::Early(awaits) => {
+                            received += 1;
+                            self.note(arrival.uid, arrival.event());
+                            self.turns.is_early(now, (arrival.from, arrival.uid), awaits);
                         }
                         LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
@@ -158,6 +168,17 @@ impl DeliveryActor {
                     }
                     if let Some(source) = receipt_to {
                         self.receipts.packet(now, source, packet_id);
+                    }
+                }
+                Committing::Enters(Enters { source, uid, .. }) => {
+                    entering = true;
+                    match outcome {
+                        LocalOutcome::Early(_) => {}
+                        LocalOutcome::Committed { .. } => {
+                            grown += 1;
+                            self.turns.entered((source, uid));
+                        }
+                        _ => self.turns.entered((source, uid)),
                     }
                 }
                 Committing::Manifest { packet_id, record } => {
@@ -192,9 +213,10 @@ impl DeliveryActor {
                 Committing::File { key } => {
                     if matches!(outcome, LocalOutcome::Committed { .. }) {
                         grown += 1;
+                        received += 1;
                         if let Some(file) = self.incoming.file(&key) {
                             let ArrivingFile { uid, from, size, hops, .. } = file;
-                            self.note(uid, Received { uid, from, size, hops, broadcast: false }.event());
+                            self.note(uid, HistoryEvent::Received { from, size, hops, broadcast: false });
                         }
                     }
                     if let Some(receipt) = self.incoming.complete(&key) {
@@ -221,8 +243,10 @@ impl DeliveryActor {
                 Committing::Nothing => {}
             }
         }
+        if received > 0 {
+            metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(received);
+        }
         if grown > 0 {
-            metrics::counter!(telemetry::MESSAGES_RECEIVED).increment(grown);
             self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(grown));
         }
         // A submission is one link's batch or less: few scopes, if any.
@@ -231,7 +255,11 @@ impl DeliveryActor {
             self.refuse(of_scope, scope.label(), RefuseReason::StoreFull);
         }
         self.write_history_soon(ctx);
-        if self.receipts.next_wake().is_some() {
+        if entering {
+            self.turns.answered();
+        }
+        self.let_enter(ctx);
+        if self.receipts.next_wake().is_some() || !self.turns.is_empty() {
             self.pump_soon(ctx);
         }
     }
@@ -245,9 +273,11 @@ impl DeliveryActor {
         ctx: &mut Context<Self>,
     ) {
         let mut refused = Vec::new();
+        let mut not_entered = false;
         for then in then {
             match then {
                 Committing::Inbox { packet_id, .. } => refused.push(packet_id),
+                Committing::Enters(_) => not_entered = true,
                 Committing::Manifest { packet_id, record } => {
                     self.incoming.not_opened(&record.key());
                     refused.push(packet_id);
@@ -270,6 +300,26 @@ impl DeliveryActor {
             }
         }
         self.refuse(refused, label, reason);
+        if not_entered {
+            self.turns.answered();
+            self.retry_later(ctx);
+        }
+    }
+
+    /// Has those early messages enter the inbox whose turn it is.
+    pub(super) fn let_enter(&mut self, ctx: &mut Context<Self>) {
+        let ops: Vec<_> = self
+            .turns
+            .enter()
+            .into_iter()
+            .map(|enters| {
+                let Enters { source, uid, force } = enters;
+                (LocalOp::EarlyRelease { source, uid, force }, Committing::Enters(enters))
+            })
+            .collect();
+        if !ops.is_empty() {
+            self.submit(ops, ctx);
+        }
     }
 
     /// Tells the router what is not taken. A refusal that is lost costs its sender a wait for the
@@ -322,6 +372,7 @@ impl DeliveryActor {
         }
         self.incoming.check_again();
         self.check_next(ctx);
+        self.let_enter(ctx);
         let mut ops = Vec::new();
         while ops.len() < REMOVED_AT_ONCE
             && let Some((uid, finished)) = self.commits.unremoved.pop_first()

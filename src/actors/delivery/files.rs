@@ -229,6 +229,7 @@ impl DeliveryActor {
             source: record.from,
             ingress: None,
             dedup_until_unix_s: record.dedup_until_unix_s,
+            awaits: Awaits::default(),
             entry: entry.encode(),
         };
         let commit = LocalOp::FileCommit { commit, tag: key.1 };

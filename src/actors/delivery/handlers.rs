@@ -35,8 +35,13 @@ impl Handler<SendBroadcast> for DeliveryActor {
         }
         let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
         let size = send.bytes.len() as u64;
-        let content =
-            Content { uid, name: send.name, sent_at_unix_ms: self.parts.clock.unix_ms(), bytes: send.bytes };
+        let content = Content {
+            uid,
+            name: send.name,
+            sent_at_unix_ms: self.parts.clock.unix_ms(),
+            bytes: send.bytes,
+            follows: None,
+        };
         let payload = content.encode();
         if payload.len() > PAYLOAD_BYTES_MAX {
             let over = payload.len().saturating_sub(PAYLOAD_BYTES_MAX);

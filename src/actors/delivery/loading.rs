@@ -12,8 +12,9 @@ impl DeliveryActor {
     /// goes on would begin anew.
     pub(super) fn load(&mut self, ctx: &mut Context<Self>) {
         let store = self.parts.store.clone();
+        let turns = Turns::new(self.parts.order_wait);
         let load = async move {
-            let mut left = Left::default();
+            let mut left = Left::of(turns);
             let mut after = None;
             loop {
                 let op = LocalOp::OutboxPage { after, limit: PageLimit::default() };
@@ -25,6 +26,7 @@ impl DeliveryActor {
                     break;
                 }
             }
+            take_turns(&*store, &mut left.turns).await?;
             let mut after = None;
             loop {
                 let op = LocalOp::PartialPage { after, limit: PageLimit::default() };
@@ -91,6 +93,7 @@ impl DeliveryActor {
                 self.outbox.restore_custody(now, &CustodyNote { uid, taken, attempts, wait });
             }
         }
+        self.turns = left.turns;
         let mut unreadable_files = Vec::new();
         for row in left.partials {
             let suspect = Suspect::Row(row.tag.0);
@@ -151,14 +154,60 @@ impl DeliveryActor {
     }
 }
 
+/// Reads which messages are early, and has those enter the inbox that are no longer: the start before
+/// may have ended when what they follow had come and they had not entered. Those that enter go one
+/// submission after the other, so that the store is left room.
+async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), MeshError> {
+    let mut early = Vec::new();
+    let mut after = None;
+    loop {
+        let op = LocalOp::EarlyPage { after, limit: PageLimit::default() };
+        let LocalOutcome::Earlies(page) = read(store, op).await? else { break };
+        early.extend(page.rows);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    early.sort_unstable_by_key(|row: &EarlyRow| row.seq);
+    for row in early {
+        turns.is_early(clock::now(), (row.source, row.uid), row.awaits);
+    }
+    turns.ask_again();
+    loop {
+        let enter = turns.enter();
+        if enter.is_empty() {
+            return Ok(());
+        }
+        let release = |enters: &Enters| LocalOp::EarlyRelease {
+            source: enters.source,
+            uid: enters.uid,
+            force: enters.force,
+        };
+        let outcomes = read_all(store, enter.iter().map(release).collect()).await?;
+        for (enters, outcome) in enter.iter().zip(outcomes) {
+            if !matches!(outcome, LocalOutcome::Early(_)) {
+                turns.entered((enters.source, enters.uid));
+            }
+        }
+        turns.answered();
+    }
+}
+
 /// What an earlier start left.
-#[derive(Default)]
 struct Left {
     outbox: Vec<OutboxRow>,
     /// Rows that the store could not read and set aside.
     outbox_damaged: usize,
+    turns: Turns,
     partials: Vec<PartialRow>,
     partials_damaged: usize,
+}
+
+impl Left {
+    fn of(turns: Turns) -> Self {
+        Self { outbox: Vec::new(), outbox_damaged: 0, turns, partials: Vec::new(), partials_damaged: 0 }
+    }
 }
 
 fn damaged(kind: &'static str, rows: usize) {
@@ -170,9 +219,14 @@ fn damaged(kind: &'static str, rows: usize) {
 
 /// One row or page, asked for until the store has room for the question.
 async fn read(store: &dyn LocalStore, op: LocalOp) -> Result<LocalOutcome, MeshError> {
+    Ok(read_all(store, vec![op]).await?.pop().unwrap_or(LocalOutcome::Done))
+}
+
+/// The same of several, in one submission.
+async fn read_all(store: &dyn LocalStore, ops: Vec<LocalOp>) -> Result<Vec<LocalOutcome>, MeshError> {
     loop {
-        match ask_local(store, vec![op.clone()]) {
-            Ok(answer) => return Ok(answer.await?.pop().unwrap_or(LocalOutcome::Done)),
+        match ask_local(store, ops.clone()) {
+            Ok(answer) => return Ok(answer.await?),
             Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
             Err(reason) => return Err(MeshError::Refused(reason.to_string())),
         }

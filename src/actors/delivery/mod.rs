@@ -73,6 +73,7 @@ use crate::{
                 ArrivingFile, Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset,
                 sealed_chunk_len,
             },
+            turns::{Enters, Place, Turns},
         },
         ledger::Ledger,
         limit::TokenBucket,
@@ -82,8 +83,8 @@ use crate::{
         verify::InboundEnvelope,
     },
     storage::{
-        BlobDir, BlobKind, BlobName, InboxCommit, LocalOp, LocalOutcome, LocalStore, Namespace, OutboxRow,
-        PageLimit, PartialRow, Seen, StoreError,
+        Awaits, BlobDir, BlobKind, BlobName, EarlyRow, InboxCommit, LocalOp, LocalOutcome, LocalStore,
+        Namespace, OutboxRow, PageLimit, PartialRow, Seen, StoreError,
     },
     telemetry,
     wire::{
@@ -145,6 +146,8 @@ pub struct DeliveryParts {
     pub sequences: crate::proto::delivery::compose::Sequences,
     /// Receiver keys, rotated by maintenance.
     pub keys: watch::Receiver<Arc<OwnKeys>>,
+    /// How long a message waits in the store for the one that it follows.
+    pub order_wait: Duration,
     /// Outbox limits.
     pub outbox: crate::proto::delivery::outbox::OutboxConfig,
     /// This node's durable state.
@@ -218,6 +221,7 @@ pub struct DeliveryActor {
     /// Messages whose row the disk has not taken yet, and who waits for that.
     storing: BTreeMap<MessageUid, Storing>,
     receipts: Receipts,
+    turns: Turns,
     incoming: Incoming,
     waiters: BTreeMap<MessageUid, Vec<TellEnd>>,
     /// How the last messages ended.
@@ -260,6 +264,7 @@ impl DeliveryActor {
             outbox: Outbox::new(parts.outbox.clone()),
             storing: BTreeMap::new(),
             receipts: Receipts::new(),
+            turns: Turns::new(parts.order_wait),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),
             ends: LruCache::new(ENDS_REMEMBERED),

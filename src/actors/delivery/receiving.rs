@@ -41,10 +41,12 @@ impl DeliveryActor {
             }
             match arrived {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
-                    ops.push(into_inbox(&inbound, content, false, arrival));
+                    let Place { follows, behind } = self.turns.awaits(&from, content.follows);
+                    let awaits = Awaits { follows, behind };
+                    ops.push(into_inbox(&inbound, content, false, arrival, awaits));
                 }
                 Ok(Arrived::Broadcast(content)) => {
-                    ops.push(into_inbox(&inbound, content, true, arrival));
+                    ops.push(into_inbox(&inbound, content, true, arrival, Awaits::default()));
                 }
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
                     let offer = Offer { packet_id: id, from, manifest, hops, dedup_until_unix_s: until };
@@ -231,6 +233,7 @@ fn into_inbox(
     content: Content,
     broadcast: bool,
     arrival: Arrival,
+    awaits: Awaits,
 ) -> (LocalOp, Committing) {
     let (uid, from, hops) = (content.uid, inbound.source, arrival.hops);
     let received = Received { uid, from, size: content.bytes.len() as u64, hops, broadcast };
@@ -250,6 +253,7 @@ fn into_inbox(
         source: from,
         ingress: arrival.ingress,
         dedup_until_unix_s: arrival.until_unix_s,
+        awaits,
         entry: record.encode(),
     });
     let receipt_to = (!broadcast).then_some(from);

@@ -102,6 +102,8 @@ impl DeliveryActor {
         self.send_receipts(due);
         let expired = self.outbox.expire(now);
         self.finish(expired, ctx);
+        self.turns.expire(now);
+        self.let_enter(ctx);
         if !self.draining {
             let due = self.outbox.transmit(now, TRANSMIT_BATCH);
             let more = due.len() >= TRANSMIT_BATCH;
@@ -119,10 +121,14 @@ impl DeliveryActor {
         self.rearm(ctx);
         self.write_history_soon(ctx);
         metrics::gauge!(telemetry::OUTBOX).set(self.outbox.len() as f64);
+        metrics::gauge!(telemetry::INBOX_EARLY).set(self.turns.len() as f64);
     }
 
     pub(super) fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let wake = [self.outbox.next_wake(), self.receipts.next_wake()].into_iter().flatten().min();
+        let wake = [self.outbox.next_wake(), self.receipts.next_wake(), self.turns.next_wake()]
+            .into_iter()
+            .flatten()
+            .min();
         self.timer.rearm(wake, ctx, Self::pump);
     }
 
@@ -146,6 +152,11 @@ impl DeliveryActor {
                 name: record.name.clone(),
                 sent_at_unix_ms: record.sent_at_unix_ms,
                 bytes: Bytes::copy_from_slice(bytes),
+                // On thin links bytes cost more than order.
+                follows: match self.thin_destinations.contains_key(&t.destination) {
+                    true => None,
+                    false => self.outbox.predecessor(&t.uid).map(|uid| uid.prefix()),
+                },
             }),
             (_, Some(manifest)) => Sealed::Manifest(manifest),
             (_, None) => return None,

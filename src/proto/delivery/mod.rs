@@ -9,6 +9,7 @@
 //! - [`receipts`]: what sources are told, gathered.
 //! - [`transfer`]: files that arrive in chunks.
 //! - [`seal_budget`]: what seals that do not open may cost.
+//! - [`turns`]: which of what has arrived waits for what was sent before it.
 //! - [`history`]: what became of a message, for people who ask.
 //!
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
@@ -22,3 +23,4 @@ pub mod receipts;
 pub mod record;
 pub mod seal_budget;
 pub mod transfer;
+pub mod turns;

@@ -81,6 +81,10 @@ const REFUSED_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// What an envelope takes of the window beside its content.
 const SMALL_ENVELOPE_BYTES: usize = 256;
 
+/// Attempts that keep a message at its place: what follows it waits for it at the destination, so what
+/// was lost on the way goes again before what was not sent yet.
+const ORDERLY_ATTEMPTS: u32 = 3;
+
 /// Packet ids remembered per message, so that a late receipt for an early attempt still counts.
 const ATTEMPTS_REMEMBERED: usize = 8;
 
@@ -219,8 +223,9 @@ struct Entry {
     record: OutboxRecord,
     /// Order of acceptance, which is the order of sending within a priority and a rank.
     order: u64,
-    /// How often it was sent in vain when it last became ready. What was sent less often goes first:
-    /// else a silent destination's window would be taken up by the same few for ever.
+    /// How often it was sent in vain when it last became ready; a message that others may follow, beyond
+    /// [`ORDERLY_ATTEMPTS`]. What was sent less often goes first: else a silent destination's window
+    /// would be taken up by the same few for ever.
     rank: u32,
     expires_at: Instant,
     attempts: u32,
@@ -237,6 +242,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// Its place among the messages that follow each other; files do not.
+    fn line_place(&self) -> Option<(Priority, u64)> {
+        self.chunks.is_none().then(|| (self.record.priority(), self.order))
+    }
+
     fn line(&self, now: Instant) -> OutboxLine {
         OutboxLine {
             uid: self.record.uid,
@@ -267,6 +277,8 @@ struct Destination {
     pushbacks: u32,
     ready: BTreeSet<ReadyKey>,
     uids: BTreeSet<MessageUid>,
+    /// Messages of one envelope in the order of acceptance, by priority.
+    lines: BTreeMap<(Priority, u64), MessageUid>,
 }
 
 /// The outbox of one node.
@@ -370,7 +382,7 @@ impl Outbox {
         if let Some(tag) = tag {
             self.tags.insert(tag, uid);
         }
-        let key = ready_key(&entry);
+        let (key, place) = (ready_key(&entry), entry.line_place());
         self.entries.insert(uid, entry);
         let window_bytes = self.config.window_bytes_start;
         let dest = self.destinations.entry(destination).or_insert_with(|| Destination {
@@ -381,8 +393,12 @@ impl Outbox {
             pushbacks: 0,
             ready: BTreeSet::new(),
             uids: BTreeSet::new(),
+            lines: BTreeMap::new(),
         });
         dest.uids.insert(uid);
+        if let Some(place) = place {
+            dest.lines.insert(place, uid);
+        }
         dest.ready.insert(key);
         self.active.insert(destination);
     }
@@ -390,6 +406,15 @@ impl Outbox {
     /// The record of a message.
     pub fn record(&self, uid: &MessageUid) -> Option<&OutboxRecord> {
         self.entries.get(uid).map(|e| &e.record)
+    }
+
+    /// The message that one of a single envelope follows: the last that was accepted before it for the
+    /// same destination with the same priority and has not ended.
+    pub fn predecessor(&self, uid: &MessageUid) -> Option<MessageUid> {
+        let entry = self.entries.get(uid)?;
+        let (priority, order) = entry.line_place()?;
+        let lines = &self.destinations.get(&entry.record.destination)?.lines;
+        lines.range((priority, 0)..(priority, order)).next_back().map(|(_, uid)| *uid)
     }
 
     /// Why a message is not under way; `None` where there is no such message.
@@ -737,8 +762,10 @@ impl Outbox {
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
             dest.ready.remove(&ready_key(entry));
-            let timeouts = entry.chunks.as_ref().map_or(0, |flow| flow.timeouts);
-            entry.rank = entry.unanswered.max(timeouts);
+            entry.rank = match &entry.chunks {
+                Some(flow) => entry.unanswered.max(flow.timeouts),
+                None => entry.unanswered.saturating_sub(ORDERLY_ATTEMPTS),
+            };
             dest.ready.insert(ready_key(entry));
             self.active.insert(entry.record.destination);
         }
@@ -816,6 +843,9 @@ impl Outbox {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(entry.in_flight_bytes);
             dest.ready.remove(&ready_key(&entry));
             dest.uids.remove(uid);
+            if let Some(place) = entry.line_place() {
+                dest.lines.remove(&place);
+            }
             if dest.uids.is_empty() {
                 self.destinations.remove(&destination);
             }

@@ -50,6 +50,8 @@ pub(super) struct SimNode {
     pub(super) up: BTreeSet<Address>,
     /// Links that each packet went out over without the resend flag.
     went_over: BTreeMap<PacketId, Vec<(LinkId, u8)>>,
+    /// How often a next hop handed a packet back or refused it.
+    came_back: BTreeMap<PacketId, usize>,
     /// The order of each origin's announce that a liar told last.
     told: BTreeMap<[u8; 32], (u32, u32)>,
 }
@@ -313,12 +315,17 @@ impl Sim {
                 edge.verifier.learn_key(&address, &key).expect("keys fit");
                 arrived = waiting;
             }
+            Frame::Refuse(refuse) => {
+                self.nodes[n].comes_back(link, &refuse.packet_id);
+                return self.handle(n, Input::Control(link, Frame::Refuse(refuse)));
+            }
             other => return self.handle(n, Input::Control(link, other)),
         }
         for (envelope, ext) in arrived {
             let Some(edge) = self.nodes[n].edges.get_mut(&link) else { return };
             match edge.verifier.verify(envelope, ext) {
                 VerifyOutcome::Verified(packet) => {
+                    self.nodes[n].comes_back(link, &packet.packet_id);
                     self.handle(n, Input::Envelopes(link, vec![packet]));
                 }
                 VerifyOutcome::KeyNeeded { source, envelope, ext } => {
@@ -392,6 +399,7 @@ impl SimNode {
             key_records: BTreeMap::new(),
             up: BTreeSet::new(),
             went_over: BTreeMap::new(),
+            came_back: BTreeMap::new(),
             told: BTreeMap::new(),
         }
     }
@@ -424,16 +432,26 @@ impl SimNode {
         });
         if !was_raced {
             assert!(went_over.iter().all(|(over, _)| *over != link), "a packet went twice over one link");
-            // Once, and again where a next hop refused it; never over the same link.
+            // Once, and again where it did not get further; never over the same link.
             let goes_to_many = packet.destination == Address::BROADCAST;
-            let refusals = usize::try_from(self.router.counters().rerouted).unwrap();
-            assert!(goes_to_many || went_over.len() <= refusals.min(2), "a packet was forwarded twice");
+            let unsent = usize::try_from(self.router.counters().rerouted).unwrap();
+            let came_back = self.came_back.get(&packet.packet_id).copied().unwrap_or(0);
+            let tries_more = unsent.max(came_back).min(2);
+            assert!(goes_to_many || went_over.len() <= tries_more, "a packet was forwarded twice");
         }
         went_over.push((link, crossed));
+    }
+
+    /// Notes what comes from where the packet went.
+    fn comes_back(&mut self, link: LinkId, packet_id: &PacketId) {
+        if self.went_over.get(packet_id).is_some_and(|went| went.iter().any(|(over, _)| *over == link)) {
+            *self.came_back.entry(*packet_id).or_default() += 1;
+        }
     }
 
     /// Packets that the checks remember; tests that hand packets on again on purpose clear them.
     pub(super) fn forget_checks(&mut self) {
         self.went_over.clear();
+        self.came_back.clear();
     }
 }

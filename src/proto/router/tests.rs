@@ -670,6 +670,31 @@ fn a_raced_packet_goes_once_more_over_the_same_link() {
     .unwrap();
 }
 
+/// A neighbour takes a packet, hands it back as if it had come straight from its origin, and nobody
+/// forwarded it before.
+#[test]
+fn a_packet_handed_back_with_fewer_hops_may_go_another_way() {
+    promises_are_kept(vec![
+        Op::Connect(0, 5),
+        Op::Connect(2, 5),
+        Op::Send(0, 0),
+        Op::Wait(0),
+        Op::Send(0, 0),
+        Op::Connect(2, 4),
+        Op::Send(0, 0),
+        Op::Send(0, 0),
+        Op::Send(0, 0),
+        Op::Connect(5, 3),
+        Op::Send(3, 2),
+        Op::Send(0, 0),
+        Op::Connect(0, 4),
+        Op::Send(0, 0),
+        Op::Replay(17516390522863631877, 4, 2, true),
+        Op::Replay(16907354611809402469, 5, 0, true),
+    ])
+    .unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -4,19 +4,23 @@ use std::ops::{Bound, ControlFlow};
 
 use super::{
     inbox_cost::{self, Cost},
-    tables::{Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join, number},
+    tables::{
+        EARLY_HEADER_BYTES, Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join,
+        number,
+    },
     txn::Txn,
 };
 use crate::{
     storage::{
         error::StoreError,
         ops::{
-            Counter, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, Namespace,
-            OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Seen,
+            Awaits, Counter, EarlyPage, EarlyRow, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts,
+            LocalOp, LocalOutcome, Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow,
+            Seen,
         },
         quota::{INBOX_ROW_OVERHEAD_BYTES, InboxQuota},
     },
-    wire::{Address, MessageUid, PacketId, TransferTag},
+    wire::{Address, MessageUid, PacketId, TransferTag, UidPrefix},
 };
 
 type Result<V> = std::result::Result<V, StoreError>;
@@ -32,6 +36,8 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
         LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
         LocalOp::InboxCommit(commit) => inbox_commit(txn, commit, quota),
+        LocalOp::EarlyRelease { source, uid, force } => early_release(txn, source, uid, *force),
+        LocalOp::EarlyPage { after, limit } => early_page(txn, after.as_ref(), *limit),
         LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
         LocalOp::SeenPacket { packet_id, until_unix_s } => {
             Ok(match see_packet(txn, packet_id, *until_unix_s)? {
@@ -85,7 +91,7 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::KvPage { namespace, after, limit } => kv_page(txn, *namespace, after.as_deref(), *limit),
         LocalOp::Counts => Ok(LocalOutcome::Counts(LocalCounts {
             outbox: txn.rows(T::Outbox)?,
-            inbox: txn.rows(T::Inbox)?,
+            inbox: txn.rows(T::Inbox)?.saturating_add(txn.rows(T::InboxEarly)?),
             partials: txn.rows(T::Partial)?,
             seen_packets: txn.rows(T::SeenPacket)?,
             seen_messages: txn.rows(T::SeenMessage)?,
@@ -267,14 +273,110 @@ fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<Lo
         return Ok(LocalOutcome::Seen(Seen::Packet));
     }
     let message = join(&[source.as_bytes(), uid.as_bytes()]);
-    if !see(txn, T::SeenMessage, SEEN_MESSAGE, &message, *until)? {
+    // A clock set far ahead may have dropped the record of one that is early still.
+    if !see(txn, T::SeenMessage, SEEN_MESSAGE, &message, *until)?
+        || txn.get(T::InboxEarly, &message)?.is_some()
+    {
         return Ok(LocalOutcome::Seen(Seen::Message));
     }
     let seq = next(&mut txn.heads.inbox_seq);
-    let header = join(&[uid.as_bytes(), source.as_bytes()]);
-    txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)?;
+    if let Some(awaits) = awaited(txn, source, &commit.awaits)? {
+        let header = join(&[&seq.to_be_bytes(), awaits.as_bytes()]);
+        txn.put_sealed(T::InboxEarly, &message, &header, entry)?;
+        cost.charge(txn, &early_cost_key(&message))?;
+        return Ok(LocalOutcome::Early(awaits));
+    }
+    put_entry(txn, seq, uid, source, entry)?;
     cost.charge(txn, &seq.to_be_bytes())?;
     Ok(LocalOutcome::Committed { seq })
+}
+
+fn put_entry(txn: &mut Txn<'_>, seq: u64, uid: &MessageUid, source: &Address, entry: &[u8]) -> Result<()> {
+    let header = join(&[uid.as_bytes(), source.as_bytes()]);
+    txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)
+}
+
+// ---- early messages --------------------------------------------------------------------------
+
+fn early_cost_key(message: &[u8]) -> Vec<u8> {
+    join(&[&[1], message])
+}
+
+/// What of `awaits` a message of `source` has to wait for.
+fn awaited(txn: &Txn<'_>, source: &Address, awaits: &Awaits) -> Result<Option<UidPrefix>> {
+    if let Some(follows) = awaits.follows
+        && (!has(txn, T::SeenMessage, source, &follows)? || has(txn, T::InboxEarly, source, &follows)?)
+    {
+        return Ok(Some(follows));
+    }
+    match awaits.behind {
+        Some(behind) if has(txn, T::InboxEarly, source, &behind)? => Ok(Some(behind)),
+        _ => Ok(None),
+    }
+}
+
+/// True where a table by source and uid has one that begins so.
+fn has(txn: &Txn<'_>, t: T, source: &Address, prefix: &UidPrefix) -> Result<bool> {
+    let of =
+        |rest: [u8; MessageUid::LEN - UidPrefix::LEN]| join(&[source.as_bytes(), prefix.as_bytes(), &rest]);
+    let (first, last) = (of([0; _]), of([0xff; _]));
+    let mut any = false;
+    txn.scan(t, Bound::Included(&first), Bound::Included(&last), |_, _| {
+        any = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(any)
+}
+
+fn early_header(row: &[u8]) -> Option<(u64, UidPrefix)> {
+    let mut f = Fields(row);
+    f.u64().zip(f.take().map(UidPrefix))
+}
+
+fn early_release(txn: &mut Txn<'_>, source: &Address, uid: &MessageUid, force: bool) -> Result<LocalOutcome> {
+    let message = join(&[source.as_bytes(), uid.as_bytes()]);
+    let Some(row) = txn.get(T::InboxEarly, &message)? else { return Ok(LocalOutcome::Absent) };
+    let (_, awaits) = early_header(&row).ok_or_else(|| txn.corrupt(T::InboxEarly, "a row is too short"))?;
+    let awaits = Awaits { follows: Some(awaits), behind: None };
+    if !force && let Some(awaits) = awaited(txn, source, &awaits)? {
+        return Ok(LocalOutcome::Early(awaits));
+    }
+    let entry = txn.unseal(T::InboxEarly, &message, &row, EARLY_HEADER_BYTES);
+    txn.remove_sealed(T::InboxEarly, &message, EARLY_HEADER_BYTES)?;
+    let cost = inbox_cost::release(txn, &early_cost_key(&message))?;
+    let Some(entry) = entry else {
+        txn.quarantine(T::InboxEarly, &message, &row)?;
+        return Ok(LocalOutcome::Absent);
+    };
+    let seq = next(&mut txn.heads.inbox_seq);
+    put_entry(txn, seq, uid, source, &entry)?;
+    if let Some(cost) = cost {
+        cost.charge(txn, &seq.to_be_bytes())?;
+    }
+    Ok(LocalOutcome::Committed { seq })
+}
+
+fn early_page(
+    txn: &Txn<'_>,
+    after: Option<&(Address, MessageUid)>,
+    limit: PageLimit,
+) -> Result<LocalOutcome> {
+    let from = after.map(|(source, uid)| join(&[source.as_bytes(), uid.as_bytes()]));
+    let (rows, more) = page_of(txn, T::InboxEarly, behind(from.as_ref()), Bound::Unbounded, limit)?;
+    let mut page = EarlyPage::default();
+    for (key, row) in rows {
+        let mut f = Fields(&key);
+        let (source, uid) = f
+            .take()
+            .map(Address)
+            .zip(f.take().map(MessageUid))
+            .ok_or_else(|| txn.corrupt(T::InboxEarly, "a key is too short"))?;
+        let (seq, awaits) =
+            early_header(&row).ok_or_else(|| txn.corrupt(T::InboxEarly, "a row is too short"))?;
+        page.next = more.then_some((source, uid));
+        page.rows.push(EarlyRow { source, uid, seq, awaits });
+    }
+    Ok(LocalOutcome::Earlies(page))
 }
 
 fn see_packet(txn: &mut Txn<'_>, packet_id: &PacketId, until: u64) -> Result<bool> {

@@ -445,6 +445,7 @@ fn seals(work: &Work) -> bool {
         Work::Local(ops) => ops.iter().any(|op| match op {
             LocalOp::OutboxPut(_)
             | LocalOp::InboxCommit(_)
+            | LocalOp::EarlyRelease { .. }
             | LocalOp::FileCommit { .. }
             | LocalOp::PartialOpen { .. }
             | LocalOp::PartialPut(_) => true,

@@ -10,6 +10,7 @@
 //! outbox_body   seq 8                        → sealed body
 //! outbox_uid    uid 16                       → seq 8
 //! inbox         seq 8                        → hdr: uid 16, source 16; sealed entry
+//! inbox_early   source 16, uid 16            → hdr: seq 8, awaits 8; sealed entry
 //! seen_packet   packet 16                    → until 8
 //! seen_message  source 16, uid 16            → until 8
 //! seen_expiry   until 8, kind 1, id          →
@@ -23,7 +24,8 @@
 //!               0, "inbox…"                  → the same of the inbox; scopes 4 and 5 of it
 //! row_key_refs  hour 4                       → rows 8
 //! quarantine    table 1, key                 → the damaged row
-//! inbox_cost    seq 8, or a partial's key    → stranger 1, bytes 8, source 16, ingress 16 or none
+//! inbox_cost    seq 8, a partial's key, or
+//!               1, an early one's key        → stranger 1, bytes 8, source 16, ingress 16 or none
 //! ```
 
 use redb::TableDefinition;
@@ -67,6 +69,7 @@ tables! {
     RowKeyRefs = 15 "row_key_refs",
     Quarantine = 16 "quarantine",
     InboxCost = 17 "inbox_cost",
+    InboxEarly = 18 "inbox_early",
 }
 
 impl T {
@@ -82,6 +85,8 @@ impl T {
 
 /// Open part of an inbox row.
 pub(super) const INBOX_HEADER_BYTES: usize = 32;
+/// Open part of a row of an early message.
+pub(super) const EARLY_HEADER_BYTES: usize = 16;
 /// Open part of a row of a file being received.
 pub(super) const PARTIAL_HEADER_BYTES: usize = 8;
 /// Open part of a held row.

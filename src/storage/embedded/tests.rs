@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     storage::{
-        HeldRow, InboxCommit, LocalOutcome, MailOutcome, Namespace, OutboxRow, PageLimit, PartialRow,
+        Awaits, HeldRow, InboxCommit, LocalOutcome, MailOutcome, Namespace, OutboxRow, PageLimit, PartialRow,
         row_seal::{RowPlace, UnsealError},
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
@@ -106,6 +106,7 @@ fn one_of_each() -> [Work; 2] {
                 source: Address([2; 16]),
                 ingress: None,
                 dedup_until_unix_s: 0,
+                awaits: Awaits::default(),
                 entry: SECRET.to_vec(),
             }),
             LocalOp::PartialPut(PartialRow {
@@ -332,6 +333,7 @@ fn a_damaged_row_costs_only_itself() {
         source: Address([2; 16]),
         ingress: None,
         dedup_until_unix_s: 0,
+        awaits: Awaits::default(),
         entry: b"whole".to_vec(),
     };
     local(&mut store, LocalOp::InboxCommit(second));

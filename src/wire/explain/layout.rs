@@ -208,6 +208,7 @@ pub(super) fn content() -> Layout {
         ("name", Plain),
         ("sent_at", Number(|ms| Some(format!("ms since 1970: {}", unix_s(ms / 1000)?)))),
         ("bytes", Opaque),
+        ("follows", Bytes("the start of the id of the message sent before it")),
     ])
 }
 

@@ -1,0 +1,315 @@
+//! Turns against a sender, a path that loses order, and a store that answers late.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::{collection::vec, prelude::*};
+
+use super::*;
+
+const SOURCE: Address = Address([7; 16]);
+const WAIT: Duration = Duration::from_secs(30);
+
+fn uid(n: u8) -> MessageUid {
+    MessageUid([n; 16])
+}
+
+fn follows(n: u8) -> Option<UidPrefix> {
+    Some(uid(n).prefix())
+}
+
+enum Op {
+    Commit { uid: MessageUid, awaits: Place },
+    Release(Enters),
+}
+
+/// A receiver: turns, and the store in front of which operations wait.
+struct Receiver {
+    now: Instant,
+    turns: Turns,
+    queue: VecDeque<Op>,
+    /// Releases under way, and how many of them are answered.
+    released: usize,
+    answered: usize,
+    seen: BTreeSet<MessageUid>,
+    early: BTreeMap<MessageUid, UidPrefix>,
+    /// All that were ever early, in order of arrival.
+    arrivals: Vec<MessageUid>,
+    inbox: Vec<MessageUid>,
+}
+
+impl Receiver {
+    fn new(wait: Duration) -> Self {
+        Self {
+            now: Instant::now(),
+            turns: Turns::new(wait),
+            queue: VecDeque::new(),
+            released: 0,
+            answered: 0,
+            seen: BTreeSet::new(),
+            early: BTreeMap::new(),
+            arrivals: Vec::new(),
+            inbox: Vec::new(),
+        }
+    }
+
+    fn arrives(&mut self, uid: MessageUid, follows: Option<UidPrefix>) {
+        let awaits = self.turns.awaits(&SOURCE, follows);
+        self.queue.push_back(Op::Commit { uid, awaits });
+    }
+
+    fn awaited(&self, awaits: Place) -> Option<UidPrefix> {
+        let is_seen = |prefix| self.seen.iter().any(|uid| uid.prefix() == prefix);
+        let is_early = |prefix| self.early.keys().any(|uid| uid.prefix() == prefix);
+        let follows = awaits.follows.filter(|prefix| !is_seen(*prefix) || is_early(*prefix));
+        follows.or_else(|| awaits.behind.filter(|prefix| is_early(*prefix)))
+    }
+
+    /// The store does its next operation.
+    fn works(&mut self) {
+        match self.queue.pop_front() {
+            Some(Op::Commit { uid, awaits }) => {
+                if !self.seen.insert(uid) {
+                    return;
+                }
+                match self.awaited(awaits) {
+                    Some(awaits) => {
+                        self.early.insert(uid, awaits);
+                        self.arrivals.push(uid);
+                        self.turns.is_early(self.now, (SOURCE, uid), awaits);
+                    }
+                    None => {
+                        self.inbox.push(uid);
+                        self.turns.entered((SOURCE, uid));
+                    }
+                }
+            }
+            Some(Op::Release(Enters { source, uid, force })) => {
+                match self.early.get(&uid).copied() {
+                    Some(of)
+                        if !force && self.awaited(Place { follows: Some(of), behind: None }).is_some() => {}
+                    Some(_) => {
+                        self.early.remove(&uid);
+                        self.inbox.push(uid);
+                        self.turns.entered((source, uid));
+                    }
+                    None => self.turns.entered((source, uid)),
+                }
+                self.answered += 1;
+                if self.answered == self.released {
+                    self.turns.answered();
+                }
+            }
+            None => {}
+        }
+        self.let_enter();
+    }
+
+    fn let_enter(&mut self) {
+        let enter = self.turns.enter();
+        if !enter.is_empty() {
+            (self.released, self.answered) = (enter.len(), 0);
+            self.queue.extend(enter.into_iter().map(Op::Release));
+        }
+    }
+
+    fn settle(&mut self) {
+        self.let_enter();
+        while !self.queue.is_empty() {
+            self.works();
+        }
+    }
+
+    fn passes(&mut self, time: Duration) {
+        self.now += time;
+        self.turns.expire(self.now);
+        self.settle();
+    }
+
+    /// The process ends and starts again; what waited before the store is lost.
+    fn restarts(&mut self) {
+        self.turns = Turns::new(WAIT);
+        self.queue.clear();
+        for uid in &self.arrivals {
+            if let Some(follows) = self.early.get(uid) {
+                self.turns.is_early(self.now, (SOURCE, *uid), *follows);
+            }
+        }
+        self.turns.ask_again();
+        self.settle();
+    }
+}
+
+#[test]
+fn what_came_early_enters_behind_what_it_follows() {
+    let mut here = Receiver::new(WAIT);
+    here.arrives(uid(3), follows(2));
+    here.arrives(uid(2), follows(1));
+    here.settle();
+    assert_eq!((here.inbox.len(), here.turns.len()), (0, 2));
+    here.arrives(uid(1), None);
+    here.settle();
+    assert_eq!(here.inbox, [uid(1), uid(2), uid(3)]);
+    assert!(here.turns.is_empty() && here.turns.next_wake().is_none());
+}
+
+#[test]
+fn nothing_waits_longer_than_the_wait_and_nothing_waits_twice_for_the_same() {
+    let mut here = Receiver::new(WAIT);
+    here.arrives(uid(3), follows(1));
+    here.settle();
+    here.passes(WAIT / 2);
+    here.arrives(uid(4), follows(3));
+    here.arrives(uid(5), follows(1));
+    here.settle();
+    assert!(here.inbox.is_empty());
+    // Counted from the first that waited for it.
+    here.passes(WAIT / 2);
+    assert_eq!(here.inbox, [uid(3), uid(4), uid(5)]);
+    here.arrives(uid(6), follows(1));
+    here.settle();
+    assert_eq!(here.inbox.last(), Some(&uid(6)));
+}
+
+#[test]
+fn without_a_wait_everything_enters_as_it_comes() {
+    let mut here = Receiver::new(Duration::ZERO);
+    here.arrives(uid(2), follows(1));
+    here.settle();
+    assert_eq!(here.inbox, [uid(2)]);
+}
+
+#[test]
+fn a_restart_between_arrival_and_entry_leaves_nothing_waiting() {
+    let mut here = Receiver::new(WAIT);
+    here.arrives(uid(2), follows(1));
+    here.settle();
+    here.arrives(uid(1), None);
+    here.works();
+    assert_eq!((here.inbox.len(), here.queue.len()), (1, 1), "one is about to enter");
+    here.restarts();
+    here.settle();
+    assert_eq!(here.inbox, [uid(1), uid(2)]);
+}
+
+#[test]
+fn messages_that_follow_each_other_in_a_circle_do_not_wait_for_ever() {
+    let mut here = Receiver::new(WAIT);
+    here.arrives(uid(1), follows(2));
+    here.arrives(uid(2), follows(1));
+    here.arrives(uid(3), follows(3));
+    here.settle();
+    here.passes(WAIT);
+    assert_eq!(here.inbox.len(), 3);
+    assert!(here.turns.is_empty());
+}
+
+#[test]
+fn one_source_has_a_bound_and_what_is_beyond_it_enters() {
+    let mut turns = Turns::new(WAIT);
+    let now = Instant::now();
+    let nth = |n: u64| {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&n.to_be_bytes());
+        MessageUid(id)
+    };
+    for n in 0..OF_SOURCE_MAX as u64 {
+        assert!(turns.awaits(&SOURCE, follows(9)).follows.is_some());
+        turns.is_early(now, (SOURCE, nth(n)), uid(9).prefix());
+    }
+    assert_eq!(turns.awaits(&SOURCE, follows(9)), Place::default());
+    assert_eq!(turns.awaits(&Address([8; 16]), follows(9)).follows, follows(9));
+    turns.entered((SOURCE, nth(0)));
+    assert!(turns.awaits(&SOURCE, follows(9)).follows.is_some());
+}
+
+#[test]
+fn what_the_store_did_not_take_is_next_again_and_in_its_order() {
+    let mut turns = Turns::new(WAIT);
+    let now = Instant::now();
+    (2..5).for_each(|n| turns.is_early(now, (SOURCE, uid(n)), uid(n - 1).prefix()));
+    turns.entered((SOURCE, uid(1)));
+    let first = turns.enter();
+    assert_eq!(first.iter().map(|enters| enters.uid).collect::<Vec<_>>(), [uid(2), uid(3), uid(4)]);
+    assert!(turns.enter().is_empty(), "one submission at a time");
+    turns.answered();
+    assert_eq!(turns.enter(), first);
+}
+
+/// What happens next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The sender seals a message that has no receipt, for the first time or again.
+    Seal(u8),
+    /// An envelope under way arrives.
+    Arrive(u8),
+    /// One is lost.
+    Lose(u8),
+    /// The store of the receiver does its next operation.
+    Store,
+    /// A receipt reaches the sender.
+    Receipt(u8),
+    /// The receiver is killed and starts again.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => any::<u8>().prop_map(Step::Seal),
+        4 => any::<u8>().prop_map(Step::Arrive),
+        1 => any::<u8>().prop_map(Step::Lose),
+        6 => Just(Step::Store),
+        3 => any::<u8>().prop_map(Step::Receipt),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is lost, sent again, overtaken or interrupted: as long as nothing is given up, messages
+    /// enter in the order in which they were sent.
+    #[test]
+    fn messages_enter_in_the_order_of_sending(count in 1u8..24, steps in vec(step(), 0..300)) {
+        let mut here = Receiver::new(WAIT);
+        let mut outbox: BTreeSet<u8> = (0..count).collect();
+        let mut under_way: Vec<(u8, Option<u8>)> = Vec::new();
+        let pick = |of: usize, n: u8| usize::from(n) % of.max(1);
+        let seal = |outbox: &BTreeSet<u8>, n: u8| (n, outbox.range(..n).next_back().copied());
+        let arrive = |here: &mut Receiver, (n, before): (u8, Option<u8>)| {
+            here.arrives(uid(n), before.map(|before| uid(before).prefix()));
+        };
+        for step in steps {
+            match step {
+                Step::Seal(n) => {
+                    let chosen = outbox.iter().nth(pick(outbox.len(), n)).copied();
+                    under_way.extend(chosen.map(|n| seal(&outbox, n)));
+                }
+                Step::Arrive(n) if !under_way.is_empty() => {
+                    arrive(&mut here, under_way.remove(pick(under_way.len(), n)));
+                }
+                Step::Lose(n) if !under_way.is_empty() => {
+                    under_way.remove(pick(under_way.len(), n));
+                }
+                Step::Store => here.works(),
+                // Whatever is durable is receipted.
+                Step::Receipt(n) => {
+                    let durable: Vec<u8> =
+                        outbox.iter().copied().filter(|n| here.seen.contains(&uid(*n))).collect();
+                    if let Some(n) = durable.get(pick(durable.len(), n)) {
+                        outbox.remove(n);
+                    }
+                }
+                Step::Restart => here.restarts(),
+                Step::Arrive(_) | Step::Lose(_) => {}
+            }
+        }
+        here.settle();
+        while let Some(n) = outbox.pop_first() {
+            arrive(&mut here, (n, None));
+            here.settle();
+        }
+        let expected: Vec<_> = (0..count).map(uid).collect();
+        prop_assert_eq!(&here.inbox, &expected);
+        prop_assert!(here.turns.is_empty());
+    }
+}
