@@ -86,6 +86,7 @@ fn dedup(c: &mut Criterion) {
         hop_count: 3,
         max_hops: 128,
         retransmit: false,
+        lasts: false,
         is_destination: false,
     };
     // A window in its steady state: both generations full, one dropped every so often.

@@ -182,7 +182,7 @@ compare() {
 disk() { "$qpc" --json bench disk "$work" --seconds "${1:-2}" >"$work/disk.json"; }
 
 # evidence FILTER [JQ-ARGS…]: writes the evidence file. FILTER is a jq object of what this campaign
-# adds; `.passed` in it is and-ed with nothing lost, duplicate or phantom.
+# adds; `.passed` in it is and-ed with nothing lost, duplicate, phantom or out of order.
 evidence() {
     local filter=$1 node
     shift
@@ -204,7 +204,7 @@ evidence() {
            disk_syncs_per_s: \$d.syncs_per_s, disk_sync_p50_ms: \$d.sync_p50_ms, disk_sync_p99_ms: \$d.sync_p99_ms}
           + \$own
         | .passed = ((\$own.passed | if . == null then true else . end)
-                     and ([.lost, .duplicate, .phantom] | all(. == null or . == 0)))" >"$out/$name.json"
+                     and ([.lost, .duplicate, .phantom, .gap] | all(. == null or . == 0)))" >"$out/$name.json"
     jq -c '{campaign, passed, sent, acked, delivered, lost, duplicate, phantom, gap, peak_rss_mib, duration_s}' "$out/$name.json"
     if [[ $(jq .passed "$out/$name.json") != true ]]; then
         keep=1

@@ -195,7 +195,7 @@ sections! {
         inbox_contact_percent: u8 = 50;
         /// How long a message waits unseen for the one its sender sent before it, at most 10m; 0s has
         /// messages appear as they come.
-        order_wait: Duration = secs(30);
+        order_wait: Duration = secs(MINUTE);
         /// Messages kept for other nodes.
         mailbox_max: ByteSize = ByteSize(1024 * MIB);
         /// Share of the mailboxes that one neighbour can fill, in percent.

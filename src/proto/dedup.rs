@@ -1,7 +1,8 @@
 //! The window of packets in transit: it ends loops, and is the record by which receipts and
 //! refusals travel back.
 //!
-//! Two generations of entries; a full or old one is dropped whole. Nothing is durable: a packet
+//! Two generations of entries; a full or old one is dropped whole, but for its broadcasts, which go on
+//! into the next as long as they may live. Nothing is durable: a packet
 //! that outlives the window is bounded by its hop limit and its expiry, and a destination has its
 //! own exact record. An entry exists only for packets whose proof was verified.
 //!
@@ -34,6 +35,16 @@ pub const GENERATION_ENTRIES_MAX: usize = (1 << 20) / 8 * 7;
 /// A generation takes no new entries after so long: twice that bounds how long a quiet node
 /// remembers, and once covers the ten minutes that a broadcast may live.
 pub const GENERATION_AGE_MAX: Duration = Duration::from_secs(600);
+
+/// Of a node through which much passes a generation ends as soon as it is this old: a loop comes round
+/// in seconds, and at 2,000 packets/s ten minutes of them would be 70 MiB.
+pub const BUSY_AGE_MAX: Duration = Duration::from_secs(60);
+
+/// Entries that make a generation one of such a node.
+pub const BUSY_ENTRIES: usize = 1 << 16;
+
+/// Broadcasts that go on into the next generation at most, a part of what one holds.
+const CARRIED_PART: usize = 8;
 
 /// Resends of one packet that are let through.
 pub const RETRANSMITS_MAX: u8 = 3;
@@ -73,6 +84,9 @@ pub struct Sighting {
     pub max_hops: u8,
     /// The link's resend flag.
     pub retransmit: bool,
+    /// True for what is remembered for as long as it may live: it goes everywhere, and is offered again
+    /// wherever a link comes up.
+    pub lasts: bool,
     /// True where this node is the destination: a resend then counts from any link, since the
     /// exact record of the destination comes after this one and repeats a lost receipt.
     pub is_destination: bool,
@@ -161,6 +175,9 @@ impl Dedup {
         };
         let Some(entry) = known else {
             self.current.insert(hash, seen.packet_id, Entry::first(seen, seen_s));
+            if seen.lasts {
+                self.current.last_lasts();
+            }
             return Verdict::New;
         };
         let ingress = short(seen.ingress.link());
@@ -269,13 +286,22 @@ impl Dedup {
     }
 
     fn rotate(&mut self, now: Instant) {
-        let is_old = now.saturating_duration_since(self.current_began) >= GENERATION_AGE_MAX;
-        if self.current.len() < self.entries_max && !is_old {
+        let age = now.saturating_duration_since(self.current_began);
+        let is_busy = self.current.len() >= BUSY_ENTRIES.min(self.entries_max);
+        let age_max = if is_busy { BUSY_AGE_MAX } else { GENERATION_AGE_MAX };
+        if self.current.len() < self.entries_max && age < age_max {
             return;
         }
         std::mem::swap(&mut self.current, &mut self.previous);
+        let lasting = self.current.lasting(self.entries_max / CARRIED_PART);
         self.current.clear();
         self.current_began = now;
+        let now_s = self.seconds(now);
+        let lives = |entry: &Entry| now_s.saturating_sub(entry.seen_s) < GENERATION_AGE_MAX.as_secs() as u32;
+        for (packet_id, entry) in lasting.into_iter().filter(|(_, entry)| lives(entry)) {
+            self.current.insert(self.hash(&packet_id), packet_id, entry);
+            self.current.last_lasts();
+        }
     }
 
     fn seconds(&self, now: Instant) -> u32 {

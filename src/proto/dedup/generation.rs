@@ -26,6 +26,8 @@ pub(super) struct Generation {
     places: HashTable<Place>,
     chunks: Vec<Vec<(PacketId, Entry)>>,
     len: usize,
+    /// Where those stand that go on into the next generation.
+    lasting: Vec<u32>,
 }
 
 impl Generation {
@@ -59,6 +61,17 @@ impl Generation {
         self.places.insert_unique(wide(hash), Place { hash, at }, |place| wide(place.hash));
     }
 
+    /// The packet that was added last goes on into the next generation.
+    pub(super) fn last_lasts(&mut self) {
+        self.lasting.extend(self.len.checked_sub(1).and_then(|at| u32::try_from(at).ok()));
+    }
+
+    /// Those that go on into the next generation, the newest `most` of them in order of arrival.
+    pub(super) fn lasting(&self, most: usize) -> Vec<(PacketId, Entry)> {
+        let newest = self.lasting.get(self.lasting.len().saturating_sub(most)..).unwrap_or_default();
+        newest.iter().filter_map(|at| entry_at(&self.chunks, *at).copied()).collect()
+    }
+
     /// Packets remembered.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -72,6 +85,7 @@ impl Generation {
             return;
         }
         self.places.clear();
+        self.lasting.clear();
         self.chunks.truncate(self.len.div_ceil(CHUNK_ENTRIES));
         self.chunks.iter_mut().for_each(Vec::clear);
         self.len = 0;

@@ -7,7 +7,10 @@ use std::{
 
 use crate::wire::{LinkId, PacketId};
 
-use super::{Dedup, ForwardRecord, GENERATION_AGE_MAX, Ingress, RETRANSMITS_MAX, Sighting, Verdict};
+use super::{
+    BUSY_AGE_MAX, BUSY_ENTRIES, CARRIED_PART, Dedup, ForwardRecord, GENERATION_AGE_MAX, Ingress,
+    RETRANSMITS_MAX, Sighting, Verdict,
+};
 
 /// What happens to a window.
 #[derive(Debug, Clone)]
@@ -22,7 +25,11 @@ pub(crate) enum Op {
     Passes(Duration),
 }
 
+#[derive(Clone)]
 struct Entry {
+    order: usize,
+    seen_s: u64,
+    lasts: bool,
     ingress: Ingress,
     egress: Option<LinkId>,
     lowest: u8,
@@ -34,7 +41,9 @@ type Generation = BTreeMap<PacketId, Entry>;
 
 struct Model {
     entries_max: usize,
+    start: Instant,
     began: Instant,
+    seen: usize,
     current: Generation,
     previous: Generation,
 }
@@ -53,13 +62,30 @@ impl Model {
     }
 
     fn observe(&mut self, now: Instant, s: &Sighting) -> Verdict {
-        if self.current.len() >= self.entries_max || now - self.began >= GENERATION_AGE_MAX {
-            self.previous = std::mem::take(&mut self.current);
+        let (len, age) = (self.current.len(), now - self.began);
+        let is_busy = len >= BUSY_ENTRIES.min(self.entries_max) && age >= BUSY_AGE_MAX;
+        let now_s = (now - self.start).as_secs();
+        if len >= self.entries_max || is_busy || age >= GENERATION_AGE_MAX {
+            let mut carried: Vec<_> = self.previous.iter().filter(|(_, entry)| entry.lasts).collect();
+            carried.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.order));
+            carried.truncate(self.entries_max / CARRIED_PART);
+            carried.retain(|(_, entry)| now_s - entry.seen_s < GENERATION_AGE_MAX.as_secs());
+            let carried = carried.into_iter().map(|(id, entry)| (*id, entry.clone())).collect();
+            self.previous = std::mem::replace(&mut self.current, carried);
             self.began = now;
         }
         let Some(e) = self.entry(&s.packet_id) else {
-            let entry =
-                Entry { ingress: s.ingress, egress: None, lowest: s.hop_count, forwarded: false, resends: 0 };
+            self.seen += 1;
+            let entry = Entry {
+                order: self.seen,
+                seen_s: now_s,
+                lasts: s.lasts,
+                ingress: s.ingress,
+                egress: None,
+                lowest: s.hop_count,
+                forwarded: false,
+                resends: 0,
+            };
             self.current.insert(s.packet_id, entry);
             return Verdict::New;
         };
@@ -90,8 +116,14 @@ pub(crate) fn run(start: Instant, entries_max: usize, ops: impl IntoIterator<Ite
     let mut now = start;
     let mut dedup = Dedup::with_capacity(start, 99, entries_max);
     let entries_max = entries_max.max(1);
-    let mut model =
-        Model { entries_max, began: start, current: Generation::new(), previous: Generation::new() };
+    let mut model = Model {
+        entries_max,
+        start,
+        began: start,
+        seen: 0,
+        current: Generation::new(),
+        previous: Generation::new(),
+    };
     for op in ops {
         match &op {
             Op::Observe(s) => {

@@ -14,7 +14,15 @@ fn id(n: u32) -> PacketId {
 }
 
 fn seen(n: u32, ingress: Ingress, hop_count: u8) -> Sighting {
-    Sighting { packet_id: id(n), ingress, hop_count, max_hops: 128, retransmit: false, is_destination: false }
+    Sighting {
+        packet_id: id(n),
+        ingress,
+        hop_count,
+        max_hops: 128,
+        retransmit: false,
+        lasts: false,
+        is_destination: false,
+    }
 }
 
 fn resent(n: u32, ingress: Ingress) -> Sighting {
@@ -154,6 +162,32 @@ fn a_quiet_node_remembers_for_ten_minutes_and_forgets_in_twenty() {
 }
 
 #[test]
+fn a_busy_node_remembers_for_a_minute_and_forgets_in_two_but_for_broadcasts() {
+    let start = Instant::now();
+    let at = |s| start + Duration::from_secs(s);
+    let mut dedup = Dedup::new(start, 1);
+    let broadcast = Sighting { lasts: true, ..seen(1, A, 0) };
+    assert_eq!(dedup.observe(start, &broadcast), Verdict::New);
+    dedup.forwarded(&id(1), None);
+    let busy = BUSY_ENTRIES as u32;
+    for minute in 0..9u32 {
+        let first = 2 + minute * busy;
+        for n in first..first + busy {
+            assert_eq!(dedup.observe(at(u64::from(minute) * 60), &seen(n, A, 0)), Verdict::New);
+        }
+        let before = at(u64::from(minute) * 60 + 59);
+        assert_eq!(dedup.observe(before, &seen(first, B, 0)), Verdict::Duplicate);
+        assert!(dedup.len() <= 2 * BUSY_ENTRIES + 2);
+        assert_eq!(dedup.observe(before, &Sighting { ingress: B, ..broadcast }), Verdict::Duplicate);
+    }
+    assert_eq!(dedup.observe(at(541), &seen(2, B, 0)), Verdict::New);
+    // A broadcast is remembered for as long as it may live.
+    dedup.observe(at(1200), &seen(3, A, 0));
+    dedup.observe(at(1800), &seen(4, A, 0));
+    assert_eq!(dedup.observe(at(1801), &broadcast), Verdict::New);
+}
+
+#[test]
 fn similar_identifiers_spread_over_the_table() {
     let hasher = KeyedHasher::new(42);
     let low_bits = |n: u32| hasher.hash_one(id(n)) & 0xfff;
@@ -213,13 +247,14 @@ fn op() -> impl Strategy<Value = Op> {
     let ingress = (0..4u64).prop_map(|n| if n == 0 { Ingress::Local } else { Ingress::Link(LinkId(n)) });
     let hop_counts = prop_oneof![3 => 0..6u8, 1 => any::<u8>()];
     let limits = prop_oneof![3 => Just(4u8), 1 => 1..=128u8];
-    let sighting = (packet.clone(), ingress, hop_counts, limits, any::<bool>(), any::<bool>()).prop_map(
-        |(packet_id, ingress, hop_count, max_hops, retransmit, is_destination)| Sighting {
+    let sighting = (packet.clone(), ingress, hop_counts, limits, any::<[bool; 3]>()).prop_map(
+        |(packet_id, ingress, hop_count, max_hops, [retransmit, lasts, is_destination])| Sighting {
             packet_id,
             ingress,
             hop_count,
             max_hops,
             retransmit,
+            lasts,
             is_destination,
         },
     );

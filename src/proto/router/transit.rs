@@ -121,6 +121,7 @@ impl Router {
             hop_count,
             max_hops: header.max_hops,
             retransmit: packet.ext.retransmit,
+            lasts: packet.destination == Address::BROADCAST,
             is_destination: decision == Decision::Local,
         };
         let verdict = self.dedup.observe(now, &sighting);
@@ -201,6 +202,7 @@ impl Router {
                 hop_count,
                 max_hops,
                 retransmit: false,
+                lasts: packet.destination == Address::BROADCAST,
                 is_destination: false,
             },
         );

@@ -33,6 +33,7 @@ fn op(kind: u8, script: &mut Script<'_>) -> Op {
                 hop_count: script.u8(),
                 max_hops: script.below(128).saturating_add(1),
                 retransmit: flags & 1 != 0,
+                lasts: flags & 4 != 0,
                 is_destination: flags & 2 != 0,
             })
         }
