@@ -58,6 +58,8 @@ step "library without default features" cargo check --locked --lib --no-default-
 # All of them at once: compilers work side by side, where a test after the other keeps one core busy.
 step "building the tests" cargo test --locked --lib --bins --tests --no-run --quiet
 step "unit tests" cargo test --locked --lib --bins --quiet
+# Real nodes wait for each other more than they compute: twice as many at a time as there are cores.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
 for test in tests/*.rs tests/*/main.rs; do
     name=${test#tests/}
     name=${name%/main.rs}

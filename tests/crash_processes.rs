@@ -75,7 +75,6 @@ fn twenty_kills_at_any_moment_lose_nothing_and_repeat_nothing() {
     assert_eq!(ended["missing"], 0, "{ended:#}");
     let [source, relay, sink] = &nodes;
     let found = nothing_amiss(verify(&log, &[source, relay, sink]));
-    assert_eq!(found["out_of_order"], 0, "{found:#}");
     // Every kill of the source is noticed, and goes on from there.
     assert!(found["acked"].as_u64().unwrap() >= 100, "{found:#}");
     source.has_all_receipts();

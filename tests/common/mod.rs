@@ -649,11 +649,11 @@ pub fn verify(log: &Path, nodes: &[&Node]) -> Run {
     finish(command(log.parent().unwrap(), &args))
 }
 
-/// Asserts that a comparison found everything acknowledged, once, and nothing else; gives it.
+/// Asserts that a comparison found everything acknowledged, once, in order, and nothing else; gives it.
 #[track_caller]
 pub fn nothing_amiss(run: Run) -> Value {
     let found = run.exits(0).object();
-    for what in ["lost", "duplicate", "phantom", "present", "unobserved", "foreign"] {
+    for what in ["lost", "duplicate", "phantom", "gap", "present", "unobserved", "foreign"] {
         assert_eq!(found[what], 0, "{what}: {found:#}");
     }
     assert!(found["acked"].as_u64().unwrap() > 0, "{found:#}");

@@ -208,6 +208,7 @@ impl Turns {
         while let Some((at, awaited)) = self.deadlines.first().copied()
             && at <= now
         {
+            self.deadlines.remove(&(at, awaited));
             self.given_up.insert(awaited, ());
             self.call(&awaited);
         }
