@@ -69,6 +69,7 @@ use crate::{
             receipts::Receipts,
             record::{Body, CustodyState, FileRecord, InboxRecord, OutboxRecord, OutboxState, PartialRecord},
             seal_budget::SealBudget,
+            shelf::{Arriving, Shelf},
             transfer::{
                 ArrivingFile, Incoming, Offer, OnChunk, OnManifest, TransferKey, chunk_offset,
                 sealed_chunk_len,
@@ -221,6 +222,8 @@ pub struct DeliveryActor {
     /// Messages whose row the disk has not taken yet, and who waits for that.
     storing: BTreeMap<MessageUid, Storing>,
     receipts: Receipts,
+    /// Messages that came a moment too early, not stored yet.
+    shelf: Shelf<(InboxCommit, Committing)>,
     turns: Turns,
     incoming: Incoming,
     waiters: BTreeMap<MessageUid, Vec<TellEnd>>,
@@ -264,6 +267,7 @@ impl DeliveryActor {
             outbox: Outbox::new(parts.outbox.clone()),
             storing: BTreeMap::new(),
             receipts: Receipts::new(),
+            shelf: Shelf::default(),
             turns: Turns::new(parts.order_wait),
             incoming: Incoming::new(),
             waiters: BTreeMap::new(),

@@ -2,6 +2,9 @@
 
 use super::{commits::Received, *};
 
+/// What a message on the shelf takes beside its content.
+const SHELF_ENTRY_BYTES: usize = 512;
+
 impl DeliveryActor {
     pub(super) fn receive(&mut self, deliver: DeliverLocal, ctx: &mut Context<Self>) {
         let now = clock::now();
@@ -41,12 +44,17 @@ impl DeliveryActor {
             }
             match arrived {
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
-                    let Place { follows, behind } = self.turns.awaits(&from, content.follows);
-                    let awaits = Awaits { follows, behind };
-                    ops.push(into_inbox(&inbound, content, false, arrival, awaits));
+                    // Where nothing waits, nothing waits here either.
+                    let follows = content.follows.filter(|_| !self.parts.order_wait.is_zero());
+                    let (uid, bytes) = (content.uid, content.bytes.len().saturating_add(SHELF_ENTRY_BYTES));
+                    let then = into_inbox(&inbound, content, false, arrival);
+                    let arriving = Arriving { source: from, uid, follows, bytes, then };
+                    let ready = self.shelf.arrives(now, arriving);
+                    self.to_store(ready, &mut ops);
                 }
                 Ok(Arrived::Broadcast(content)) => {
-                    ops.push(into_inbox(&inbound, content, true, arrival, Awaits::default()));
+                    let (commit, then) = into_inbox(&inbound, content, true, arrival);
+                    ops.push((LocalOp::InboxCommit(commit), then));
                 }
                 Ok(Arrived::Sealed(Sealed::Manifest(manifest))) => {
                     let offer = Offer { packet_id: id, from, manifest, hops, dedup_until_unix_s: until };
@@ -127,6 +135,29 @@ impl DeliveryActor {
         }
         self.write_chunks(ctx);
         self.pump_soon(ctx);
+    }
+
+    /// Has messages enter the inbox, each behind those that it is to wait for.
+    fn to_store(
+        &mut self,
+        ready: Vec<Arriving<(InboxCommit, Committing)>>,
+        ops: &mut Vec<(LocalOp, Committing)>,
+    ) {
+        for Arriving { source, follows, then: (mut commit, then), .. } in ready {
+            let Place { follows, behind } = self.turns.awaits(&source, follows);
+            commit.awaits = Awaits { follows, behind };
+            ops.push((LocalOp::InboxCommit(commit), then));
+        }
+    }
+
+    /// What has lain on the shelf for long enough goes to the store, and waits there.
+    pub(super) fn clear_shelf(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let overdue = self.shelf.overdue(now);
+        let mut ops = Vec::with_capacity(overdue.len());
+        self.to_store(overdue, &mut ops);
+        if !ops.is_empty() {
+            self.submit(ops, ctx);
+        }
     }
 
     /// Files on their way out that a receipt speaks of, and how many chunks of each were there before.
@@ -233,8 +264,7 @@ fn into_inbox(
     content: Content,
     broadcast: bool,
     arrival: Arrival,
-    awaits: Awaits,
-) -> (LocalOp, Committing) {
+) -> (InboxCommit, Committing) {
     let (uid, from, hops) = (content.uid, inbound.source, arrival.hops);
     let received = Received { uid, from, size: content.bytes.len() as u64, hops, broadcast };
     let record = InboxRecord {
@@ -247,15 +277,15 @@ fn into_inbox(
         hops,
         body: Body::Inline(content.bytes.to_vec()),
     };
-    let commit = LocalOp::InboxCommit(InboxCommit {
+    let commit = InboxCommit {
         packet_id: inbound.packet_id,
         uid,
         source: from,
         ingress: arrival.ingress,
         dedup_until_unix_s: arrival.until_unix_s,
-        awaits,
+        awaits: Awaits::default(),
         entry: record.encode(),
-    });
+    };
     let receipt_to = (!broadcast).then_some(from);
     (commit, Committing::Inbox { packet_id: inbound.packet_id, receipt_to, arrival: received })
 }

@@ -102,6 +102,7 @@ impl DeliveryActor {
         self.send_receipts(due);
         let expired = self.outbox.expire(now);
         self.finish(expired, ctx);
+        self.clear_shelf(now, ctx);
         self.turns.expire(now);
         self.let_enter(ctx);
         if !self.draining {
@@ -125,10 +126,15 @@ impl DeliveryActor {
     }
 
     pub(super) fn rearm(&mut self, ctx: &mut Context<Self>) {
-        let wake = [self.outbox.next_wake(), self.receipts.next_wake(), self.turns.next_wake()]
-            .into_iter()
-            .flatten()
-            .min();
+        let wake = [
+            self.outbox.next_wake(),
+            self.receipts.next_wake(),
+            self.turns.next_wake(),
+            self.shelf.next_wake(),
+        ]
+        .into_iter()
+        .flatten()
+        .min();
         self.timer.rearm(wake, ctx, Self::pump);
     }
 

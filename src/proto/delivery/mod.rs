@@ -9,6 +9,7 @@
 //! - [`receipts`]: what sources are told, gathered.
 //! - [`transfer`]: files that arrive in chunks.
 //! - [`seal_budget`]: what seals that do not open may cost.
+//! - [`shelf`]: what came a moment before the one that it follows.
 //! - [`turns`]: which of what has arrived waits for what was sent before it.
 //! - [`history`]: what became of a message, for people who ask.
 //!
@@ -22,5 +23,6 @@ pub mod outbox;
 pub mod receipts;
 pub mod record;
 pub mod seal_budget;
+pub mod shelf;
 pub mod transfer;
 pub mod turns;
