@@ -50,7 +50,7 @@ impl DeliveryActor {
                     let then = into_inbox(&inbound, content, false, arrival);
                     let arriving = Arriving { source: from, uid, follows, bytes, then };
                     let ready = self.shelf.arrives(now, arriving);
-                    self.to_store(ready, &mut ops);
+                    self.store_behind(ready, &mut ops);
                 }
                 Ok(Arrived::Broadcast(content)) => {
                     let (commit, then) = into_inbox(&inbound, content, true, arrival);
@@ -138,7 +138,7 @@ impl DeliveryActor {
     }
 
     /// Has messages enter the inbox, each behind those that it is to wait for.
-    fn to_store(
+    fn store_behind(
         &mut self,
         ready: Vec<Arriving<(InboxCommit, Committing)>>,
         ops: &mut Vec<(LocalOp, Committing)>,
@@ -154,7 +154,7 @@ impl DeliveryActor {
     pub(super) fn clear_shelf(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let overdue = self.shelf.overdue(now);
         let mut ops = Vec::with_capacity(overdue.len());
-        self.to_store(overdue, &mut ops);
+        self.store_behind(overdue, &mut ops);
         if !ops.is_empty() {
             self.submit(ops, ctx);
         }
