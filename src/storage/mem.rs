@@ -197,7 +197,8 @@ impl MemEngine {
             }
             LocalOp::EarlyPage { after, limit } => {
                 let (rows, next) = page(&self.early, behind(*after), *limit, |_, (_, entry)| entry.len());
-                O::Earlies(EarlyPage { rows: rows.into_iter().map(|(_, (row, _))| row).collect(), next })
+                let rows = rows.into_iter().map(|(_, (row, _))| row).collect();
+                O::Earlies(EarlyPage { rows, next, damaged: 0 })
             }
             LocalOp::FileCommit { commit, tag } => {
                 let mut cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);

@@ -59,7 +59,8 @@ pub enum LocalOp {
     /// any, and in no page of the inbox.
     InboxCommit(InboxCommit),
     /// Has an early message enter the inbox if what it awaits is there or was, or in any case.
-    /// → [`LocalOutcome::Committed`], [`LocalOutcome::Early`] or [`LocalOutcome::Absent`].
+    /// → [`LocalOutcome::Committed`], [`LocalOutcome::Early`], or [`LocalOutcome::Absent`], also where its
+    /// row cannot be read and was set aside.
     EarlyRelease {
         /// Who sent it.
         source: Address,
@@ -335,6 +336,8 @@ pub struct EarlyPage {
     pub rows: Vec<EarlyRow>,
     /// Give it as `after` for the next page; `None` at the end.
     pub next: Option<(Address, MessageUid)>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
 }
 
 /// How a message was known. In both cases the packet's id is on record afterwards.

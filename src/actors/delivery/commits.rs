@@ -178,7 +178,10 @@ impl DeliveryActor {
                             grown += 1;
                             self.turns.entered((source, uid));
                         }
-                        _ => self.turns.entered((source, uid)),
+                        _ => {
+                            loading::damaged("inbox", 1);
+                            self.turns.entered((source, uid));
+                        }
                     }
                 }
                 Committing::Manifest { packet_id, record } => {

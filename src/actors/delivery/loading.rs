@@ -158,12 +158,13 @@ impl DeliveryActor {
 /// may have ended when what they follow had come and they had not entered. Those that enter go one
 /// submission after the other, so that the store is left room.
 async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), MeshError> {
-    let mut early = Vec::new();
+    let (mut early, mut unreadable) = (Vec::new(), 0usize);
     let mut after = None;
     loop {
         let op = LocalOp::EarlyPage { after, limit: PageLimit::default() };
         let LocalOutcome::Earlies(page) = read(store, op).await? else { break };
         early.extend(page.rows);
+        unreadable = unreadable.saturating_add(page.damaged);
         after = page.next;
         if after.is_none() {
             break;
@@ -177,6 +178,7 @@ async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), Mes
     loop {
         let enter = turns.enter();
         if enter.is_empty() {
+            damaged("inbox", unreadable);
             return Ok(());
         }
         let release = |enters: &Enters| LocalOp::EarlyRelease {
@@ -189,6 +191,7 @@ async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), Mes
             if !matches!(outcome, LocalOutcome::Early(_)) {
                 turns.entered((enters.source, enters.uid));
             }
+            unreadable = unreadable.saturating_add(usize::from(outcome == LocalOutcome::Absent));
         }
         turns.answered();
     }
@@ -210,10 +213,10 @@ impl Left {
     }
 }
 
-fn damaged(kind: &'static str, rows: usize) {
+pub(super) fn damaged(kind: &'static str, rows: usize) {
     metrics::counter!(telemetry::ROWS_DAMAGED, "kind" => kind).increment(rows as u64);
     if rows > 0 {
-        tracing::error!(kind, rows, "rows of an earlier start cannot be read");
+        tracing::error!(kind, rows, "stored rows cannot be read");
     }
 }
 

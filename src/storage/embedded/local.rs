@@ -336,18 +336,17 @@ fn early_header(row: &[u8]) -> Option<(u64, UidPrefix)> {
 fn early_release(txn: &mut Txn<'_>, source: &Address, uid: &MessageUid, force: bool) -> Result<LocalOutcome> {
     let message = join(&[source.as_bytes(), uid.as_bytes()]);
     let Some(row) = txn.get(T::InboxEarly, &message)? else { return Ok(LocalOutcome::Absent) };
-    let (_, awaits) = early_header(&row).ok_or_else(|| txn.corrupt(T::InboxEarly, "a row is too short"))?;
-    let awaits = Awaits { follows: Some(awaits), behind: None };
+    let awaits = Awaits { follows: early_header(&row).map(|(_, awaits)| awaits), behind: None };
     if !force && let Some(awaits) = awaited(txn, source, &awaits)? {
         return Ok(LocalOutcome::Early(awaits));
     }
     let entry = txn.unseal(T::InboxEarly, &message, &row, EARLY_HEADER_BYTES);
-    txn.remove_sealed(T::InboxEarly, &message, EARLY_HEADER_BYTES)?;
-    let cost = inbox_cost::release(txn, &early_cost_key(&message))?;
     let Some(entry) = entry else {
-        txn.quarantine(T::InboxEarly, &message, &row)?;
+        early_set_aside(txn, &message, &row)?;
         return Ok(LocalOutcome::Absent);
     };
+    txn.remove_sealed(T::InboxEarly, &message, EARLY_HEADER_BYTES)?;
+    let cost = inbox_cost::release(txn, &early_cost_key(&message))?;
     let seq = next(&mut txn.heads.inbox_seq);
     put_entry(txn, seq, uid, source, &entry)?;
     if let Some(cost) = cost {
@@ -356,8 +355,14 @@ fn early_release(txn: &mut Txn<'_>, source: &Address, uid: &MessageUid, force: b
     Ok(LocalOutcome::Committed { seq })
 }
 
+fn early_set_aside(txn: &mut Txn<'_>, message: &[u8], row: &[u8]) -> Result<()> {
+    txn.remove_sealed(T::InboxEarly, message, EARLY_HEADER_BYTES)?;
+    inbox_cost::release(txn, &early_cost_key(message))?;
+    txn.quarantine(T::InboxEarly, message, row)
+}
+
 fn early_page(
-    txn: &Txn<'_>,
+    txn: &mut Txn<'_>,
     after: Option<&(Address, MessageUid)>,
     limit: PageLimit,
 ) -> Result<LocalOutcome> {
@@ -371,10 +376,14 @@ fn early_page(
             .map(Address)
             .zip(f.take().map(MessageUid))
             .ok_or_else(|| txn.corrupt(T::InboxEarly, "a key is too short"))?;
-        let (seq, awaits) =
-            early_header(&row).ok_or_else(|| txn.corrupt(T::InboxEarly, "a row is too short"))?;
         page.next = more.then_some((source, uid));
-        page.rows.push(EarlyRow { source, uid, seq, awaits });
+        match early_header(&row) {
+            Some((seq, awaits)) => page.rows.push(EarlyRow { source, uid, seq, awaits }),
+            None => {
+                page.damaged += 1;
+                early_set_aside(txn, &key, &row)?;
+            }
+        }
     }
     Ok(LocalOutcome::Earlies(page))
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    tables::{HELD_HEADER_BYTES, INBOX_HEADER_BYTES},
+    tables::{EARLY_HEADER_BYTES, HELD_HEADER_BYTES, INBOX_HEADER_BYTES},
     *,
 };
 use crate::{
@@ -367,6 +367,43 @@ fn a_damaged_row_costs_only_itself() {
     }
     match mail(&mut store, MailOp::Usage { destination: None }) {
         MailOutcome::Usage(usage) => assert_eq!((usage.total.rows, usage.total.bytes), (0, 0)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_early_message_that_cannot_be_read_costs_only_itself() {
+    let bench = Bench::new();
+    let mut store = bench.open().unwrap();
+    let source = Address([2; 16]);
+    let early = |n: u8| InboxCommit {
+        packet_id: PacketId([n; 16]),
+        uid: MessageUid([n; 16]),
+        source,
+        ingress: None,
+        dedup_until_unix_s: 0,
+        awaits: Awaits { follows: Some(MessageUid([9; 16]).prefix()), behind: None },
+        entry: b"whole".to_vec(),
+    };
+    let release = |n: u8| LocalOp::EarlyRelease { source, uid: MessageUid([n; 16]), force: true };
+    for n in [1, 2] {
+        let outcome = local(&mut store, LocalOp::InboxCommit(early(n)));
+        assert_eq!(outcome, LocalOutcome::Early(MessageUid([9; 16]).prefix()));
+    }
+    // What the first waits for is changed on the disk: it is part of what the seal covers.
+    tamper(&store, T::InboxEarly, |row| row[EARLY_HEADER_BYTES - 1] ^= 1);
+    assert_eq!(local(&mut store, release(1)), LocalOutcome::Absent);
+    assert!(matches!(local(&mut store, release(2)), LocalOutcome::Committed { .. }));
+    // One that is cut short is set aside where they are listed.
+    local(&mut store, LocalOp::InboxCommit(early(3)));
+    tamper(&store, T::InboxEarly, |row| row.truncate(EARLY_HEADER_BYTES - 1));
+    let page = LocalOp::EarlyPage { after: None, limit: PageLimit::default() };
+    match local(&mut store, page) {
+        LocalOutcome::Earlies(page) => assert_eq!((page.damaged, page.rows.len()), (1, 0)),
+        other => panic!("{other:?}"),
+    }
+    match local(&mut store, LocalOp::Counts) {
+        LocalOutcome::Counts(counts) => assert_eq!((counts.inbox, counts.quarantined), (1, 2)),
         other => panic!("{other:?}"),
     }
 }
