@@ -58,12 +58,51 @@ step "library without default features" cargo check --locked --lib --no-default-
 # All of them at once: compilers work side by side, where a test after the other keeps one core busy.
 step "building the tests" cargo test --locked --lib --bins --tests --no-run --quiet
 step "unit tests" cargo test --locked --lib --bins --quiet
-# Real nodes wait for each other more than they compute: twice as many at a time as there are cores.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((2 * $(nproc)))}
+# Real nodes wait for each other more than they compute, so test programs run side by side: one more
+# than there are cores. What one says is shown when it failed.
+said=$(mktemp -d)
+trap 'rm -rf "$said"' EXIT
+test_program() {
+    local name=$1 started=$SECONDS outcome=ok
+    cargo test --locked --test "$name" --quiet >"$said/$name" 2>&1 || outcome=failed
+    printf '%5d s  tests/%s%s\n' "$((SECONDS - started))" "$name" "${outcome#ok}" >"$said/$name.took"
+    [[ $outcome == ok ]]
+}
+beside() {
+    local name running=0 failed=""
+    for name in "$@"; do
+        if ((running > $(nproc))); then
+            wait -n || failed=yes
+            running=$((running - 1))
+        fi
+        test_program "$name" &
+        running=$((running + 1))
+    done
+    while ((running-- > 0)); do wait -n || failed=yes; done
+    for name in "$@"; do
+        if grep -q failed "$said/$name.took"; then
+            cat "$said/$name"
+            printf 'test.sh: alone: cargo test --locked --test %s\n' "$name" >&2
+        fi
+    done
+    cat "$said"/*.took
+    [[ -z $failed ]]
+}
+names=()
 for test in tests/*.rs tests/*/main.rs; do
     name=${test#tests/}
     name=${name%/main.rs}
-    name=${name%.rs}
+    names+=("${name%.rs}")
+done
+# The longest first, so that none of them is left alone at the end. What measures runs by itself.
+long=(mesh_processes clock_processes supervision_processes virtual_mesh)
+alone=(bench_relay)
+rest=()
+for name in "${names[@]}"; do
+    [[ " ${long[*]} ${alone[*]} " == *" $name "* ]] || rest+=("$name")
+done
+step "tests of real nodes and of parts" beside "${long[@]}" "${rest[@]}"
+for name in "${alone[@]}"; do
     step "tests/$name" cargo test --locked --test "$name" --quiet
 done
 step "documentation examples" cargo test --locked --doc --quiet

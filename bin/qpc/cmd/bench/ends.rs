@@ -35,6 +35,9 @@ const BURST: u32 = 32;
 /// Without progress for so long what is on its way counts as lost, and the window opens again.
 const STALL_AFTER: Duration = Duration::from_secs(1);
 
+/// What does not come for so long to a node is lost: its sender tries again after seconds.
+const DURABLE_SILENCE: Duration = Duration::from_secs(10);
+
 /// One process of a benchmark
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -184,14 +187,14 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
     match role {
         Role::BareRelay => bare::relay(proof, until_eof()).await,
         Role::BareSource => source(bare::Source::connect(&connect, proof).await?, &credit, payload).await,
-        Role::BareSink => sink(bare::Sink::connect(&connect, proof).await?, "", &credit).await,
+        Role::BareSink => sink(bare::Sink::connect(&connect, proof).await?, "", &credit, STALL_AFTER).await,
         Role::VolatileSource => {
             source(volatile::Source::connect(&connect, &dest, proof).await?, &credit, payload).await
         }
         Role::VolatileSink => {
             let sink_end = volatile::Sink::connect(&connect).await?;
             let at = sink_end.address().to_string();
-            sink(sink_end, &at, &credit).await
+            sink(sink_end, &at, &credit, STALL_AFTER).await
         }
         Role::DurableSource => {
             source(durable::Source::start(&connect, &dest, &dir).await?, &credit, payload).await
@@ -199,7 +202,7 @@ pub async fn run(args: Args) -> Result<(), ApiError> {
         Role::DurableSink => {
             let sink_end = durable::Sink::start(&connect, &dir).await?;
             let at = sink_end.address();
-            sink(sink_end, &at, &credit).await
+            sink(sink_end, &at, &credit, DURABLE_SILENCE).await
         }
     }
 }
@@ -339,7 +342,7 @@ fn read_stamp(payload: &[u8]) -> Option<(u64, u32, u32)> {
     Some((u64::from_le_bytes(*time), u32::from_le_bytes(*phase), u32::from_le_bytes(*number)))
 }
 
-async fn sink(mut from: impl Incoming, at: &str, credit: &Credit) -> Result<(), ApiError> {
+async fn sink(mut from: impl Incoming, at: &str, credit: &Credit, silence: Duration) -> Result<(), ApiError> {
     let mut orders = orders();
     answer(&Answer::Ready { at: at.to_owned() })?;
     let mut tally = Tally::default();
@@ -366,7 +369,7 @@ async fn sink(mut from: impl Incoming, at: &str, credit: &Credit) -> Result<(), 
         }
         if let Some((phase, sent)) = asked
             && ((tally.phase == phase && tally.received.messages >= sent)
-                || now_ns().saturating_sub(tally.last_ns) > STALL_AFTER.as_nanos() as u64)
+                || now_ns().saturating_sub(tally.last_ns) > silence.as_nanos() as u64)
         {
             asked = None;
             answer(&Answer::Received(tally.report(phase)))?;
