@@ -50,7 +50,6 @@ fn batch(n: u64) -> Vec<Work> {
                 body: body(n),
             }),
             LocalOp::InboxCommit(InboxCommit {
-                packet_id: PacketId(wide(n)),
                 uid: MessageUid(wide(n)),
                 source: Address([2; 16]),
                 ingress: None,
@@ -197,7 +196,11 @@ fn look(store: &mut EmbeddedStore, what: &str) -> Result<(bool, bool), StoreErro
         n
     };
     let found: [(&str, BTreeSet<u64>, usize); 3] = [
-        ("outbox", outbox.rows.iter().map(|r| message(r.uid.as_bytes(), &r.body)).collect(), outbox.damaged),
+        (
+            "outbox",
+            outbox.rows.iter().map(|(_, r)| message(r.uid.as_bytes(), &r.body)).collect(),
+            outbox.damaged,
+        ),
         ("inbox", inbox.rows.iter().map(|r| message(r.uid.as_bytes(), &r.entry)).collect(), inbox.damaged),
         ("held", held.rows.iter().map(|r| message(r.packet_id.as_bytes(), &r.frame)).collect(), held.damaged),
     ];
@@ -225,7 +228,7 @@ fn tried(image: &Image, index: usize, damage: Damage, tally: &mut Tally) {
     let looked = open(&path).and_then(|mut store| {
         let looked = look(&mut store, &what)?;
         // And it works.
-        let more = [Work::Local(vec![LocalOp::OutboxRemove(MessageUid(wide(0)))])];
+        let more = [Work::Local(vec![LocalOp::OutboxRemove(1)])];
         store.commit(&more)?.into_iter().try_for_each(|result| result.map(drop))?;
         store.close().map(|()| looked)
     });

@@ -18,8 +18,8 @@ use quicprochat_mesh::{
     storage::{
         Awaits, BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine,
         HeldRow, HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
-        OutboxRow, PageLimit, PartialRow, QueueBounds, Seen, StopReason, StoreError, StoreThread, Work,
-        WorkDone, WorkResult, ask_local,
+        OutboxRow, PageLimit, PartialRow, QueueBounds, StopReason, StoreError, StoreThread, Work, WorkDone,
+        WorkResult, ask_local,
         faults::{FaultOn, FaultyDisk},
         space::{Space, system_space},
     },
@@ -36,7 +36,6 @@ fn wide(n: u64) -> [u8; 16] {
 
 fn inbox_commit(n: u64) -> LocalOp {
     LocalOp::InboxCommit(InboxCommit {
-        packet_id: PacketId(wide(n)),
         uid: MessageUid(wide(n)),
         source: Address([2; 16]),
         ingress: None,
@@ -76,8 +75,8 @@ fn mixed(n: u64) -> Vec<Work> {
     vec![
         Work::Local(vec![
             outbox_put(n),
-            LocalOp::OutboxUpdate { uid: MessageUid(wide(n.saturating_sub(1))), state: vec![7; 20] },
-            LocalOp::OutboxRemove(MessageUid(wide(n.saturating_sub(2)))),
+            LocalOp::OutboxUpdate { seq: n.saturating_sub(1), state: vec![7; 20] },
+            LocalOp::OutboxRemove(n.saturating_sub(2)),
             inbox_commit(n),
             LocalOp::InboxRemove(n.saturating_sub(2)),
             LocalOp::PartialPut(PartialRow {
@@ -287,11 +286,8 @@ fn row_keys_that_cannot_be_synced_acknowledge_nothing_until_a_restart_which_lose
         }
         // All of the first hour goes with the batch, and its key after it.
         hour.store(11, Ordering::SeqCst);
-        let all_new = vec![Work::Local(vec![
-            LocalOp::OutboxRemove(MessageUid(wide(1))),
-            LocalOp::OutboxRemove(MessageUid(wide(2))),
-            outbox_put(3),
-        ])];
+        let all_new =
+            vec![Work::Local(vec![LocalOp::OutboxRemove(1), LocalOp::OutboxRemove(2), outbox_put(3)])];
         disk.fail(FaultOn::Sync, n, EIO, false);
         let e = store.commit(&all_new).unwrap_err();
         assert_eq!(disk.heal(), 1, "{n}");
@@ -475,9 +471,9 @@ fn below_the_reserve_nothing_new_is_taken_and_everything_else_works() {
     let results = store
         .commit(&[
             // Whole or not at all: the removal beside a refused entry does not happen either.
-            Work::Local(vec![LocalOp::OutboxRemove(MessageUid(wide(1))), inbox_commit(2)]),
+            Work::Local(vec![LocalOp::OutboxRemove(1), inbox_commit(2)]),
             Work::Local(vec![
-                LocalOp::OutboxUpdate { uid: MessageUid(wide(1)), state: vec![1] },
+                LocalOp::OutboxUpdate { seq: 1, state: vec![1] },
                 LocalOp::Reserve { counter: Counter::Envelope, count: 1 },
                 LocalOp::InboxRemove(1),
             ]),
@@ -523,7 +519,7 @@ fn below_the_reserve_nothing_new_is_taken_and_everything_else_works() {
     assert!(store.synced().count > syncs, "and this one asked the disk");
     match store.commit(&[Work::Local(vec![inbox_commit(2), inbox_commit(2)])]).unwrap().remove(0).unwrap() {
         WorkDone::Local(outcomes) => {
-            assert_eq!(outcomes, [LocalOutcome::Committed { seq: 2 }, LocalOutcome::Seen(Seen::Packet)]);
+            assert_eq!(outcomes, [LocalOutcome::Committed { seq: 2 }, LocalOutcome::Seen]);
         }
         other => panic!("{other:?}"),
     }
@@ -595,7 +591,9 @@ fn fill_and_free(volume: &Path) {
         let work = Work::Local(vec![LocalOp::OutboxPage { after: None, limit: ALL }]);
         match store.commit(&[work]).unwrap().remove(0).unwrap() {
             WorkDone::Local(outcomes) => match outcomes.as_slice() {
-                [LocalOutcome::Outbox(page)] => page.rows.iter().map(|row| *row.uid.as_bytes()).collect(),
+                [LocalOutcome::Outbox(page)] => {
+                    page.rows.iter().map(|(_, row)| *row.uid.as_bytes()).collect()
+                }
                 other => panic!("{other:?}"),
             },
             other => panic!("{other:?}"),

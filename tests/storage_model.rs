@@ -98,13 +98,16 @@ fn outbox_row() -> impl Strategy<Value = OutboxRow> {
 
 fn awaits() -> impl Strategy<Value = Awaits> {
     let one = || proptest::option::of(id().prop_map(|uid| MessageUid(uid).prefix()));
-    (one(), one()).prop_map(|(follows, behind)| Awaits { follows, behind })
+    (one(), one(), any::<bool>()).prop_map(|(follows, behind, stranger_waits)| Awaits {
+        follows,
+        behind,
+        stranger_waits,
+    })
 }
 
 fn inbox_commit() -> impl Strategy<Value = InboxCommit> {
-    (id(), id(), id(), ingress(), time(), awaits(), bytes()).prop_map(
-        |(packet, uid, source, ingress, until, awaits, entry)| InboxCommit {
-            packet_id: PacketId(packet),
+    (id(), id(), ingress(), time(), awaits(), bytes()).prop_map(
+        |(uid, source, ingress, until, awaits, entry)| InboxCommit {
             uid: MessageUid(uid),
             source: Address(source),
             ingress,
@@ -144,8 +147,8 @@ fn held_row() -> impl Strategy<Value = HeldRow> {
 fn local_op() -> impl Strategy<Value = LocalOp> {
     prop_oneof![
         4 => outbox_row().prop_map(LocalOp::OutboxPut),
-        2 => (id(), bytes()).prop_map(|(uid, state)| LocalOp::OutboxUpdate { uid: MessageUid(uid), state }),
-        2 => id().prop_map(|uid| LocalOp::OutboxRemove(MessageUid(uid))),
+        2 => (0u64..12, bytes()).prop_map(|(seq, state)| LocalOp::OutboxUpdate { seq, state }),
+        2 => (0u64..12).prop_map(LocalOp::OutboxRemove),
         2 => (proptest::option::of(0u64..8), limit())
             .prop_map(|(after, limit)| LocalOp::OutboxPage { after, limit }),
         6 => inbox_commit().prop_map(LocalOp::InboxCommit),
@@ -158,7 +161,6 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
             after: after.map(|(source, uid)| (Address(source), MessageUid(uid))),
             limit,
         }),
-        2 => (id(), time()).prop_map(|(id, until_unix_s)| LocalOp::SeenPacket { packet_id: PacketId(id), until_unix_s }),
         2 => (proptest::option::of(0u64..8), limit())
             .prop_map(|(after, limit)| LocalOp::InboxPage { after, limit }),
         2 => (0u64..12).prop_map(LocalOp::InboxRemove),

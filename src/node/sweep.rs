@@ -49,7 +49,7 @@ async fn strike_outgoing(store: &dyn LocalStore, unknown: &mut BTreeSet<BlobName
     while !unknown.is_empty() {
         let op = LocalOp::OutboxPage { after, limit: PageLimit::default() };
         let LocalOutcome::Outbox(page) = ask(store, op).await? else { break };
-        for row in page.rows {
+        for (_, row) in page.rows {
             unknown.remove(&BlobName::outgoing(&row.uid));
         }
         after = page.next;
@@ -166,7 +166,6 @@ mod tests {
             body: Body::File(file(n)),
         };
         LocalOp::InboxCommit(InboxCommit {
-            packet_id: PacketId([n; 16]),
             uid: MessageUid([n; 16]),
             source: SOURCE,
             ingress: None,

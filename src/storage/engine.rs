@@ -17,6 +17,15 @@ pub enum Work {
 }
 
 impl Work {
+    /// True if all of it is patient ([`LocalOp::is_patient`]). On what is held for others nothing is: a
+    /// row that is to go must not be taken for one that is kept.
+    pub fn is_patient(&self) -> bool {
+        match self {
+            Work::Local(ops) => !ops.is_empty() && ops.iter().all(LocalOp::is_patient),
+            Work::Mail(_) => false,
+        }
+    }
+
     /// Operations in it.
     pub fn len(&self) -> usize {
         match self {

@@ -15,14 +15,14 @@ use super::{
     ops::{
         Awaits, Counter, DestinationUsage, EarlyPage, EarlyRow, HeldPage, HeldRow, HeldSummary, InboxCommit,
         InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage,
-        Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Seen,
+        Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow,
     },
     quota::{
         HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
         Quota, QuotaScope, Standing,
     },
 };
-use crate::wire::{Address, MessageUid, PacketId, TransferTag, UidPrefix};
+use crate::wire::{Address, MessageUid, TransferTag, UidPrefix};
 
 /// The rows in memory.
 #[derive(Debug, Clone)]
@@ -42,7 +42,6 @@ pub struct MemEngine {
     inbox_costs: BTreeMap<InboxCostOf, InboxCost>,
     /// With their entries.
     early: BTreeMap<(Address, MessageUid), (EarlyRow, Vec<u8>)>,
-    seen_packets: BTreeMap<PacketId, u64>,
     seen_messages: BTreeMap<(Address, MessageUid), u64>,
     partials: BTreeMap<(Address, TransferTag), PartialRow>,
     counters: BTreeMap<Counter, u64>,
@@ -89,7 +88,6 @@ impl MemEngine {
             inbox: BTreeMap::new(),
             inbox_costs: BTreeMap::new(),
             early: BTreeMap::new(),
-            seen_packets: BTreeMap::new(),
             seen_messages: BTreeMap::new(),
             partials: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -135,41 +133,28 @@ impl MemEngine {
         use LocalOutcome as O;
         match op {
             LocalOp::OutboxPut(row) => {
-                if self.outbox_seq_of(&row.uid).is_some() {
-                    return O::Duplicate;
-                }
                 self.outbox_seq += 1;
                 self.outbox.insert(self.outbox_seq, row.clone());
                 O::Stored { seq: self.outbox_seq }
             }
-            LocalOp::OutboxUpdate { uid, state } => {
-                match self.outbox.values_mut().find(|row| row.uid == *uid) {
-                    Some(row) => {
-                        row.state.clone_from(state);
-                        O::Done
-                    }
-                    None => O::Absent,
-                }
-            }
-            LocalOp::OutboxRemove(uid) => match self.outbox_seq_of(uid) {
-                Some(seq) => {
-                    self.outbox.remove(&seq);
+            LocalOp::OutboxUpdate { seq, state } => match self.outbox.get_mut(seq) {
+                Some(row) => {
+                    row.state.clone_from(state);
                     O::Done
                 }
                 None => O::Absent,
             },
+            LocalOp::OutboxRemove(seq) => match self.outbox.remove(seq) {
+                Some(_) => O::Done,
+                None => O::Absent,
+            },
             LocalOp::OutboxPage { after, limit } => {
                 let (rows, next) = page(&self.outbox, behind(*after), *limit, |_, row| row.body.len());
-                O::Outbox(OutboxPage {
-                    rows: rows.into_iter().map(|(_, row)| row).collect(),
-                    next,
-                    damaged: 0,
-                })
+                O::Outbox(OutboxPage { rows, next, damaged: 0 })
             }
             LocalOp::InboxCommit(commit) => {
                 let cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
-                let is_seen = self.seen_packets.contains_key(&commit.packet_id)
-                    || self.seen_messages.contains_key(&(commit.source, commit.uid));
+                let is_seen = self.seen_messages.contains_key(&(commit.source, commit.uid));
                 match self.inbox_refuses(cost) {
                     Some(scope) if !is_seen => O::InboxFull(scope),
                     _ => self.inbox_enter(commit, cost),
@@ -178,11 +163,12 @@ impl MemEngine {
             LocalOp::EarlyRelease { source, uid, force } => {
                 let key = (*source, *uid);
                 let Some((early, _)) = self.early.get(&key) else { return O::Absent };
-                let awaits = Awaits { follows: Some(early.awaits), behind: None };
+                let stranger = early.stranger;
+                let awaits = Awaits { follows: Some(early.awaits), ..Awaits::default() };
                 if let Some(awaits) = self.awaited(source, &awaits)
                     && !force
                 {
-                    return O::Early(awaits);
+                    return O::Early { awaits, stranger };
                 }
                 let cost = self.inbox_costs.remove(&InboxCostOf::Early(key.0, key.1));
                 self.inbox_seq += 1;
@@ -206,12 +192,6 @@ impl MemEngine {
                     cost = InboxCost { bytes: cost.bytes + file.bytes, ..file };
                 }
                 self.inbox_enter(commit, cost)
-            }
-            LocalOp::SeenPacket { packet_id, until_unix_s } => {
-                match see(&mut self.seen_packets, *packet_id, *until_unix_s) {
-                    true => O::Done,
-                    false => O::Seen(Seen::Packet),
-                }
             }
             LocalOp::InboxPage { after, limit } => {
                 let (rows, next) = page(&self.inbox, behind(*after), *limit, |_, row| row.entry.len());
@@ -296,7 +276,6 @@ impl MemEngine {
                 outbox: self.outbox.len() as u64,
                 inbox: (self.inbox.len() + self.early.len()) as u64,
                 partials: self.partials.len() as u64,
-                seen_packets: self.seen_packets.len() as u64,
                 seen_messages: self.seen_messages.len() as u64,
                 quarantined: 0,
             }),
@@ -305,20 +284,20 @@ impl MemEngine {
 
     fn inbox_enter(&mut self, commit: &InboxCommit, cost: InboxCost) -> LocalOutcome {
         let until = commit.dedup_until_unix_s;
-        if !see(&mut self.seen_packets, commit.packet_id, until) {
-            return LocalOutcome::Seen(Seen::Packet);
-        }
         let message = (commit.source, commit.uid);
         if !see(&mut self.seen_messages, message, until) || self.early.contains_key(&message) {
-            return LocalOutcome::Seen(Seen::Message);
+            return LocalOutcome::Seen;
         }
         self.inbox_seq += 1;
         let seq = self.inbox_seq;
-        if let Some(awaits) = self.awaited(&commit.source, &commit.awaits) {
-            let row = EarlyRow { source: commit.source, uid: commit.uid, seq, awaits };
+        let stranger = cost.stranger;
+        if (commit.awaits.stranger_waits || !stranger)
+            && let Some(awaits) = self.awaited(&commit.source, &commit.awaits)
+        {
+            let row = EarlyRow { source: commit.source, uid: commit.uid, seq, awaits, stranger };
             self.early.insert(message, (row, commit.entry.clone()));
             self.inbox_costs.insert(InboxCostOf::Early(commit.source, commit.uid), cost);
-            return LocalOutcome::Early(awaits);
+            return LocalOutcome::Early { awaits, stranger };
         }
         let row = InboxRow { seq, uid: commit.uid, source: commit.source, entry: commit.entry.clone() };
         self.inbox.insert(seq, row);
@@ -374,28 +353,14 @@ impl MemEngine {
         }
     }
 
-    fn outbox_seq_of(&self, uid: &MessageUid) -> Option<u64> {
-        self.outbox.iter().find(|(_, row)| row.uid == *uid).map(|(seq, _)| *seq)
-    }
-
     fn forget_seen(&mut self, now: u64, rows_max: usize) -> LocalOutcome {
-        /// Packets sort before messages of the same time, each by id, as the embedded store has it.
-        #[derive(PartialEq, Eq, PartialOrd, Ord)]
-        enum Id {
-            Packet(PacketId),
-            Message((Address, MessageUid)),
-        }
-        let packets = self.seen_packets.iter().map(|(id, until)| (*until, Id::Packet(*id)));
-        let messages = self.seen_messages.iter().map(|(id, until)| (*until, Id::Message(*id)));
-        let due: BTreeSet<_> = packets.chain(messages).filter(|(until, _)| *until < now).collect();
+        let messages = self.seen_messages.iter().map(|(id, until)| (*until, *id));
+        let due: BTreeSet<_> = messages.filter(|(until, _)| *until < now).collect();
         let more = due.len() > rows_max.max(1);
         let mut rows = 0;
         for (_, id) in due.into_iter().take(rows_max.max(1)) {
             rows += 1;
-            match id {
-                Id::Packet(id) => self.seen_packets.remove(&id),
-                Id::Message(id) => self.seen_messages.remove(&id),
-            };
+            self.seen_messages.remove(&id);
         }
         LocalOutcome::Forgotten { rows, more }
     }

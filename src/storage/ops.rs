@@ -33,18 +33,17 @@ impl Default for PageLimit {
 /// One operation on this node's own state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LocalOp {
-    /// Stores a message until its receipt or expiry. → [`LocalOutcome::Stored`], or
-    /// [`LocalOutcome::Duplicate`] if the uid is there already, which changes nothing.
+    /// Stores a message until its receipt or expiry. → [`LocalOutcome::Stored`].
     OutboxPut(OutboxRow),
     /// Replaces the small state beside a message. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
     OutboxUpdate {
-        /// Which message.
-        uid: MessageUid,
+        /// Where it was stored.
+        seq: u64,
         /// New state.
         state: Vec<u8>,
     },
-    /// Forgets a message. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
-    OutboxRemove(MessageUid),
+    /// Forgets the message stored there. → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    OutboxRemove(u64),
     /// Reads messages in the order they were put. → [`LocalOutcome::Outbox`].
     OutboxPage {
         /// The `next` of the page before; `None` starts.
@@ -83,13 +82,6 @@ pub enum LocalOp {
         commit: InboxCommit,
         /// Which of its source's transfers.
         tag: TransferTag,
-    },
-    /// Records a packet that makes no inbox entry. → [`LocalOutcome::Done`] or [`LocalOutcome::Seen`].
-    SeenPacket {
-        /// The packet.
-        packet_id: PacketId,
-        /// Earliest time at which it would be refused anyway.
-        until_unix_s: u64,
     },
     /// Reads the inbox in arrival order. → [`LocalOutcome::Inbox`].
     InboxPage {
@@ -212,19 +204,22 @@ pub enum LocalOutcome {
         /// Its place in the order of putting.
         seq: u64,
     },
-    /// The outbox has a message of that uid.
-    Duplicate,
     /// The message is in the inbox.
     Committed {
         /// Its place in the order of arrival.
         seq: u64,
     },
-    /// The message is here, and not in the inbox before this one.
-    Early(UidPrefix),
+    /// The message is here, and not in the inbox before `awaits`.
+    Early {
+        /// What of its source it waits for.
+        awaits: UidPrefix,
+        /// Whether it is charged to the strangers' share.
+        stranger: bool,
+    },
     /// The inbox has no room for it; nothing was stored and nothing recorded.
     InboxFull(InboxScope),
     /// It arrived before.
-    Seen(Seen),
+    Seen,
     /// A page of the outbox.
     Outbox(OutboxPage),
     /// A page of the inbox.
@@ -270,7 +265,7 @@ pub struct OutboxRow {
     pub created_unix_s: u64,
     /// When it is given up.
     pub expires_s: u64,
-    /// Attempts, next retry and the like: small, replaced at each attempt, opaque, not sealed.
+    /// Custody and the like: small, replaced by itself, opaque, not sealed. Empty for most.
     pub state: Vec<u8>,
     /// What to send, opaque. Sealed.
     pub body: Vec<u8>,
@@ -279,8 +274,8 @@ pub struct OutboxRow {
 /// Messages in the order they were put.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OutboxPage {
-    /// The messages.
-    pub rows: Vec<OutboxRow>,
+    /// The messages, each with where it is stored.
+    pub rows: Vec<(u64, OutboxRow)>,
     /// Give it as `after` for the next page; `None` at the end.
     pub next: Option<u64>,
     /// Rows that could not be read; they were set aside and counted, and cost only themselves.
@@ -290,8 +285,6 @@ pub struct OutboxPage {
 /// A message that arrived for this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InboxCommit {
-    /// The packet it came in.
-    pub packet_id: PacketId,
     /// The message's uid.
     pub uid: MessageUid,
     /// Who sent it.
@@ -314,6 +307,8 @@ pub struct Awaits {
     pub follows: Option<UidPrefix>,
     /// And this one, should it be early still.
     pub behind: Option<UidPrefix>,
+    /// Whether a stranger's message waits too; if not, it enters as it comes.
+    pub stranger_waits: bool,
 }
 
 /// A message that is here before one that has to be in the inbox first.
@@ -327,6 +322,8 @@ pub struct EarlyRow {
     pub seq: u64,
     /// What it waits for.
     pub awaits: UidPrefix,
+    /// Whether it is charged to the strangers' share.
+    pub stranger: bool,
 }
 
 /// Early messages by source and uid.
@@ -338,15 +335,6 @@ pub struct EarlyPage {
     pub next: Option<(Address, MessageUid)>,
     /// Rows that could not be read; they were set aside and counted, and cost only themselves.
     pub damaged: usize,
-}
-
-/// How a message was known. In both cases the packet's id is on record afterwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Seen {
-    /// This very packet was here.
-    Packet,
-    /// The message was here in another packet.
-    Message,
 }
 
 /// An entry of the inbox.
@@ -474,8 +462,6 @@ pub struct LocalCounts {
     pub inbox: u64,
     /// Files being received.
     pub partials: u64,
-    /// Packets on record.
-    pub seen_packets: u64,
     /// Messages on record.
     pub seen_messages: u64,
     /// Damaged rows set aside.
@@ -665,8 +651,24 @@ impl LocalOp {
             LocalOp::OutboxPut(_)
                 | LocalOp::InboxCommit(_)
                 | LocalOp::PartialOpen { .. }
-                | LocalOp::SeenPacket { .. }
                 | LocalOp::KvPut { .. }
+        )
+    }
+
+    /// True if it may wait some milliseconds while the store is busy, and be overtaken by what may not
+    /// ([`super::group_commit`]). What a sender waits for may not wait; what must not be overtaken by
+    /// it (progress of a file, by the file's end) may not either.
+    pub fn is_patient(&self) -> bool {
+        matches!(
+            self,
+            LocalOp::InboxCommit(_)
+                | LocalOp::EarlyRelease { .. }
+                | LocalOp::InboxPage { .. }
+                | LocalOp::InboxRemove(_)
+                | LocalOp::OutboxUpdate { .. }
+                | LocalOp::OutboxRemove(_)
+                | LocalOp::ForgetSeen { .. }
+                | LocalOp::Counts
         )
     }
 

@@ -14,9 +14,9 @@ use quicprochat_mesh::{
     crypto::ReceiverKeys,
     messages::{lifecycle::ExitReason, route::AnnounceNow},
     proto::node_clock::Mark,
-    storage::{LocalOp, LocalOutcome, MemFault, Namespace, Seen, ask_local},
+    storage::{Awaits, InboxCommit, LocalOp, LocalOutcome, MemFault, Namespace, ask_local},
     testing::{expect_silence, expect_within, set_wall_clock_off, with_virtual_time},
-    wire::PacketId,
+    wire::{Address, MessageUid},
 };
 use tokio::sync::{mpsc::UnboundedReceiver, watch};
 
@@ -101,22 +101,31 @@ fn a_rotation_that_the_disk_refused_is_tried_again() {
 fn a_clock_that_jumped_destroys_no_key_and_forgets_no_message() {
     with_virtual_time(|| async {
         let mut bench = start();
-        let seen = |now: u64| LocalOp::SeenPacket { packet_id: PacketId([7; 16]), until_unix_s: now + DAY };
+        let arrives = |now: u64| {
+            LocalOp::InboxCommit(InboxCommit {
+                uid: MessageUid([7; 16]),
+                source: Address([8; 16]),
+                ingress: None,
+                dedup_until_unix_s: now + DAY,
+                awaits: Awaits::default(),
+                entry: Vec::new(),
+            })
+        };
         let record = |bench: &Bench, op: LocalOp| {
             let store = bench.store.clone();
             async move { ask_local(&store, vec![op]).unwrap().await.unwrap().remove(0) }
         };
         let now = clock::unix_s();
-        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Done);
+        assert_eq!(record(&bench, arrives(now)).await, LocalOutcome::Committed { seq: 1 });
         let wrong = set_wall_clock_off(366 * DAY as i64);
         expect_silence(&mut bench.announce, secs(2 * DAY)).await;
         assert!(!bench.keys.has_changed().unwrap(), "a year passed for the clock alone");
-        // A packet that is played again is still known.
-        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Seen(Seen::Packet));
+        // A message that is played again is still known.
+        assert_eq!(record(&bench, arrives(now)).await, LocalOutcome::Seen);
         // Once the clock is right, what is due is done.
         drop(wrong);
         tokio::time::sleep(secs(11 * 60)).await;
-        assert_eq!(record(&bench, seen(now)).await, LocalOutcome::Done);
+        assert_eq!(record(&bench, arrives(now)).await, LocalOutcome::Committed { seq: 2 });
         expect_within(&mut bench.announce, secs(6 * DAY)).await;
     });
 }

@@ -152,12 +152,12 @@ impl DeliveryActor {
                             self.note(arrival.uid, arrival.event());
                             self.turns.entered((arrival.from, arrival.uid));
                         }
-                        LocalOutcome::Early(awaits) => {
+                        LocalOutcome::Early { awaits, stranger } => {
                             received += 1;
                             self.note(arrival.uid, arrival.event());
-                            self.turns.is_early(now, (arrival.from, arrival.uid), awaits);
+                            self.turns.is_early(now, (arrival.from, arrival.uid), awaits, stranger);
                         }
-                        LocalOutcome::Seen(Seen::Packet | Seen::Message) => {
+                        LocalOutcome::Seen => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
                         }
                         LocalOutcome::InboxFull(scope) => {
@@ -173,7 +173,7 @@ impl DeliveryActor {
                 Committing::Enters(Enters { source, uid, .. }) => {
                     entering = true;
                     match outcome {
-                        LocalOutcome::Early(_) => {}
+                        LocalOutcome::Early { .. } => {}
                         LocalOutcome::Committed { .. } => {
                             grown += 1;
                             self.turns.entered((source, uid));
@@ -237,6 +237,7 @@ impl DeliveryActor {
                         End::Delivered { .. } => self.ledger.delivered(1),
                         End::Expired | End::Rejected | End::Cancelled => self.ledger.rejected(1),
                     }
+                    self.rows.remove(&finished.uid);
                     self.gone(finished);
                 }
                 Committing::Counted(phase) => {
@@ -380,7 +381,7 @@ impl DeliveryActor {
         while ops.len() < REMOVED_AT_ONCE
             && let Some((uid, finished)) = self.commits.unremoved.pop_first()
         {
-            ops.push((LocalOp::OutboxRemove(uid), Committing::Gone(finished)));
+            ops.push((LocalOp::OutboxRemove(self.row_of(&uid)), Committing::Gone(finished)));
         }
         if !ops.is_empty() {
             self.submit(ops, ctx);

@@ -224,7 +224,6 @@ impl DeliveryActor {
             body: Body::File(record.file.clone()),
         };
         let commit = InboxCommit {
-            packet_id: record.packet_id,
             uid: record.uid,
             source: record.from,
             ingress: None,

@@ -57,12 +57,12 @@ impl DeliveryActor {
         let quarantine = self.parts.quarantine.clone();
         self.count_falls(&left.outbox, ctx);
         let mut hand = quarantine.first_look();
-        for row in left.outbox {
+        for (seq, row) in left.outbox {
             let suspect = Suspect::Row(row.uid.0);
             if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
                 quarantine.pass_over("outbox", first, &row.uid);
                 if row.expires_s <= time.steady_s {
-                    unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
+                    unreadable.push((LocalOp::OutboxRemove(seq), Committing::Nothing));
                 }
                 continue;
             }
@@ -72,11 +72,12 @@ impl DeliveryActor {
                 Ok(record) => {
                     let left_s = row.expires_s.saturating_sub(time.steady_s);
                     let left = Duration::from_secs(left_s.min(record.lifetime().as_secs().into()));
+                    self.rows.insert(record.uid, seq);
                     records.push((record, left, row.state));
                 }
                 Err(error) => {
                     tracing::error!(uid = %row.uid, to = %row.destination, %error, "an own message is lost");
-                    unreadable.push((LocalOp::OutboxRemove(row.uid), Committing::Nothing));
+                    unreadable.push((LocalOp::OutboxRemove(seq), Committing::Nothing));
                 }
             }
         }
@@ -133,10 +134,10 @@ impl DeliveryActor {
 
     /// Learns which rows felled earlier incarnations and starts, and sends what is new of that on its
     /// way to the disk before any of them is tried again.
-    fn count_falls(&mut self, rows: &[OutboxRow], ctx: &mut Context<Self>) {
+    fn count_falls(&mut self, rows: &[(u64, OutboxRow)], ctx: &mut Context<Self>) {
         let quarantine = &self.parts.quarantine;
         let mut counted = Vec::new();
-        for row in rows {
+        for (seq, row) in rows {
             let suspect = Suspect::Row(row.uid.0);
             let state = OutboxState::decode(&row.state);
             let known = state.falls;
@@ -144,7 +145,7 @@ impl DeliveryActor {
             let falls = quarantine.falls(&suspect);
             if falls > u32::from(known) {
                 let state = OutboxState { falls: u8::try_from(falls).unwrap_or(u8::MAX), ..state };
-                let update = LocalOp::OutboxUpdate { uid: row.uid, state: state.encode() };
+                let update = LocalOp::OutboxUpdate { seq: *seq, state: state.encode() };
                 counted.push((update, Committing::Nothing));
             }
         }
@@ -172,7 +173,7 @@ async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), Mes
     }
     early.sort_unstable_by_key(|row: &EarlyRow| row.seq);
     for row in early {
-        turns.is_early(clock::now(), (row.source, row.uid), row.awaits);
+        turns.is_early(clock::now(), (row.source, row.uid), row.awaits, row.stranger);
     }
     turns.ask_again();
     loop {
@@ -188,7 +189,7 @@ async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), Mes
         };
         let outcomes = read_all(store, enter.iter().map(release).collect()).await?;
         for (enters, outcome) in enter.iter().zip(outcomes) {
-            if !matches!(outcome, LocalOutcome::Early(_)) {
+            if !matches!(outcome, LocalOutcome::Early { .. }) {
                 turns.entered((enters.source, enters.uid));
             }
             unreadable = unreadable.saturating_add(usize::from(outcome == LocalOutcome::Absent));
@@ -199,7 +200,7 @@ async fn take_turns(store: &dyn LocalStore, turns: &mut Turns) -> Result<(), Mes
 
 /// What an earlier start left.
 struct Left {
-    outbox: Vec<OutboxRow>,
+    outbox: Vec<(u64, OutboxRow)>,
     /// Rows that the store could not read and set aside.
     outbox_damaged: usize,
     turns: Turns,

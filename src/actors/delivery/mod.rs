@@ -24,7 +24,7 @@ mod receiving;
 mod sending;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -85,7 +85,7 @@ use crate::{
     },
     storage::{
         Awaits, BlobDir, BlobKind, BlobName, EarlyRow, InboxCommit, LocalOp, LocalOutcome, LocalStore,
-        Namespace, OutboxRow, PageLimit, PartialRow, Seen, StoreError,
+        Namespace, OutboxRow, PageLimit, PartialRow, StoreError,
     },
     telemetry,
     wire::{
@@ -221,6 +221,8 @@ pub struct DeliveryActor {
     outbox: Outbox,
     /// Messages whose row the disk has not taken yet, and who waits for that.
     storing: BTreeMap<MessageUid, Storing>,
+    /// Where the others are stored.
+    rows: HashMap<MessageUid, u64>,
     receipts: Receipts,
     /// Messages that came a moment too early, not stored yet.
     shelf: Shelf<(InboxCommit, Committing)>,
@@ -266,6 +268,7 @@ impl DeliveryActor {
             thin_destinations: LruCache::new(THIN_DESTINATIONS),
             outbox: Outbox::new(parts.outbox.clone()),
             storing: BTreeMap::new(),
+            rows: HashMap::new(),
             receipts: Receipts::new(),
             shelf: Shelf::default(),
             turns: Turns::new(parts.order_wait),
@@ -345,7 +348,8 @@ impl Handler<Pump> for DeliveryActor {
 /// From the store's thread: what became of the row of a message.
 struct Stored {
     uid: MessageUid,
-    is_durable: bool,
+    /// Where it is; none where it is not durable.
+    seq: Option<u64>,
 }
 message!(Stored => ());
 

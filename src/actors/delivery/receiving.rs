@@ -144,8 +144,8 @@ impl DeliveryActor {
         ops: &mut Vec<(LocalOp, Committing)>,
     ) {
         for Arriving { source, follows, then: (mut commit, then), .. } in ready {
-            let Place { follows, behind } = self.turns.awaits(&source, follows);
-            commit.awaits = Awaits { follows, behind };
+            let Place { follows, behind, stranger_waits } = self.turns.awaits(&source, follows);
+            commit.awaits = Awaits { follows, behind, stranger_waits };
             ops.push((LocalOp::InboxCommit(commit), then));
         }
     }
@@ -278,7 +278,6 @@ fn into_inbox(
         body: Body::Inline(content.bytes.to_vec()),
     };
     let commit = InboxCommit {
-        packet_id: inbound.packet_id,
         uid,
         source: from,
         ingress: arrival.ingress,

@@ -60,7 +60,11 @@ impl DeliveryActor {
         let answer = Arc::new(Mutex::new(Some(answer)));
         let answers = answer.clone();
         let done = move |result: Result<Vec<LocalOutcome>, StoreError>| {
-            to.do_send(Stored { uid, is_durable: result.is_ok() });
+            let seq = match result.as_deref() {
+                Ok([LocalOutcome::Stored { seq }]) => Some(*seq),
+                _ => None,
+            };
+            to.do_send(Stored { uid, seq });
             tell_sender(&answers, result.map(|_| uid).map_err(MeshError::from));
         };
         if let Err(back) = self.parts.store.submit(vec![LocalOp::OutboxPut(row)], Box::new(done)) {
@@ -72,9 +76,8 @@ impl DeliveryActor {
     /// A row is durable, or is not, as who sent the message was told.
     pub(super) fn stored(&mut self, message: Stored, ctx: &mut Context<Self>) {
         let Some(Storing { record, tell }) = self.storing.remove(&message.uid) else { return };
-        if !message.is_durable {
-            return;
-        }
+        let Some(seq) = message.seq else { return };
+        self.rows.insert(message.uid, seq);
         metrics::counter!(telemetry::MESSAGES_SENT).increment(1);
         self.ledger.accepted(1);
         let (to, size) = (record.destination, record.body.len());
@@ -238,13 +241,18 @@ impl DeliveryActor {
                         retry_at_s: steady_s.saturating_add(kept.wait.as_secs()),
                     }),
                 };
-                let update = LocalOp::OutboxUpdate { uid: kept.uid, state: state.encode() };
+                let update = LocalOp::OutboxUpdate { seq: self.row_of(&kept.uid), state: state.encode() };
                 (update, Committing::Nothing)
             })
             .collect();
         if !ops.is_empty() {
             self.submit(ops, ctx);
         }
+    }
+
+    /// Where a message of the outbox is stored; nowhere (0) where it is not.
+    pub(super) fn row_of(&self, uid: &MessageUid) -> u64 {
+        self.rows.get(uid).copied().unwrap_or_default()
     }
 
     /// Somebody waits for the end of a message that is in the outbox.
@@ -283,7 +291,7 @@ impl DeliveryActor {
             self.note(finished.uid, event);
             self.tell_end(finished);
         }
-        (LocalOp::OutboxRemove(finished.uid), Committing::Gone(finished))
+        (LocalOp::OutboxRemove(self.row_of(&finished.uid)), Committing::Gone(finished))
     }
 
     pub(super) fn tell_end(&mut self, finished: Finished) {

@@ -21,12 +21,16 @@ use hashlink::LruCache;
 
 use crate::wire::{Address, MessageUid, UidPrefix};
 
-/// Early messages of one source at most: two seconds of the fastest sender. Further ones enter as
-/// they come.
+/// Early messages of one source at most: two seconds of the fastest sender. No source has more places
+/// than are free either, so that there is always one for the next. Further ones enter as they come.
 const OF_SOURCE_MAX: usize = 4096;
 
 /// Early messages at most, some 150 bytes each.
 const ALL_MAX: usize = 16_384;
+
+/// Early messages of all strangers together at most: who has any number of names takes nobody's order
+/// whom this node knows.
+const STRANGERS_MAX: usize = ALL_MAX / 4;
 
 /// Messages that were waited for in vain, remembered so that nothing waits for them again.
 const GIVEN_UP_MAX: usize = 4096;
@@ -47,6 +51,8 @@ pub struct Place {
     pub follows: Option<UidPrefix>,
     /// And this one, should it be early still.
     pub behind: Option<UidPrefix>,
+    /// Whether it is to wait if its source is a stranger, which the store knows.
+    pub stranger_waits: bool,
 }
 
 /// One that is to enter.
@@ -58,6 +64,15 @@ pub struct Enters {
     pub uid: MessageUid,
     /// Whether what it follows is here or not.
     pub force: bool,
+}
+
+/// An early message.
+#[derive(Debug, Clone, Copy)]
+struct Early {
+    /// The line it is in.
+    root: UidPrefix,
+    /// Whether it has one of the strangers' places.
+    stranger: bool,
 }
 
 #[derive(Debug)]
@@ -73,9 +88,10 @@ struct Line {
 pub struct Turns {
     wait: Duration,
     lines: BTreeMap<Awaited, Line>,
-    /// Which line each is in.
-    early: BTreeMap<Whose, UidPrefix>,
+    early: BTreeMap<Whose, Early>,
     of_source: BTreeMap<Address, usize>,
+    /// How many of them are strangers'.
+    strangers: usize,
     deadlines: BTreeSet<(Instant, Awaited)>,
     given_up: LruCache<Awaited, ()>,
     /// Lines whose members enter, one line after the other.
@@ -97,6 +113,7 @@ impl Turns {
             lines: BTreeMap::new(),
             early: BTreeMap::new(),
             of_source: BTreeMap::new(),
+            strangers: 0,
             deadlines: BTreeSet::new(),
             given_up: LruCache::new(GIVEN_UP_MAX),
             called: VecDeque::new(),
@@ -121,7 +138,8 @@ impl Turns {
     /// nothing where too many wait.
     pub fn awaits(&mut self, source: &Address, follows: Option<UidPrefix>) -> Place {
         let of_source = self.of_source.get(source).copied().unwrap_or(0);
-        if self.wait.is_zero() || of_source >= OF_SOURCE_MAX || self.early.len() >= ALL_MAX {
+        let free = ALL_MAX.saturating_sub(self.early.len());
+        if self.wait.is_zero() || of_source >= OF_SOURCE_MAX.min(free) {
             return Place::default();
         }
         // All of its line have their receipts, so nothing that is sent now names them.
@@ -131,11 +149,12 @@ impl Turns {
             let last = self.last_in(&line);
             last.or_else(|| self.given_up.get(&line).is_none().then_some(follows))
         });
-        Place { follows, behind: entering }
+        Place { follows, behind: entering, stranger_waits: self.strangers < STRANGERS_MAX }
     }
 
-    /// The store has a message and says that it is early, and what of [`Turns::awaits`] it waits for.
-    pub fn is_early(&mut self, now: Instant, (source, uid): Whose, awaits: UidPrefix) {
+    /// The store has a message and says that it is early, what of [`Turns::awaits`] it waits for, and
+    /// whether it is a stranger's.
+    pub fn is_early(&mut self, now: Instant, (source, uid): Whose, awaits: UidPrefix, stranger: bool) {
         if self.early.contains_key(&(source, uid)) {
             return;
         }
@@ -149,7 +168,8 @@ impl Turns {
             }
             self.lines.insert(awaited, Line { members: VecDeque::new(), deadline });
         }
-        self.early.insert((source, uid), root);
+        self.early.insert((source, uid), Early { root, stranger });
+        self.strangers = self.strangers.saturating_add(usize::from(stranger));
         let of_source = self.of_source.entry(source).or_default();
         *of_source = of_source.saturating_add(1);
         if let Some(line) = self.lines.get_mut(&awaited) {
@@ -162,7 +182,9 @@ impl Turns {
             && let Some(moving) = self.remove_line(&behind)
         {
             for uid in &moving.members {
-                self.early.insert((source, *uid), root);
+                if let Some(early) = self.early.get_mut(&(source, *uid)) {
+                    early.root = root;
+                }
             }
             if let Some(line) = self.lines.get_mut(&awaited) {
                 line.members.extend(moving.members);
@@ -180,7 +202,8 @@ impl Turns {
     /// A message is in the inbox, or its row cannot be read: the line that waits for it is called.
     pub fn entered(&mut self, whose: Whose) {
         let (source, uid) = whose;
-        if let Some(root) = self.early.remove(&whose) {
+        if let Some(Early { root, stranger }) = self.early.remove(&whose) {
+            self.strangers = self.strangers.saturating_sub(usize::from(stranger));
             if let Some(of_source) = self.of_source.get_mut(&source) {
                 *of_source = of_source.saturating_sub(1);
                 if *of_source == 0 {
@@ -257,8 +280,8 @@ impl Turns {
     /// The line of an early message that is named by its prefix.
     fn line_of(&self, source: &Address, prefix: &UidPrefix) -> Option<UidPrefix> {
         let from = (*source, MessageUid::first_of(prefix));
-        let ((of, uid), root) = self.early.range(from..).next()?;
-        (of == source && uid.prefix() == *prefix).then_some(*root)
+        let ((of, uid), early) = self.early.range(from..).next()?;
+        (of == source && uid.prefix() == *prefix).then_some(early.root)
     }
 
     fn call(&mut self, awaited: &Awaited) {

@@ -18,8 +18,8 @@ type Result<V> = std::result::Result<V, StoreError>;
 /// Key of the format in `meta`.
 pub(super) const KEY: &[u8] = b"format";
 
-/// The formats this version knows: it writes 1 and there is no older one.
-pub(super) const PLAN: Plan = Plan { current: 1, steps: &[] };
+/// The formats this version knows: it writes 2. Format 1 was in no release, and no way leads from it.
+pub(super) const PLAN: Plan = Plan { current: 2, steps: &[] };
 
 /// Rewrites tables from one format to the next, inside the transaction that also records it.
 pub(super) type Step = fn(&WriteTransaction) -> Result<()>;
@@ -68,12 +68,15 @@ pub(super) fn backup_path(path: &Path, found: u32) -> PathBuf {
 }
 
 impl Plan {
-    /// Refuses a store that a newer version wrote.
-    pub(super) fn refuse_newer(&self, found: u32, path: &Path) -> Result<()> {
+    /// Refuses a store that a newer version wrote, or one so old that no steps lead from it.
+    pub(super) fn refuse_foreign(&self, found: u32, path: &Path) -> Result<()> {
         if found > self.current {
             return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: self.current });
         }
-        Ok(())
+        match (found..self.current).find(|at| !self.steps.iter().any(|(from, _)| from == at)) {
+            Some(at) => Err(too_old(at, path)),
+            None => Ok(()),
+        }
     }
 
     /// Takes a store of format `found` to the current one, all of it in one transaction.
@@ -83,11 +86,7 @@ impl Plan {
         let mut at = found;
         while at < self.current {
             let step = self.steps.iter().find(|(from, _)| *from == at).map(|(_, step)| step);
-            let step = step.ok_or_else(|| StoreError::Corrupt {
-                path: path.to_owned(),
-                detail: format!("it has format {at}, which this version cannot upgrade"),
-            })?;
-            step(&txn)?;
+            step.ok_or_else(|| too_old(at, path))?(&txn)?;
             at = at.saturating_add(1);
         }
         {
@@ -96,6 +95,16 @@ impl Plan {
             meta.insert(KEY, row.as_slice()).map_err(|e| engine_error(path, DOING, e))?;
         }
         txn.commit().map_err(|e| engine_error(path, DOING, e))
+    }
+}
+
+fn too_old(format: u32, path: &Path) -> StoreError {
+    StoreError::Corrupt {
+        path: path.to_owned(),
+        detail: format!(
+            "it has format {format}, which this version cannot upgrade; use the version that wrote it, or a \
+             new data directory"
+        ),
     }
 }
 
@@ -116,8 +125,8 @@ mod tests {
         Err(StoreError::Stopped)
     }
 
-    const TWO: Plan = Plan { current: 2, steps: &[(1, add_a_contact)] };
-    const BROKEN: Plan = Plan { current: 2, steps: &[(1, fail)] };
+    const NEXT: Plan = Plan { current: 3, steps: &[(2, add_a_contact)] };
+    const BROKEN: Plan = Plan { current: 3, steps: &[(2, fail)] };
 
     fn open(dir: &Path, plan: &Plan) -> Result<EmbeddedStore> {
         EmbeddedStore::open_with(DataDir::open(&dir.join("d"))?.into(), EmbeddedOptions::default(), plan)
@@ -138,16 +147,16 @@ mod tests {
     fn an_older_store_is_copied_and_upgraded_and_a_newer_one_refused() {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), &PLAN).unwrap());
-        let mut upgraded = open(dir.path(), &TWO).unwrap();
+        let mut upgraded = open(dir.path(), &NEXT).unwrap();
         assert_eq!(contact(&mut upgraded).unwrap(), b"from the upgrade");
         drop(upgraded);
 
         let e = open(dir.path(), &PLAN).unwrap_err();
-        assert!(matches!(e, StoreError::NewerFormat { found: 2, known: 1, .. }), "{e:?}");
+        assert!(matches!(e, StoreError::NewerFormat { found: 3, known: 2, .. }), "{e:?}");
 
         // The copy is a store of the old format, whole.
         let path = dir.path().join("d/store.redb");
-        fs::rename(backup_path(&path, 1), &path).unwrap();
+        fs::rename(backup_path(&path, 2), &path).unwrap();
         assert_eq!(contact(&mut open(dir.path(), &PLAN).unwrap()), None);
     }
 
@@ -163,7 +172,8 @@ mod tests {
     fn a_format_without_a_way_up_is_refused_by_its_number() {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), &PLAN).unwrap());
-        let e = open(dir.path(), &Plan { current: 3, steps: &[(2, add_a_contact)] }).unwrap_err();
-        assert!(e.to_string().contains("format 1"), "{e}");
+        let e = open(dir.path(), &Plan { current: 4, steps: &[(3, add_a_contact)] }).unwrap_err();
+        assert!(e.to_string().contains("format 2"), "{e}");
+        assert!(!backup_path(&dir.path().join("d/store.redb"), 2).exists(), "copied for nothing");
     }
 }

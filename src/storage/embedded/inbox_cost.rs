@@ -1,6 +1,6 @@
-//! What the inbox costs: one row an entry and one an open file beside running totals, of all, of all
-//! strangers, of each source and of the strangers of each neighbour, so that admission and removal
-//! touch what they are about and nothing else.
+//! What the inbox costs: with each entry, and in one row for each early message and each open file,
+//! beside running totals, of all, of all strangers, of each source and of the strangers of each
+//! neighbour, so that admission and removal touch what they are about and nothing else.
 
 use super::{
     local::kv_key,
@@ -26,14 +26,22 @@ const TOTAL_STRANGERS: &[u8] = b"\0inbox strangers";
 const SCOPE_SOURCE: u8 = 4;
 const SCOPE_INGRESS: u8 = 5;
 
+const STRANGER: u8 = 1;
+const HAS_INGRESS: u8 = 2;
+
+/// Bytes of [`CostHeader`].
+pub(super) const COST_HEADER_BYTES: usize = 25;
+
+/// A cost without its source: flags 1, bytes 8, ingress 16.
+pub(super) type CostHeader = [u8; COST_HEADER_BYTES];
+
 /// What an entry or an open file is charged with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cost {
     /// Charged to the strangers' share too. On record, since a stranger does not stay one.
     stranger: bool,
     bytes: u64,
-    /// Charged with it; none in rows from before sources were.
-    source: Option<Address>,
+    source: Address,
     /// Charged with it where it is a stranger's.
     ingress: Option<Address>,
 }
@@ -57,7 +65,12 @@ impl Cost {
             Standing::Stranger
         };
         let stranger = standing == Standing::Stranger;
-        Ok((Self { stranger, bytes, source: Some(*source), ingress: ingress.filter(|_| stranger) }, standing))
+        Ok((Self { stranger, bytes, source: *source, ingress: ingress.filter(|_| stranger) }, standing))
+    }
+
+    /// Whether it is charged to the strangers' share.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.stranger
     }
 
     /// The same with so many bytes more.
@@ -90,6 +103,11 @@ impl Cost {
     /// Charges it under `key`.
     pub(super) fn charge(self, txn: &mut Txn<'_>, key: &[u8]) -> Result<()> {
         txn.put(T::InboxCost, key, &self.encode())?;
+        self.add(txn)
+    }
+
+    /// Charges it where its row has it with it.
+    pub(super) fn add(self, txn: &mut Txn<'_>) -> Result<()> {
         self.change_totals(txn, |held, bytes| HeldSummary {
             rows: held.rows.saturating_add(1),
             bytes: held.bytes.saturating_add(bytes),
@@ -101,7 +119,7 @@ impl Cost {
         let of = |scope: u8, address: Address| join(&[&[scope], address.as_bytes()]);
         [
             self.ingress.map(|address| (InboxScope::Ingress, of(SCOPE_INGRESS, address))),
-            self.source.map(|address| (InboxScope::Source, of(SCOPE_SOURCE, address))),
+            Some((InboxScope::Source, of(SCOPE_SOURCE, self.source))),
             self.stranger.then(|| (InboxScope::Strangers, TOTAL_STRANGERS.to_vec())),
             Some((InboxScope::All, TOTAL.to_vec())),
         ]
@@ -117,28 +135,58 @@ impl Cost {
         Ok(())
     }
 
+    /// Takes back what was charged.
+    pub(super) fn take_back(self, txn: &mut Txn<'_>) -> Result<()> {
+        self.change_totals(txn, |held, bytes| HeldSummary {
+            rows: held.rows.saturating_sub(1),
+            bytes: held.bytes.saturating_sub(bytes),
+        })
+    }
+
+    /// What a row that has it with it says of it; the source is said there anyway.
+    pub(super) fn to_header(self) -> CostHeader {
+        let flags = (u8::from(self.stranger) * STRANGER) | (u8::from(self.ingress.is_some()) * HAS_INGRESS);
+        let mut header = [0; COST_HEADER_BYTES];
+        let (at_flags, rest) = header.split_at_mut(1);
+        let (at_bytes, at_ingress) = rest.split_at_mut(8);
+        at_flags.copy_from_slice(&[flags]);
+        at_bytes.copy_from_slice(&self.bytes.to_be_bytes());
+        at_ingress.copy_from_slice(&self.ingress.unwrap_or(Address([0; 16])).0);
+        header
+    }
+
+    /// [`Cost::to_header`] of an entry of `source`.
+    pub(super) fn of_header(source: Address, header: &CostHeader) -> Self {
+        let mut f = Fields(header);
+        let [flags] = f.take().unwrap_or_default();
+        let bytes = f.u64().unwrap_or_default();
+        let ingress = f.take().map(Address).filter(|_| flags & HAS_INGRESS != 0);
+        Self { stranger: flags & STRANGER != 0, bytes, source, ingress }
+    }
+
     fn encode(&self) -> Vec<u8> {
-        let address = |address: &Option<Address>| address.map_or(Vec::new(), |address| address.0.to_vec());
-        let flags = [u8::from(self.stranger)];
-        join(&[&flags, &self.bytes.to_be_bytes(), &address(&self.source), &address(&self.ingress)])
+        join(&[self.source.as_bytes(), &self.to_header()])
     }
 
     fn decode(row: &[u8]) -> Option<Self> {
         let mut f = Fields(row);
-        let ([flags], bytes) = f.take::<1>().zip(f.u64())?;
-        let (source, ingress) = (f.take().map(Address), f.take().map(Address));
-        Some(Self { stranger: flags != 0, bytes, source, ingress })
+        let (source, header) = (Address(f.take()?), f.take()?);
+        Some(Self::of_header(source, &header))
     }
 }
 
-/// Takes back what was charged under `key`. None for rows that were there before costs were.
+/// Whether what is charged under `key` is charged to the strangers' share.
+pub(super) fn is_strangers(txn: &Txn<'_>, key: &[u8]) -> Result<bool> {
+    let Some(row) = txn.get(T::InboxCost, key)? else { return Ok(false) };
+    let cost = Cost::decode(&row).ok_or_else(|| txn.corrupt(T::InboxCost, "a row is too short"))?;
+    Ok(cost.stranger)
+}
+
+/// Takes back what was charged under `key`; none where nothing is.
 pub(super) fn release(txn: &mut Txn<'_>, key: &[u8]) -> Result<Option<Cost>> {
     let Some(row) = txn.remove(T::InboxCost, key)? else { return Ok(None) };
     let cost = Cost::decode(&row).ok_or_else(|| txn.corrupt(T::InboxCost, "a row is too short"))?;
-    cost.change_totals(txn, |held, bytes| HeldSummary {
-        rows: held.rows.saturating_sub(1),
-        bytes: held.bytes.saturating_sub(bytes),
-    })?;
+    cost.take_back(txn)?;
     Ok(Some(cost))
 }
 
@@ -147,16 +195,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_come_back_as_they_were_and_those_of_before_count_for_all_alone() {
-        let (source, ingress) = (Some(Address([1; 16])), Some(Address([2; 16])));
+    fn rows_come_back_as_they_were() {
+        let (source, ingress) = (Address([1; 16]), Some(Address([2; 16])));
         for (stranger, ingress) in [(true, ingress), (true, None), (false, None)] {
             let cost = Cost { stranger, bytes: 7, source, ingress };
             assert_eq!(Cost::decode(&cost.encode()), Some(cost));
+            assert_eq!(Cost::of_header(source, &cost.to_header()), cost);
         }
-        let before = Cost::decode(&[1, 0, 0, 0, 0, 0, 0, 0, 9]).unwrap();
-        assert_eq!((before.stranger, before.bytes, before.source, before.ingress), (true, 9, None, None));
-        let scopes: Vec<_> = before.totals().map(|(scope, _)| scope).collect();
-        assert_eq!(scopes, [InboxScope::Strangers, InboxScope::All]);
-        assert_eq!(Cost::decode(&[1, 0, 0]), None);
+        assert_eq!(Cost::decode(&[1; 40]), None);
     }
 }

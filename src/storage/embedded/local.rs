@@ -3,7 +3,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::{
-    inbox_cost::{self, Cost},
+    inbox_cost::{self, Cost, CostHeader},
     tables::{
         EARLY_HEADER_BYTES, Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join,
         number,
@@ -16,11 +16,10 @@ use crate::{
         ops::{
             Awaits, Counter, EarlyPage, EarlyRow, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts,
             LocalOp, LocalOutcome, Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow,
-            Seen,
         },
         quota::{INBOX_ROW_OVERHEAD_BYTES, InboxQuota},
     },
-    wire::{Address, MessageUid, PacketId, TransferTag, UidPrefix},
+    wire::{Address, MessageUid, TransferTag, UidPrefix},
 };
 
 type Result<V> = std::result::Result<V, StoreError>;
@@ -32,25 +31,15 @@ pub(super) const BOOT_EPOCH_KEY: &[u8] = b"boot_epoch";
 pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Result<LocalOutcome> {
     match op {
         LocalOp::OutboxPut(row) => outbox_put(txn, row),
-        LocalOp::OutboxUpdate { uid, state } => outbox_update(txn, uid, state),
-        LocalOp::OutboxRemove(uid) => outbox_remove(txn, uid),
+        LocalOp::OutboxUpdate { seq, state } => outbox_update(txn, *seq, state),
+        LocalOp::OutboxRemove(seq) => Ok(done_or_absent(outbox_remove(txn, &seq.to_be_bytes())?)),
         LocalOp::OutboxPage { after, limit } => outbox_page(txn, *after, *limit),
         LocalOp::InboxCommit(commit) => inbox_commit(txn, commit, quota),
         LocalOp::EarlyRelease { source, uid, force } => early_release(txn, source, uid, *force),
         LocalOp::EarlyPage { after, limit } => early_page(txn, after.as_ref(), *limit),
         LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
-        LocalOp::SeenPacket { packet_id, until_unix_s } => {
-            Ok(match see_packet(txn, packet_id, *until_unix_s)? {
-                true => LocalOutcome::Done,
-                false => LocalOutcome::Seen(Seen::Packet),
-            })
-        }
         LocalOp::InboxPage { after, limit } => inbox_page(txn, *after, *limit),
-        LocalOp::InboxRemove(seq) => {
-            let row = txn.remove_sealed(T::Inbox, &seq.to_be_bytes(), INBOX_HEADER_BYTES)?;
-            inbox_cost::release(txn, &seq.to_be_bytes())?;
-            Ok(done_or_absent(row))
-        }
+        LocalOp::InboxRemove(seq) => Ok(done_or_absent(remove_entry(txn, &seq.to_be_bytes())?)),
         LocalOp::ForgetSeen { now_unix_s, rows_max } => forget_seen(txn, *now_unix_s, *rows_max),
         LocalOp::PartialOpen { row, ingress, file_bytes } => {
             partial_open(txn, row, *ingress, *file_bytes, quota)
@@ -93,7 +82,6 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
             outbox: txn.rows(T::Outbox)?,
             inbox: txn.rows(T::Inbox)?.saturating_add(txn.rows(T::InboxEarly)?),
             partials: txn.rows(T::Partial)?,
-            seen_packets: txn.rows(T::SeenPacket)?,
             seen_messages: txn.rows(T::SeenMessage)?,
             quarantined: txn.rows(T::Quarantine)?,
         })),
@@ -152,72 +140,66 @@ fn seq_of(txn: &Txn<'_>, t: T, key: &[u8]) -> Result<u64> {
 // ---- outbox ------------------------------------------------------------------------------------
 
 fn outbox_put(txn: &mut Txn<'_>, row: &OutboxRow) -> Result<LocalOutcome> {
-    if txn.get(T::OutboxUid, row.uid.as_bytes())?.is_some() {
-        return Ok(LocalOutcome::Duplicate);
-    }
     let seq = next(&mut txn.heads.outbox_seq);
     let key = seq.to_be_bytes();
-    let open = join(&[
+    let header = join(&[
         row.uid.as_bytes(),
         row.destination.as_bytes(),
         &row.created_unix_s.to_be_bytes(),
         &row.expires_s.to_be_bytes(),
-        &row.state,
     ]);
-    txn.put(T::Outbox, &key, &open)?;
-    txn.put_sealed(T::OutboxBody, &key, &[], &row.body)?;
-    txn.put(T::OutboxUid, row.uid.as_bytes(), &key)?;
+    txn.put_sealed(T::Outbox, &key, &header, &row.body)?;
+    outbox_state(txn, &key, &row.state)?;
     Ok(LocalOutcome::Stored { seq })
 }
 
-fn outbox_update(txn: &mut Txn<'_>, uid: &MessageUid, state: &[u8]) -> Result<LocalOutcome> {
-    let Some(key) = txn.get(T::OutboxUid, uid.as_bytes())? else { return Ok(LocalOutcome::Absent) };
-    let row = txn.get(T::Outbox, &key)?.ok_or_else(|| txn.corrupt(T::Outbox, "a message has no row"))?;
-    let header =
-        row.get(..OUTBOX_HEADER_BYTES).ok_or_else(|| txn.corrupt(T::Outbox, "a row is too short"))?;
-    txn.put(T::Outbox, &key, &join(&[header, state]))?;
+fn outbox_update(txn: &mut Txn<'_>, seq: u64, state: &[u8]) -> Result<LocalOutcome> {
+    let key = seq.to_be_bytes();
+    if !txn.has(T::Outbox, &key)? {
+        return Ok(LocalOutcome::Absent);
+    }
+    outbox_state(txn, &key, state)?;
     Ok(LocalOutcome::Done)
 }
 
-fn outbox_remove(txn: &mut Txn<'_>, uid: &MessageUid) -> Result<LocalOutcome> {
-    let Some(key) = txn.remove(T::OutboxUid, uid.as_bytes())? else { return Ok(LocalOutcome::Absent) };
-    txn.remove(T::Outbox, &key)?;
-    txn.remove_sealed(T::OutboxBody, &key, 0)?;
-    Ok(LocalOutcome::Done)
+/// Most messages have none: they are delivered before there is anything to say of them.
+fn outbox_state(txn: &mut Txn<'_>, key: &[u8], state: &[u8]) -> Result<()> {
+    if !state.is_empty() {
+        txn.put(T::OutboxState, key, state)?;
+    } else if txn.has(T::OutboxState, key)? {
+        txn.remove(T::OutboxState, key)?;
+    }
+    Ok(())
+}
+
+fn outbox_remove(txn: &mut Txn<'_>, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    outbox_state(txn, key, &[])?;
+    txn.remove_sealed(T::Outbox, key, OUTBOX_HEADER_BYTES)
 }
 
 fn outbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result<LocalOutcome> {
     let from = after.map(u64::to_be_bytes);
-    // Bodies are what has the bytes, so they bound the page; open rows are looked up beside them.
-    let (bodies, more) = page_of(txn, T::OutboxBody, behind(from.as_ref()), Bound::Unbounded, limit)?;
+    let (rows, more) = page_of(txn, T::Outbox, behind(from.as_ref()), Bound::Unbounded, limit)?;
     let mut page = OutboxPage::default();
-    for (key, sealed) in bodies {
-        let seq = seq_of(txn, T::OutboxBody, &key)?;
+    for (key, row) in rows {
+        let seq = seq_of(txn, T::Outbox, &key)?;
         page.next = more.then_some(seq);
-        outbox_read(txn, &key, &sealed, &mut page)?;
+        match outbox_header(&row).zip(txn.unseal(T::Outbox, &key, &row, OUTBOX_HEADER_BYTES)) {
+            Some((read, body)) => {
+                let state = txn.get(T::OutboxState, &key)?.unwrap_or_default();
+                page.rows.push((seq, OutboxRow { state, body, ..read }));
+            }
+            None => {
+                page.damaged += 1;
+                outbox_remove(txn, &key)?;
+                txn.quarantine(T::Outbox, &key, &row)?;
+            }
+        }
     }
     Ok(LocalOutcome::Outbox(page))
 }
 
-/// Puts a message together from its two rows; one that cannot be read is set aside.
-fn outbox_read(txn: &mut Txn<'_>, key: &[u8], sealed: &[u8], page: &mut OutboxPage) -> Result<()> {
-    let open = txn.get(T::Outbox, key)?;
-    let read = open.as_deref().and_then(outbox_header).zip(txn.unseal(T::OutboxBody, key, sealed, 0));
-    let Some((row, body)) = read else {
-        page.damaged += 1;
-        if let Some(open) = open {
-            if let Some(uid) = open.get(..MessageUid::LEN) {
-                txn.remove(T::OutboxUid, uid)?;
-            }
-            txn.remove(T::Outbox, key)?;
-        }
-        txn.remove_sealed(T::OutboxBody, key, 0)?;
-        return txn.quarantine(T::OutboxBody, key, sealed);
-    };
-    page.rows.push(OutboxRow { body, ..row });
-    Ok(())
-}
-
+/// The open part of a row.
 pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
     let mut f = Fields(row);
     Some(OutboxRow {
@@ -225,21 +207,18 @@ pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
         destination: Address(f.take()?),
         created_unix_s: f.u64()?,
         expires_s: f.u64()?,
-        state: f.rest().to_vec(),
+        state: Vec::new(),
         body: Vec::new(),
     })
 }
 
 // ---- inbox and duplicate records ---------------------------------------------------------------
 
-/// First byte of an id in `seen_expiry`: which table it is from.
-const SEEN_PACKET: u8 = 0;
-const SEEN_MESSAGE: u8 = 1;
-
 fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
     let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes(commit))?;
+    // A duplicate is answered before any refusal: its sender may let go of it.
     if let Some(scope) = cost.refused(txn, standing, quota)?
-        && !is_seen(txn, commit)?
+        && txn.get(T::SeenMessage, &message_key(&commit.source, &commit.uid))?.is_none()
     {
         return Ok(LocalOutcome::InboxFull(scope));
     }
@@ -260,40 +239,57 @@ fn entry_bytes(commit: &InboxCommit) -> u64 {
     INBOX_ROW_OVERHEAD_BYTES.saturating_add(commit.entry.len() as u64)
 }
 
-/// A duplicate is answered before any refusal: its sender may let go of it.
-fn is_seen(txn: &Txn<'_>, commit: &InboxCommit) -> Result<bool> {
-    let message = join(&[commit.source.as_bytes(), commit.uid.as_bytes()]);
-    Ok(txn.get(T::SeenPacket, commit.packet_id.as_bytes())?.is_some()
-        || txn.get(T::SeenMessage, &message)?.is_some())
+fn message_key(source: &Address, uid: &MessageUid) -> Vec<u8> {
+    join(&[source.as_bytes(), uid.as_bytes()])
 }
 
 fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<LocalOutcome> {
-    let InboxCommit { packet_id, uid, source, dedup_until_unix_s: until, entry, .. } = commit;
-    if !see_packet(txn, packet_id, *until)? {
-        return Ok(LocalOutcome::Seen(Seen::Packet));
-    }
-    let message = join(&[source.as_bytes(), uid.as_bytes()]);
+    let InboxCommit { uid, source, dedup_until_unix_s: until, entry, .. } = commit;
+    let message = message_key(source, uid);
     // A clock set far ahead may have dropped the record of one that is early still.
-    if !see(txn, T::SeenMessage, SEEN_MESSAGE, &message, *until)?
-        || txn.get(T::InboxEarly, &message)?.is_some()
-    {
-        return Ok(LocalOutcome::Seen(Seen::Message));
+    if !see(txn, &message, *until)? || txn.get(T::InboxEarly, &message)?.is_some() {
+        return Ok(LocalOutcome::Seen);
     }
     let seq = next(&mut txn.heads.inbox_seq);
-    if let Some(awaits) = awaited(txn, source, &commit.awaits)? {
+    let stranger = cost.is_stranger();
+    if (commit.awaits.stranger_waits || !stranger)
+        && let Some(awaits) = awaited(txn, source, &commit.awaits)?
+    {
         let header = join(&[&seq.to_be_bytes(), awaits.as_bytes()]);
         txn.put_sealed(T::InboxEarly, &message, &header, entry)?;
         cost.charge(txn, &early_cost_key(&message))?;
-        return Ok(LocalOutcome::Early(awaits));
+        return Ok(LocalOutcome::Early { awaits, stranger });
     }
-    put_entry(txn, seq, uid, source, entry)?;
-    cost.charge(txn, &seq.to_be_bytes())?;
+    put_entry(txn, seq, uid, source, cost, entry)?;
     Ok(LocalOutcome::Committed { seq })
 }
 
-fn put_entry(txn: &mut Txn<'_>, seq: u64, uid: &MessageUid, source: &Address, entry: &[u8]) -> Result<()> {
-    let header = join(&[uid.as_bytes(), source.as_bytes()]);
-    txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)
+/// An entry has what it costs with it, which one row a message less pays for.
+fn put_entry(
+    txn: &mut Txn<'_>,
+    seq: u64,
+    uid: &MessageUid,
+    source: &Address,
+    cost: Cost,
+    entry: &[u8],
+) -> Result<()> {
+    let header = join(&[uid.as_bytes(), source.as_bytes(), &cost.to_header()]);
+    txn.put_sealed(T::Inbox, &seq.to_be_bytes(), &header, entry)?;
+    cost.add(txn)
+}
+
+fn remove_entry(txn: &mut Txn<'_>, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    let row = txn.remove_sealed(T::Inbox, key, INBOX_HEADER_BYTES)?;
+    if let Some((_, source, cost)) = row.as_deref().and_then(entry_header) {
+        Cost::of_header(source, &cost).take_back(txn)?;
+    }
+    Ok(row)
+}
+
+/// Uid, source and cost of an entry.
+fn entry_header(row: &[u8]) -> Option<(MessageUid, Address, CostHeader)> {
+    let mut f = Fields(row);
+    Some((MessageUid(f.take()?), Address(f.take()?), f.take()?))
 }
 
 // ---- early messages --------------------------------------------------------------------------
@@ -334,11 +330,12 @@ fn early_header(row: &[u8]) -> Option<(u64, UidPrefix)> {
 }
 
 fn early_release(txn: &mut Txn<'_>, source: &Address, uid: &MessageUid, force: bool) -> Result<LocalOutcome> {
-    let message = join(&[source.as_bytes(), uid.as_bytes()]);
+    let message = message_key(source, uid);
     let Some(row) = txn.get(T::InboxEarly, &message)? else { return Ok(LocalOutcome::Absent) };
-    let awaits = Awaits { follows: early_header(&row).map(|(_, awaits)| awaits), behind: None };
+    let awaits = Awaits { follows: early_header(&row).map(|(_, awaits)| awaits), ..Awaits::default() };
     if !force && let Some(awaits) = awaited(txn, source, &awaits)? {
-        return Ok(LocalOutcome::Early(awaits));
+        let stranger = inbox_cost::is_strangers(txn, &early_cost_key(&message))?;
+        return Ok(LocalOutcome::Early { awaits, stranger });
     }
     let entry = txn.unseal(T::InboxEarly, &message, &row, EARLY_HEADER_BYTES);
     let Some(entry) = entry else {
@@ -347,11 +344,9 @@ fn early_release(txn: &mut Txn<'_>, source: &Address, uid: &MessageUid, force: b
     };
     txn.remove_sealed(T::InboxEarly, &message, EARLY_HEADER_BYTES)?;
     let cost = inbox_cost::release(txn, &early_cost_key(&message))?;
+    let cost = cost.ok_or_else(|| txn.corrupt(T::InboxCost, "an early message has no row"))?;
     let seq = next(&mut txn.heads.inbox_seq);
-    put_entry(txn, seq, uid, source, &entry)?;
-    if let Some(cost) = cost {
-        cost.charge(txn, &seq.to_be_bytes())?;
-    }
+    put_entry(txn, seq, uid, source, cost, &entry)?;
     Ok(LocalOutcome::Committed { seq })
 }
 
@@ -366,7 +361,7 @@ fn early_page(
     after: Option<&(Address, MessageUid)>,
     limit: PageLimit,
 ) -> Result<LocalOutcome> {
-    let from = after.map(|(source, uid)| join(&[source.as_bytes(), uid.as_bytes()]));
+    let from = after.map(|(source, uid)| message_key(source, uid));
     let (rows, more) = page_of(txn, T::InboxEarly, behind(from.as_ref()), Bound::Unbounded, limit)?;
     let mut page = EarlyPage::default();
     for (key, row) in rows {
@@ -378,7 +373,10 @@ fn early_page(
             .ok_or_else(|| txn.corrupt(T::InboxEarly, "a key is too short"))?;
         page.next = more.then_some((source, uid));
         match early_header(&row) {
-            Some((seq, awaits)) => page.rows.push(EarlyRow { source, uid, seq, awaits }),
+            Some((seq, awaits)) => {
+                let stranger = inbox_cost::is_strangers(txn, &early_cost_key(&key))?;
+                page.rows.push(EarlyRow { source, uid, seq, awaits, stranger });
+            }
             None => {
                 page.damaged += 1;
                 early_set_aside(txn, &key, &row)?;
@@ -388,28 +386,25 @@ fn early_page(
     Ok(LocalOutcome::Earlies(page))
 }
 
-fn see_packet(txn: &mut Txn<'_>, packet_id: &PacketId, until: u64) -> Result<bool> {
-    see(txn, T::SeenPacket, SEEN_PACKET, packet_id.as_bytes(), until)
-}
-
-/// Records an id; true if it was not on record. One that was stays on record until the later of
-/// both times: it has to outlive every packet that could bring it again.
-fn see(txn: &mut Txn<'_>, t: T, kind: u8, id: &[u8], until: u64) -> Result<bool> {
-    let known = txn.get(t, id)?;
+/// Records a message; true if it was not on record. One that was stays on record until the later of
+/// both times: it has to outlive every packet that could bring it again. The packets themselves need no
+/// record: the seal of one that comes again holds the same uid (ADR 0010).
+fn see(txn: &mut Txn<'_>, message: &[u8], until: u64) -> Result<bool> {
+    let known = txn.get(T::SeenMessage, message)?;
     if let Some(row) = &known {
-        let before = number(row).ok_or_else(|| txn.corrupt(t, "a time is no number"))?;
+        let before = number(row).ok_or_else(|| txn.corrupt(T::SeenMessage, "a time is no number"))?;
         if before >= until {
             return Ok(false);
         }
-        txn.remove(T::SeenExpiry, &seen_expiry_key(before, kind, id))?;
+        txn.remove(T::SeenExpiry, &seen_expiry_key(before, message))?;
     }
-    txn.put(t, id, &until.to_be_bytes())?;
-    txn.put(T::SeenExpiry, &seen_expiry_key(until, kind, id), &[])?;
+    txn.put(T::SeenMessage, message, &until.to_be_bytes())?;
+    txn.put(T::SeenExpiry, &seen_expiry_key(until, message), &[])?;
     Ok(known.is_none())
 }
 
-fn seen_expiry_key(until: u64, kind: u8, id: &[u8]) -> Vec<u8> {
-    join(&[&until.to_be_bytes(), &[kind], id])
+fn seen_expiry_key(until: u64, message: &[u8]) -> Vec<u8> {
+    join(&[&until.to_be_bytes(), message])
 }
 
 fn forget_seen(txn: &mut Txn<'_>, now: u64, rows_max: usize) -> Result<LocalOutcome> {
@@ -418,13 +413,8 @@ fn forget_seen(txn: &mut Txn<'_>, now: u64, rows_max: usize) -> Result<LocalOutc
     let (due, more) = page_of(txn, T::SeenExpiry, Bound::Unbounded, Bound::Excluded(&now), limit)?;
     for (key, _) in &due {
         let mut f = Fields(key);
-        let kind = f.u64().and_then(|_| f.take::<1>());
-        let t = match kind {
-            Some([SEEN_PACKET]) => T::SeenPacket,
-            Some([SEEN_MESSAGE]) => T::SeenMessage,
-            _ => return Err(txn.corrupt(T::SeenExpiry, "a record of no known kind")),
-        };
-        txn.remove(t, f.rest())?;
+        f.u64().ok_or_else(|| txn.corrupt(T::SeenExpiry, "a key is too short"))?;
+        txn.remove(T::SeenMessage, f.rest())?;
         txn.remove(T::SeenExpiry, key)?;
     }
     Ok(LocalOutcome::Forgotten { rows: due.len(), more })
@@ -437,14 +427,11 @@ fn inbox_page(txn: &mut Txn<'_>, after: Option<u64>, limit: PageLimit) -> Result
     for (key, row) in rows {
         let seq = seq_of(txn, T::Inbox, &key)?;
         page.next = more.then_some(seq);
-        let mut f = Fields(&row);
-        let header = f.take().map(MessageUid).zip(f.take().map(Address));
-        match header.zip(txn.unseal(T::Inbox, &key, &row, INBOX_HEADER_BYTES)) {
-            Some(((uid, source), entry)) => page.rows.push(InboxRow { seq, uid, source, entry }),
+        match entry_header(&row).zip(txn.unseal(T::Inbox, &key, &row, INBOX_HEADER_BYTES)) {
+            Some(((uid, source, _), entry)) => page.rows.push(InboxRow { seq, uid, source, entry }),
             None => {
                 page.damaged += 1;
-                txn.remove_sealed(T::Inbox, &key, INBOX_HEADER_BYTES)?;
-                inbox_cost::release(txn, &key)?;
+                remove_entry(txn, &key)?;
                 txn.quarantine(T::Inbox, &key, &row)?;
             }
         }

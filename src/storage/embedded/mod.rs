@@ -187,7 +187,7 @@ impl EmbeddedStore {
         let mut db = open_verified(&path, &options, &meter)?;
         let found = format::found(&db, &path)?;
         if found != plan.current {
-            plan.refuse_newer(found, &path)?;
+            plan.refuse_foreign(found, &path)?;
             drop(db);
             format::back_up(&path, found)?;
             db = open_database(&path, &options, &meter)?;
@@ -220,7 +220,8 @@ impl EmbeddedStore {
     fn start(&mut self, db: &Database) -> Result<()> {
         let path = self.path.clone();
         let txn = db.begin_write().map_err(|e| engine_error(&path, "opening the store", e))?;
-        let mut rows = Txn::open(&txn, &self.row_keys, self.hour(), Heads::default(), &path)?;
+        let mut rows = Txn::open(&txn, &self.row_keys, self.hour(), Heads::default(), &path);
+        rows.open_all()?;
         let heads = rows.get(T::Meta, Heads::KEY)?.as_deref().and_then(Heads::decode);
         rows.heads = heads.ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
         let epoch =
@@ -241,7 +242,7 @@ impl EmbeddedStore {
         let txn = db.begin_write().map_err(|e| engine_error(&path, "reading the store", e))?;
         let mut wanted = BTreeSet::new();
         {
-            let rows = Txn::open(&txn, &self.row_keys, 0, self.heads, &path)?;
+            let rows = Txn::open(&txn, &self.row_keys, 0, self.heads, &path);
             rows.scan(T::RowKeyRefs, Bound::Unbounded, Bound::Unbounded, |hour, _| {
                 wanted.extend(hour.try_into().map(KeyHour::from_be_bytes));
                 ControlFlow::Continue(())
@@ -306,7 +307,7 @@ impl EmbeddedStore {
         let path = self.path.clone();
         let db = self.db.as_ref().ok_or(StoreError::Stopped)?;
         let txn = db.begin_write().map_err(|e| engine_error(&path, "starting a batch", e))?;
-        let mut rows = Txn::open(&txn, &self.row_keys, hour, self.heads, &path)?;
+        let mut rows = Txn::open(&txn, &self.row_keys, hour, self.heads, &path);
         let admission = Admission { quota: &self.options.quota, refused };
         let mut results = Vec::with_capacity(works.len());
         for work in works {
@@ -345,7 +346,7 @@ impl EmbeddedStore {
         let failed = |doing, e: redb::Error| engine_error(&path, doing, e);
         let db = open_database(&path, &self.options, &self.meter)?;
         let txn = db.begin_write().map_err(|e| failed("opening the store again", e.into()))?;
-        let mut rows = Txn::open(&txn, &self.row_keys, 0, Heads::default(), &path)?;
+        let mut rows = Txn::open(&txn, &self.row_keys, 0, Heads::default(), &path);
         let row = rows.get(T::Meta, Heads::KEY)?.unwrap_or_default();
         let mut heads =
             Heads::decode(&row).ok_or_else(|| rows.corrupt(T::Meta, "the heads are unreadable"))?;
@@ -500,7 +501,8 @@ fn create(
     }
     let db = open_database(&temp, options, meter)?;
     let txn = db.begin_write().map_err(|e| engine_error(&temp, DOING, e))?;
-    let mut rows = Txn::open(&txn, row_keys, 0, Heads::default(), &temp)?;
+    let mut rows = Txn::open(&txn, row_keys, 0, Heads::default(), &temp);
+    rows.open_all()?;
     rows.put(T::Meta, format::KEY, &u64::from(plan.current).to_be_bytes())?;
     rows.finish()?;
     txn.commit().map_err(|e| engine_error(&temp, DOING, e))?;

@@ -1,19 +1,18 @@
-//! Tables of the embedded store and the spelling of their rows: the disk format, version 1.
+//! Tables of the embedded store and the spelling of their rows: the disk format, version 2.
 //!
 //! Keys and values are bytes, integers big-endian, so that the order of keys is the order of
-//! numbers. A place is `3 - priority` 1 and seq 7, so that what is urgent comes first. `hdr` is a row's open part, `sealed` what `row_seal` makes of the rest.
+//! numbers. A cost is flags 1 (1 a stranger's, 2 has an ingress), bytes 8, ingress 16. A place is `3 - priority` 1 and seq 7, so that what is urgent comes first. `hdr` is a row's open part, `sealed` what `row_seal` makes of the rest.
 //!
 //! ```text
 //! meta          name                         → bytes          format, boot epoch, heads
 //! counter       counter 1                    → next 8
-//! outbox        seq 8                        → uid 16, destination 16, created 8, expires 8, state
-//! outbox_body   seq 8                        → sealed body
-//! outbox_uid    uid 16                       → seq 8
-//! inbox         seq 8                        → hdr: uid 16, source 16; sealed entry
+//! outbox        seq 8                        → hdr: uid 16, destination 16, created 8, expires 8;
+//!                                              sealed body
+//! outbox_state  seq 8                        → state
+//! inbox         seq 8                        → hdr: uid 16, source 16, cost 25; sealed entry
 //! inbox_early   source 16, uid 16            → hdr: seq 8, awaits 8; sealed entry
-//! seen_packet   packet 16                    → until 8
 //! seen_message  source 16, uid 16            → until 8
-//! seen_expiry   until 8, kind 1, id          →
+//! seen_expiry   until 8, source 16, uid 16   →
 //! partial       source 16, tag 16            → hdr: until 8; sealed state
 //! kv            namespace 1, key             → value, sealed in some namespaces
 //! held          destination 16, place 8      → hdr: packet 16, source 16, ingress 16, expires 8,
@@ -24,11 +23,13 @@
 //!               0, "inbox…"                  → the same of the inbox; scopes 4 and 5 of it
 //! row_key_refs  hour 4                       → rows 8
 //! quarantine    table 1, key                 → the damaged row
-//! inbox_cost    seq 8, a partial's key, or
-//!               1, an early one's key        → stranger 1, bytes 8, source 16, ingress 16 or none
+//! inbox_cost    a partial's key, or
+//!               1, an early one's key        → source 16, cost 25
 //! ```
 
 use redb::TableDefinition;
+
+use super::inbox_cost::COST_HEADER_BYTES;
 
 /// Every table is one of bytes, so that one journal can put any of them back.
 pub(super) type Definition = TableDefinition<'static, &'static [u8], &'static [u8]>;
@@ -54,22 +55,20 @@ tables! {
     Meta = 0 "meta",
     Counter = 1 "counter",
     Outbox = 2 "outbox",
-    OutboxBody = 3 "outbox_body",
-    OutboxUid = 4 "outbox_uid",
-    Inbox = 5 "inbox",
-    SeenPacket = 6 "seen_packet",
-    SeenMessage = 7 "seen_message",
-    SeenExpiry = 8 "seen_expiry",
-    Partial = 9 "partial",
-    Kv = 10 "kv",
-    Held = 11 "held",
-    HeldPacket = 12 "held_packet",
-    HeldExpiry = 13 "held_expiry",
-    HeldTotal = 14 "held_total",
-    RowKeyRefs = 15 "row_key_refs",
-    Quarantine = 16 "quarantine",
-    InboxCost = 17 "inbox_cost",
-    InboxEarly = 18 "inbox_early",
+    OutboxState = 3 "outbox_state",
+    Inbox = 4 "inbox",
+    SeenMessage = 5 "seen_message",
+    SeenExpiry = 6 "seen_expiry",
+    Partial = 7 "partial",
+    Kv = 8 "kv",
+    Held = 9 "held",
+    HeldPacket = 10 "held_packet",
+    HeldExpiry = 11 "held_expiry",
+    HeldTotal = 12 "held_total",
+    RowKeyRefs = 13 "row_key_refs",
+    Quarantine = 14 "quarantine",
+    InboxCost = 15 "inbox_cost",
+    InboxEarly = 16 "inbox_early",
 }
 
 impl T {
@@ -84,14 +83,14 @@ impl T {
 }
 
 /// Open part of an inbox row.
-pub(super) const INBOX_HEADER_BYTES: usize = 32;
+pub(super) const INBOX_HEADER_BYTES: usize = 32 + COST_HEADER_BYTES;
 /// Open part of a row of an early message.
 pub(super) const EARLY_HEADER_BYTES: usize = 16;
 /// Open part of a row of a file being received.
 pub(super) const PARTIAL_HEADER_BYTES: usize = 8;
 /// Open part of a held row.
 pub(super) const HELD_HEADER_BYTES: usize = 68;
-/// Open part of an outbox row; its state follows.
+/// Open part of an outbox row.
 pub(super) const OUTBOX_HEADER_BYTES: usize = 48;
 
 /// Reads a row field by field; `None` once it is too short.

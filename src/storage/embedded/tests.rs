@@ -101,7 +101,6 @@ fn one_of_each() -> [Work; 2] {
                 body: SECRET.to_vec(),
             }),
             LocalOp::InboxCommit(InboxCommit {
-                packet_id: PacketId([3; 16]),
                 uid: MessageUid([1; 16]),
                 source: Address([2; 16]),
                 ingress: None,
@@ -198,7 +197,7 @@ fn a_copy_of_a_store_in_use_is_one_moment_of_it_and_signs_above_it() {
     assert!(!elsewhere.path().join("copy.partial").exists());
     assert_eq!(fs::read(to.join("blobs/a")).unwrap(), b"content");
     // The original goes on, and its keys with it.
-    local(&mut store, LocalOp::OutboxRemove(MessageUid([1; 16])));
+    local(&mut store, LocalOp::OutboxRemove(1));
     store.close().unwrap();
 
     let dir = DataDir::open(&to).unwrap();
@@ -210,7 +209,7 @@ fn a_copy_of_a_store_in_use_is_one_moment_of_it_and_signs_above_it() {
         panic!("no page")
     };
     assert_eq!((page.rows.len(), page.damaged), (1, 0), "what was there at that moment");
-    assert_eq!(page.rows[0].body, SECRET);
+    assert_eq!(page.rows[0].1.body, SECRET);
     let page = MailOp::Page { destination: Address([5; 16]), after: None, limit: PageLimit::default() };
     let MailOutcome::Page(page) = mail(&mut copy, page) else { panic!("no page") };
     assert_eq!((page.rows.len(), page.damaged), (1, 0));
@@ -274,7 +273,7 @@ fn old_pages_of_removed_rows_do_not_open_once_their_hour_is_over() {
     assert!(bench.disk_holds(sealed), "the engine keeps old pages: this is what the keys are for");
     assert_eq!(bench.row_keys().hours().count(), 1, "four other rows need the hour's key");
 
-    local(&mut store, LocalOp::OutboxRemove(MessageUid([1; 16])));
+    local(&mut store, LocalOp::OutboxRemove(1));
     local(&mut store, LocalOp::InboxRemove(1));
     local(&mut store, LocalOp::PartialRemove { source: Address([2; 16]), tag: TransferTag([4; 16]) });
     local(&mut store, LocalOp::KvRemove { namespace: Namespace::ReceiverSecret, key: vec![1] });
@@ -328,7 +327,6 @@ fn a_damaged_row_costs_only_itself() {
     let mut store = bench.open().unwrap();
     store.commit(&one_of_each()).unwrap();
     let second = InboxCommit {
-        packet_id: PacketId([8; 16]),
         uid: MessageUid([8; 16]),
         source: Address([2; 16]),
         ingress: None,
@@ -377,18 +375,17 @@ fn an_early_message_that_cannot_be_read_costs_only_itself() {
     let mut store = bench.open().unwrap();
     let source = Address([2; 16]);
     let early = |n: u8| InboxCommit {
-        packet_id: PacketId([n; 16]),
         uid: MessageUid([n; 16]),
         source,
         ingress: None,
         dedup_until_unix_s: 0,
-        awaits: Awaits { follows: Some(MessageUid([9; 16]).prefix()), behind: None },
+        awaits: Awaits { follows: Some(MessageUid([9; 16]).prefix()), behind: None, stranger_waits: true },
         entry: b"whole".to_vec(),
     };
     let release = |n: u8| LocalOp::EarlyRelease { source, uid: MessageUid([n; 16]), force: true };
     for n in [1, 2] {
         let outcome = local(&mut store, LocalOp::InboxCommit(early(n)));
-        assert_eq!(outcome, LocalOutcome::Early(MessageUid([9; 16]).prefix()));
+        assert_eq!(outcome, LocalOutcome::Early { awaits: MessageUid([9; 16]).prefix(), stranger: true });
     }
     // What the first waits for is changed on the disk: it is part of what the seal covers.
     tamper(&store, T::InboxEarly, |row| row[EARLY_HEADER_BYTES - 1] ^= 1);

@@ -2,6 +2,7 @@
 //! in a journal and sealed rows are counted by the hour of their key.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     ops::{Bound, ControlFlow},
     path::Path,
@@ -67,7 +68,9 @@ pub(super) struct Finished {
 
 /// The tables of one write transaction.
 pub(super) struct Txn<'t> {
-    tables: Vec<Bytes<'t>>,
+    engine: &'t WriteTransaction,
+    /// Opened at their first use: most batches touch a few of them.
+    tables: Vec<OnceCell<Bytes<'t>>>,
     journal: Vec<Before>,
     refs: BTreeMap<KeyHour, i64>,
     /// Running totals the batch touched; written once, at its end.
@@ -79,20 +82,22 @@ pub(super) struct Txn<'t> {
 }
 
 impl<'t> Txn<'t> {
-    /// Opens every table, creating what is missing. New rows are sealed under the key of `hour`.
+    /// Begins a batch. New rows are sealed under the key of `hour`.
     pub(super) fn open(
-        txn: &'t WriteTransaction,
+        engine: &'t WriteTransaction,
         row_keys: &'t RowKeys,
         hour: KeyHour,
         heads: Heads,
         path: &'t Path,
-    ) -> Result<Self> {
-        let tables = T::ALL
-            .iter()
-            .map(|t| txn.open_table(t.definition()).map_err(|e| engine_error(path, "opening a table", e)))
-            .collect::<Result<_>>()?;
+    ) -> Self {
+        let tables = T::ALL.iter().map(|_| OnceCell::new()).collect();
         let (journal, refs, totals) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { tables, journal, refs, totals, row_keys, hour, path, heads })
+        Self { engine, tables, journal, refs, totals, row_keys, hour, path, heads }
+    }
+
+    /// Opens every table, creating what is missing, and with it whatever is no table of this format.
+    pub(super) fn open_all(&self) -> Result<()> {
+        T::ALL.iter().try_for_each(|t| self.table(*t).map(drop))
     }
 
     /// True if anything was changed.
@@ -103,6 +108,11 @@ impl<'t> Txn<'t> {
     pub(super) fn get(&self, t: T, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let row = self.table(t)?.get(key).map_err(|e| self.failed("reading a row", e))?;
         Ok(row.map(|row| row.value().to_vec()))
+    }
+
+    pub(super) fn has(&self, t: T, key: &[u8]) -> Result<bool> {
+        let row = self.table(t)?.get(key).map_err(|e| self.failed("reading a row", e))?;
+        Ok(row.is_some())
     }
 
     pub(super) fn rows(&self, t: T) -> Result<u64> {
@@ -268,15 +278,24 @@ impl<'t> Txn<'t> {
     }
 
     fn table(&self, t: T) -> Result<&Bytes<'t>> {
-        self.tables.get(t.index()).ok_or_else(|| self.corrupt(t, "not open"))
+        let none = || self.corrupt(t, "no place for it");
+        let cell = self.tables.get(t.index()).ok_or_else(none)?;
+        if let Some(table) = cell.get() {
+            return Ok(table);
+        }
+        let opened = self.engine.open_table(t.definition());
+        let table = opened.map_err(|e| engine_error(self.path, "opening a table", e))?;
+        Ok(cell.get_or_init(|| table))
     }
 
     fn table_mut(&mut self, t: T) -> Result<&mut Bytes<'t>> {
-        let missing = StoreError::Corrupt {
-            path: self.path.to_owned(),
-            detail: format!("table {} not open", t.name()),
-        };
-        self.tables.get_mut(t.index()).ok_or(missing)
+        self.table(t)?;
+        let path = self.path;
+        let table = self.tables.get_mut(t.index()).and_then(OnceCell::get_mut);
+        table.ok_or_else(|| StoreError::Corrupt {
+            path: path.to_owned(),
+            detail: format!("table {}: no place for it", t.name()),
+        })
     }
 
     fn failed(&self, doing: &'static str, e: redb::StorageError) -> StoreError {

@@ -1,6 +1,9 @@
 //! Turns against a sender, a path that loses order, and a store that answers late.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+};
 
 use proptest::{collection::vec, prelude::*};
 
@@ -75,7 +78,7 @@ impl Receiver {
                     Some(awaits) => {
                         self.early.insert(uid, awaits);
                         self.arrivals.push(uid);
-                        self.turns.is_early(self.now, (SOURCE, uid), awaits);
+                        self.turns.is_early(self.now, (SOURCE, uid), awaits, false);
                     }
                     None => {
                         self.inbox.push(uid);
@@ -86,7 +89,8 @@ impl Receiver {
             Some(Op::Release(Enters { source, uid, force })) => {
                 match self.early.get(&uid).copied() {
                     Some(of)
-                        if !force && self.awaited(Place { follows: Some(of), behind: None }).is_some() => {}
+                        if !force
+                            && self.awaited(Place { follows: Some(of), ..Place::default() }).is_some() => {}
                     Some(_) => {
                         self.early.remove(&uid);
                         self.inbox.push(uid);
@@ -131,7 +135,7 @@ impl Receiver {
         self.queue.clear();
         for uid in &self.arrivals {
             if let Some(follows) = self.early.get(uid) {
-                self.turns.is_early(self.now, (SOURCE, *uid), *follows);
+                self.turns.is_early(self.now, (SOURCE, *uid), *follows, false);
             }
         }
         self.turns.ask_again();
@@ -203,18 +207,61 @@ fn messages_that_follow_each_other_in_a_circle_do_not_wait_for_ever() {
     assert!(here.turns.is_empty());
 }
 
+fn nth(n: usize) -> MessageUid {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    MessageUid(id)
+}
+
+/// Has sources send what is early for as long as there is a place; how many each of them got.
+fn take_places(turns: &mut Turns, sources: Range<usize>, stranger: bool) -> Vec<usize> {
+    let now = Instant::now();
+    let mut of_each = vec![0; sources.len()];
+    for n in 0..2 * ALL_MAX {
+        let at = n % sources.len();
+        let (source, got) = (Address(nth(sources.start + at).0), &mut of_each[at]);
+        let Place { follows, stranger_waits, .. } = turns.awaits(&source, follows(9));
+        if follows.is_some() && (stranger_waits || !stranger) {
+            turns.is_early(now, (source, nth(n)), uid(9).prefix(), stranger);
+            *got += 1;
+        }
+    }
+    of_each
+}
+
+#[test]
+fn sources_that_take_all_they_get_leave_places_for_the_next() {
+    let mut turns = Turns::new(WAIT);
+    let of_each = take_places(&mut turns, 0..6, false);
+    assert!(of_each.iter().all(|got| got.abs_diff(ALL_MAX / 7) <= 1), "{of_each:?}");
+    let next = take_places(&mut turns, 6..7, false);
+    assert!(next[0] >= ALL_MAX / 14, "{next:?}");
+}
+
+#[test]
+fn strangers_together_have_a_share_and_the_others_what_is_left() {
+    let mut turns = Turns::new(WAIT);
+    let of_each = take_places(&mut turns, 0..10_000, true);
+    assert_eq!(of_each.iter().sum::<usize>(), STRANGERS_MAX);
+    let other = Address([8; 16]);
+    assert!(!turns.awaits(&other, follows(9)).stranger_waits);
+    let known = (0..OF_SOURCE_MAX).filter(|n| {
+        let waits = turns.awaits(&SOURCE, follows(9)).follows.is_some();
+        turns.is_early(Instant::now(), (SOURCE, nth(*n)), uid(9).prefix(), false);
+        waits
+    });
+    assert_eq!(known.count(), OF_SOURCE_MAX);
+    turns.entered((Address(nth(0).0), nth(0)));
+    assert!(turns.awaits(&other, follows(9)).stranger_waits);
+}
+
 #[test]
 fn one_source_has_a_bound_and_what_is_beyond_it_enters() {
     let mut turns = Turns::new(WAIT);
     let now = Instant::now();
-    let nth = |n: u64| {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&n.to_be_bytes());
-        MessageUid(id)
-    };
-    for n in 0..OF_SOURCE_MAX as u64 {
+    for n in 0..OF_SOURCE_MAX {
         assert!(turns.awaits(&SOURCE, follows(9)).follows.is_some());
-        turns.is_early(now, (SOURCE, nth(n)), uid(9).prefix());
+        turns.is_early(now, (SOURCE, nth(n)), uid(9).prefix(), false);
     }
     assert_eq!(turns.awaits(&SOURCE, follows(9)), Place::default());
     assert_eq!(turns.awaits(&Address([8; 16]), follows(9)).follows, follows(9));
@@ -226,7 +273,7 @@ fn one_source_has_a_bound_and_what_is_beyond_it_enters() {
 fn what_the_store_did_not_take_is_next_again_and_in_its_order() {
     let mut turns = Turns::new(WAIT);
     let now = Instant::now();
-    (2..5).for_each(|n| turns.is_early(now, (SOURCE, uid(n)), uid(n - 1).prefix()));
+    (2..5).for_each(|n| turns.is_early(now, (SOURCE, uid(n)), uid(n - 1).prefix(), false));
     turns.entered((SOURCE, uid(1)));
     let first = turns.enter();
     assert_eq!(first.iter().map(|enters| enters.uid).collect::<Vec<_>>(), [uid(2), uid(3), uid(4)]);
