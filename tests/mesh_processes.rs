@@ -271,6 +271,8 @@ fn many_messages_are_taken_with_few_commits_and_a_killed_taker_sees_at_most_one_
     queue_many(&nodes[0], &nodes[1].address(), MESSAGES);
     wait_until("all of them to arrive", || nodes[1].inbox().len() == MESSAGES);
     nodes[0].has_all_receipts();
+    let in_inbox = || nodes[1].metric("qpc_inbox_messages", &[]);
+    assert_eq!(in_inbox(), MESSAGES as f64);
 
     let commits = || nodes[1].metric("qpc_store_commit_seconds_count", &[]);
     let before = commits();
@@ -289,6 +291,7 @@ fn many_messages_are_taken_with_few_commits_and_a_killed_taker_sees_at_most_one_
     let ids: std::collections::BTreeSet<_> = seen.iter().chain(&rest).map(|m| m["id"].to_string()).collect();
     assert_eq!(ids.len(), MESSAGES);
     assert_eq!(nodes[1].inbox(), [] as [Value; 0]);
+    assert_eq!(in_inbox(), 0.0);
 }
 
 /// Kills one of three nodes in a row with SIGKILL while a file crosses them, starts it again, and

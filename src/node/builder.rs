@@ -28,9 +28,9 @@ use crate::{
         verify::Verifier,
     },
     storage::{
-        BackupSource, BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, InboxQuota, InboxShares, LocalOp,
-        LocalOutcome, LocalStore, Namespace, QueueBounds, StopReason, StoreEvent, StoreThread, ask_local,
-        space::system_space,
+        BackupSource, BlobDir, DataDir, EmbeddedOptions, EmbeddedStore, Engine, InboxQuota, InboxShares,
+        LocalOp, LocalOutcome, LocalStore, Namespace, QueueBounds, StopReason, StoreEvent, StoreThread,
+        ask_local, space::system_space,
     },
     telemetry,
     transport::MeshTransport,
@@ -206,6 +206,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
     };
     let engine = EmbeddedStore::open(data_dir, options)?;
     let backup = engine.backup_source();
+    metrics::gauge!(telemetry::INBOX).set(engine.inbox_messages() as f64);
     let (stopped, events) = mpsc::unbounded_channel();
     let observer = Box::new(move |event| match event {
         StoreEvent::Batch(stats) => {
@@ -213,6 +214,7 @@ fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Resu
                 metrics::histogram!(telemetry::COMMIT_SECONDS).record(stats.took.as_secs_f64());
                 metrics::histogram!(telemetry::COMMIT_BATCH).record(stats.ops as f64);
             }
+            metrics::gauge!(telemetry::INBOX).set(stats.inbox_messages as f64);
         }
         StoreEvent::Failed(error) => tracing::error!(%error, "a batch of the store failed"),
         StoreEvent::Stopped(reason) => drop(stopped.send(reason)),

@@ -69,6 +69,12 @@ pub trait Engine: Send {
     fn synced(&self) -> SyncTotals {
         SyncTotals::default()
     }
+
+    /// Messages that arrived and were not taken yet as of the last commit, the early ones among them;
+    /// zero where nobody counts.
+    fn inbox_messages(&self) -> u64 {
+        0
+    }
 }
 
 /// Syncs since the engine was opened.

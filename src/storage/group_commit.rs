@@ -77,6 +77,8 @@ pub struct BatchStats {
     pub syncing: Duration,
     /// Syncs; zero for a batch of reads.
     pub syncs: u64,
+    /// Messages in the inbox after it.
+    pub inbox_messages: u64,
 }
 
 /// Why the store's thread ended.
@@ -465,6 +467,7 @@ fn commit(engine: &mut dyn Engine, batch: Lane, observer: &mut Observer) -> Resu
                 took,
                 syncing: now_synced.time.saturating_sub(synced.time),
                 syncs: now_synced.count.saturating_sub(synced.count),
+                inbox_messages: engine.inbox_messages(),
             };
             (results, Some(StoreEvent::Batch(stats)), None)
         }
@@ -514,7 +517,7 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
 
     use super::*;
-    use crate::storage::MemEngine;
+    use crate::storage::{MemEngine, PageLimit};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -637,6 +640,15 @@ mod tests {
         let remove = LocalOp::OutboxRemove(1);
         let reserve = LocalOp::Reserve { counter: crate::storage::Counter::Announce, count: 1 };
         assert!(Work::Local(vec![remove.clone(), LocalOp::Counts]).is_patient());
+        // A part that starts anew reads behind what the one before it had submitted.
+        let limit = PageLimit::default();
+        for page in [
+            LocalOp::OutboxPage { after: None, limit },
+            LocalOp::EarlyPage { after: None, limit },
+            LocalOp::InboxPage { after: None, limit },
+        ] {
+            assert!(Work::Local(vec![page]).is_patient());
+        }
         assert!(!Work::Local(vec![remove, reserve]).is_patient());
         assert!(!Work::Local(Vec::new()).is_patient());
         assert!(!Work::Mail(vec![MailOp::Remove(Vec::new())]).is_patient());

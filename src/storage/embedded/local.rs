@@ -80,7 +80,7 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::KvPage { namespace, after, limit } => kv_page(txn, *namespace, after.as_deref(), *limit),
         LocalOp::Counts => Ok(LocalOutcome::Counts(LocalCounts {
             outbox: txn.rows(T::Outbox)?,
-            inbox: txn.rows(T::Inbox)?.saturating_add(txn.rows(T::InboxEarly)?),
+            inbox: txn.inbox_messages()?,
             partials: txn.rows(T::Partial)?,
             seen_messages: txn.rows(T::SeenMessage)?,
             quarantined: txn.rows(T::Quarantine)?,

@@ -142,6 +142,8 @@ pub struct EmbeddedStore {
     /// The same, for whoever copies it meanwhile.
     open: OpenDatabase,
     heads: Heads,
+    /// Of the last commit.
+    inbox_messages: u64,
     /// A batch that reported ENOSPC and may stand: its number and how to put its rows back.
     doubtful: Option<(u64, Vec<Before>)>,
     /// Which file it is that was opened.
@@ -206,6 +208,7 @@ impl EmbeddedStore {
             db: None,
             open: OpenDatabase::default(),
             heads: Heads::default(),
+            inbox_messages: 0,
             doubtful: None,
             file,
             dead: None,
@@ -227,6 +230,7 @@ impl EmbeddedStore {
         let epoch =
             local::boot_epoch(&rows)?.checked_add(1).ok_or(StoreError::CounterExhausted("boot epoch"))?;
         rows.put(T::Meta, local::BOOT_EPOCH_KEY, &u64::from(epoch).to_be_bytes())?;
+        self.inbox_messages = rows.inbox_messages()?;
         let finished = rows.finish()?;
         txn.commit().map_err(|e| engine_error(&path, "counting this start", e))?;
         self.heads = finished.heads;
@@ -321,12 +325,17 @@ impl EmbeddedStore {
             txn.abort().map_err(|e| engine_error(&path, "reading the store", e))?;
             return Ok(results);
         }
+        let inbox_messages = match rows.touches_inbox() {
+            true => rows.inbox_messages()?,
+            false => self.inbox_messages,
+        };
         let finished = rows.finish()?;
         if let Err(e) = txn.commit() {
             self.doubtful = Some((finished.heads.batch, finished.journal));
             return Err(engine_error(&path, "committing a batch", e));
         }
         self.heads = finished.heads;
+        self.inbox_messages = inbox_messages;
         for (hour, rows) in finished.key_rows {
             if rows == 0 {
                 self.unreferenced.insert(hour);
@@ -437,6 +446,10 @@ impl Engine for EmbeddedStore {
 
     fn synced(&self) -> SyncTotals {
         self.meter.totals()
+    }
+
+    fn inbox_messages(&self) -> u64 {
+        self.inbox_messages
     }
 }
 

@@ -119,6 +119,17 @@ impl<'t> Txn<'t> {
         self.table(t)?.len().map_err(|e| self.failed("counting rows", e))
     }
 
+    /// True if this batch looked at the inbox.
+    pub(super) fn touches_inbox(&self) -> bool {
+        let is_open = |t: T| self.tables.get(t.index()).is_some_and(|table| table.get().is_some());
+        is_open(T::Inbox) || is_open(T::InboxEarly)
+    }
+
+    /// Messages in the inbox, the early ones among them.
+    pub(super) fn inbox_messages(&self) -> Result<u64> {
+        Ok(self.rows(T::Inbox)?.saturating_add(self.rows(T::InboxEarly)?))
+    }
+
     /// Shows `visit` the rows between two bounds in key order until it breaks off.
     pub(super) fn scan(
         &self,

@@ -118,6 +118,25 @@ fn what_never_comes_holds_the_others_up_for_a_while_and_no_longer() {
 }
 
 #[test]
+fn what_the_store_has_no_room_for_when_its_turn_comes_enters_later() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        bench.arrives_behind(2, 1).await;
+        bench.arrives_behind(3, 2).await;
+        bench.store.rows.set_full(true);
+        tokio::time::sleep(ORDER_WAIT + secs(1)).await;
+        bench.store.rows.set_full(false);
+        assert!(bench.inbox().await.is_empty(), "its turn came while the store took nothing");
+        let inbox = eventually("both", secs(60), async || {
+            let inbox = bench.inbox().await;
+            (!inbox.is_empty()).then_some(inbox)
+        })
+        .await;
+        assert_eq!(inbox, [2, 3]);
+    });
+}
+
+#[test]
 fn what_waits_for_its_turn_outlives_a_fall() {
     with_virtual_time(|| async {
         let mut bench = start();
