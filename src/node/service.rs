@@ -37,12 +37,6 @@ use crate::{
 /// The `reason` of a message that is gone and of whose end nothing is known.
 const END_UNKNOWN: &str = "unknown: a part of the node was restarted";
 
-/// When whoever waits for the end of a message hears first what keeps it: most have ended by then.
-const FIRST_LOOK_AFTER: Duration = Duration::from_millis(20);
-
-/// And then.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-
 /// Serves the control socket.
 pub(super) struct NodeService {
     node: MeshNode,
@@ -270,12 +264,8 @@ impl NodeService {
     async fn answer_send(&self, message: Outbound, wait: bool, replies: &ReplyTx) -> Result<(), ApiError> {
         let (tell, told) = oneshot::channel();
         let id = self.node.send_telling(message, wait.then_some(tell)).await.map_err(ApiError::failed)?;
-        // Who waits for the end hears first that the message is on disk, and what keeps it a moment later.
-        // A part that is being restarted says nothing.
-        let reason = match wait {
-            true => None,
-            false => self.node.hold_of(id).await.ok().flatten().and_then(Hold::reason),
-        };
+        // A part that is being restarted says nothing; the message is on disk.
+        let reason = self.node.hold_of(id).await.ok().flatten().and_then(Hold::reason);
         let status = DeliveryStatus::Queued;
         let queued = SendOutcome { id, status, reason, rtt_ms: None, hops: None, progress: None };
         replies.send(queued.clone()).await?;
@@ -286,7 +276,6 @@ impl NodeService {
         // and so is how much of a file is there.
         let mut ended = std::pin::pin!(self.node.wait_told(id, told));
         let mut told = queued;
-        let mut look_after = FIRST_LOOK_AFTER;
         loop {
             tokio::select! {
                 finished = &mut ended => {
@@ -299,8 +288,7 @@ impl NodeService {
                     replies.send(outcome).await?;
                     return Ok(());
                 }
-                () = tokio::time::sleep(look_after) => {
-                    look_after = LOOK_EVERY;
+                () = tokio::time::sleep(Duration::from_millis(500)) => {
                     let Ok(hold) = self.node.hold_of(id).await else { continue };
                     let Ok(chunks) = self.node.progress_of(id).await else { continue };
                     let reason = hold.and_then(Hold::reason);
