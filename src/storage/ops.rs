@@ -656,7 +656,7 @@ impl LocalOp {
     }
 
     /// True if it may wait some milliseconds while the store is busy, and be overtaken by what may not
-    /// ([`super::group_commit`]). What a sender waits for may not wait; what must not be overtaken by
+    /// (`storage::group_commit`). What a sender waits for may not wait; what must not be overtaken by
     /// it (progress of a file, by the file's end) may not either. Readers of what patient work changes
     /// are patient too, and so see all that was submitted before them.
     pub fn is_patient(&self) -> bool {
