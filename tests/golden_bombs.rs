@@ -23,7 +23,7 @@ const PEAK_GROWTH_KIB_MAX: u64 = 1024;
 /// Longest time a refusal may take for each KiB of input; ours takes microseconds.
 const TIME_PER_KIB_MAX: Duration = Duration::from_millis(1);
 
-/// Of an unoptimised reader on a machine that others use as well. A bomb takes thousands of times more.
+/// Of an unoptimised reader on a machine that others use as well. What a bomb takes grows without bound.
 const SLOWER: u32 = if cfg!(debug_assertions) { 10 } else { 1 };
 
 /// Peak resident memory in KiB, on systems that tell it.

@@ -30,6 +30,20 @@ pub enum StoreError {
         /// Newest format this version reads.
         known: u32,
     },
+    /// A version so old wrote this store that no upgrade leads from it.
+    #[error(
+        "{} has store format {found}, this version writes {current} and cannot upgrade it: \
+         run the version that wrote it, or choose another data directory",
+        path.display()
+    )]
+    OlderFormat {
+        /// The database file.
+        path: PathBuf,
+        /// Format recorded in it, or that its upgrade got stuck at.
+        found: u32,
+        /// Format that this version writes.
+        current: u32,
+    },
     /// The store's bytes contradict each other.
     #[error("{} is damaged ({detail}): move it away and restore a backup", path.display())]
     Corrupt {

@@ -74,9 +74,13 @@ impl Plan {
             return Err(StoreError::NewerFormat { path: path.to_owned(), found, known: self.current });
         }
         match (found..self.current).find(|at| !self.steps.iter().any(|(from, _)| from == at)) {
-            Some(at) => Err(too_old(at, path)),
+            Some(at) => Err(self.too_old(at, path)),
             None => Ok(()),
         }
+    }
+
+    fn too_old(&self, found: u32, path: &Path) -> StoreError {
+        StoreError::OlderFormat { path: path.to_owned(), found, current: self.current }
     }
 
     /// Takes a store of format `found` to the current one, all of it in one transaction.
@@ -86,7 +90,7 @@ impl Plan {
         let mut at = found;
         while at < self.current {
             let step = self.steps.iter().find(|(from, _)| *from == at).map(|(_, step)| step);
-            step.ok_or_else(|| too_old(at, path))?(&txn)?;
+            step.ok_or_else(|| self.too_old(at, path))?(&txn)?;
             at = at.saturating_add(1);
         }
         {
@@ -95,16 +99,6 @@ impl Plan {
             meta.insert(KEY, row.as_slice()).map_err(|e| engine_error(path, DOING, e))?;
         }
         txn.commit().map_err(|e| engine_error(path, DOING, e))
-    }
-}
-
-fn too_old(format: u32, path: &Path) -> StoreError {
-    StoreError::Corrupt {
-        path: path.to_owned(),
-        detail: format!(
-            "it has format {format}, which this version cannot upgrade; use the version that wrote it, or a \
-             new data directory"
-        ),
     }
 }
 
@@ -173,7 +167,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path(), &PLAN).unwrap());
         let e = open(dir.path(), &Plan { current: 4, steps: &[(3, add_a_contact)] }).unwrap_err();
-        assert!(e.to_string().contains("format 2"), "{e}");
+        assert!(matches!(e, StoreError::OlderFormat { found: 2, current: 4, .. }), "{e:?}");
         assert!(!backup_path(&dir.path().join("d/store.redb"), 2).exists(), "copied for nothing");
     }
 }
