@@ -6,6 +6,7 @@ pub mod clock_handle;
 pub mod custody;
 pub mod delivery;
 pub mod health;
+pub mod late_answer;
 pub mod link_egress;
 pub mod link_io;
 mod link_lease;

@@ -13,8 +13,8 @@ use tokio::net::{
 use super::{
     location,
     protocol::{
-        AckLine, FrameError, FrameReader, NodeLine, REPLY_LINE_BYTES_MAX, RequestLine, VERSION, payload_len,
-        write_frame,
+        AckLine, FrameError, FrameReader, FrameWriter, NodeLine, REPLY_LINE_BYTES_MAX, RequestLine, VERSION,
+        payload_len,
     },
 };
 use crate::api::{ApiError, Request};
@@ -22,7 +22,7 @@ use crate::api::{ApiError, Request};
 /// A connection with a request on its way. Dropping it cancels the request in the node.
 pub struct Client {
     reader: FrameReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
+    writer: FrameWriter<OwnedWriteHalf>,
     ended: bool,
     refused: bool,
 }
@@ -76,7 +76,7 @@ impl Client {
         let (read, write) = stream.into_split();
         Ok(Self {
             reader: FrameReader::new(read, REPLY_LINE_BYTES_MAX),
-            writer: write,
+            writer: FrameWriter::new(write),
             ended: true,
             refused: false,
         })
@@ -104,7 +104,7 @@ impl Client {
         let line = RequestLine { v: VERSION, request, payload_len: len, more };
         // Where the node refuses before it has read everything, its reason is worth more than the
         // broken pipe: it is read by `next`.
-        match write_frame(&mut self.writer, &line, payload).await {
+        match self.writer.write(&line, payload).await {
             Err(FrameError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Err(error) => Err(ApiError::failed(error)),
             Ok(()) => Ok(()),
@@ -155,7 +155,7 @@ impl Client {
     /// # Errors
     /// The connection broke: the node will offer the same again.
     pub async fn acknowledge(&mut self, number: u64) -> Result<(), ApiError> {
-        write_frame(&mut self.writer, &AckLine { ack: number }, &[]).await.map_err(ApiError::failed)
+        self.writer.write(&AckLine { ack: number }, &[]).await.map_err(ApiError::failed)
     }
 
     /// Waits until the node has closed the connection after its last line.

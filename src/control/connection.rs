@@ -4,7 +4,6 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::{
     net::{
         UnixStream,
@@ -17,8 +16,8 @@ use tokio::{
 use super::{
     Outgoing,
     protocol::{
-        AckLine, AnyRequestLine, FrameError, FrameReader, LastLine, REQUEST_LINE_BYTES_MAX, ReplyLine,
-        VERSION, payload_len, write_frame,
+        AckLine, AnyRequestLine, FrameError, FrameReader, FrameWriter, LastLine, REQUEST_LINE_BYTES_MAX,
+        ReplyLine, VERSION, payload_len,
     },
     reply_channel,
     server::{Shared, same_user},
@@ -42,11 +41,13 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(1);
 const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Reader = FrameReader<OwnedReadHalf>;
+type Writer = FrameWriter<OwnedWriteHalf>;
 
 /// Serves one client to its end.
 pub(crate) async fn serve(stream: UnixStream, shared: &Shared) -> Result<(), FrameError> {
     let same_user = same_user(&stream, shared.uid)?;
-    let (read, mut writer) = stream.into_split();
+    let (read, write) = stream.into_split();
+    let mut writer = FrameWriter::new(write);
     let mut reader = FrameReader::new(read, REQUEST_LINE_BYTES_MAX);
     let refused = if !same_user {
         "this node belongs to another user: run the command as that user"
@@ -55,15 +56,11 @@ pub(crate) async fn serve(stream: UnixStream, shared: &Shared) -> Result<(), Fra
     } else {
         "the node serves too many commands at the moment: try again"
     };
-    write_frame(&mut writer, &LastLine::Error(&ApiError::failed(refused)), &[]).await
+    writer.write(&LastLine::Error(&ApiError::failed(refused)), &[]).await
 }
 
 /// Serves one request after the other, for as long as the client keeps the connection for more.
-async fn serve_all(
-    reader: &mut Reader,
-    writer: &mut OwnedWriteHalf,
-    shared: &Shared,
-) -> Result<(), FrameError> {
+async fn serve_all(reader: &mut Reader, writer: &mut Writer, shared: &Shared) -> Result<(), FrameError> {
     let mut first = timeout(REQUEST_TIMEOUT, read_request(reader))
         .await
         .unwrap_or_else(|_| Err(ApiError::failed("no request came within 10 s").into()));
@@ -83,7 +80,7 @@ async fn serve_all(
             // Nobody is left to tell.
             Err(Ended::Gone) => return Ok(()),
         };
-        write_frame(writer, &last, &[]).await?;
+        writer.write(&last, &[]).await?;
         if !is_kept {
             return Ok(());
         }
@@ -131,7 +128,7 @@ struct Asked {
 /// Reads the payload, runs the request and returns how it ended.
 async fn answer(
     reader: &mut Reader,
-    writer: &mut OwnedWriteHalf,
+    writer: &mut Writer,
     shared: &Shared,
     asked: Asked,
 ) -> Result<(), Ended> {
@@ -146,7 +143,7 @@ async fn answer(
 
 async fn read_request(reader: &mut Reader) -> Result<Asked, Ended> {
     let line = reader.line().await?.ok_or(Ended::Gone)?;
-    let line: AnyRequestLine = serde_json::from_slice(&line).map_err(FrameError::Json)?;
+    let line: AnyRequestLine<'_> = serde_json::from_slice(&line).map_err(FrameError::Json)?;
     if line.v != VERSION {
         return Err(ApiError::failed(format!(
             "the node speaks version {VERSION} of the control protocol and this command version {}: use the same \
@@ -155,8 +152,8 @@ async fn read_request(reader: &mut Reader) -> Result<Asked, Ended> {
         ))
         .into());
     }
-    let request = Request::deserialize(&line.request)
-        .map_err(|e| ApiError::usage(format!("the node does not know this request: {e}")))?;
+    let request =
+        line.request().map_err(|e| ApiError::usage(format!("the node does not know this request: {e}")))?;
     payload_len(line.payload_len)?;
     if line.payload_len > 0 && !request.takes_payload() {
         return Err(ApiError::usage("this request takes no payload").into());
@@ -201,10 +198,11 @@ async fn take_inbox(shared: &Shared) -> Result<OwnedSemaphorePermit, ApiError> {
     }
 }
 
-/// Runs the request while it carries replies to the client and acknowledgements back.
+/// Runs the request while it carries replies to the client and acknowledgements back. The last replies
+/// may wait in `writer` for the last line.
 async fn run(
     reader: &mut Reader,
-    writer: &mut OwnedWriteHalf,
+    writer: &mut Writer,
     shared: &Shared,
     request: Request,
     payload: Bytes,
@@ -224,6 +222,13 @@ async fn run(
                 }
             }
             result = &mut call => break result,
+            // Nothing more is said at this moment.
+            () = std::future::ready(()), if writer.has_gathered() => {
+                if let Err(error) = writer.flush().await {
+                    acks.last_words(reader).await;
+                    return Err(error.into());
+                }
+            }
             line = reader.object::<AckLine>() => match line? {
                 Some(line) => acks.acknowledge(line.ack)?,
                 None => return Err(Ended::Gone),
@@ -238,10 +243,10 @@ async fn run(
     result.map_err(Ended::Refused)
 }
 
-async fn write_reply(writer: &mut OwnedWriteHalf, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {
+async fn write_reply(writer: &mut Writer, out: Outgoing, acks: &mut Acks) -> Result<(), FrameError> {
     let payload_len = u64::try_from(out.payload.len()).unwrap_or(u64::MAX);
     let ack = out.acknowledged.map(|waiting| acks.expect(waiting));
-    write_frame(writer, &ReplyLine { reply: &out.reply, payload_len, ack }, &out.payload).await
+    writer.push(&ReplyLine { reply: &out.reply, payload_len, ack }, &out.payload).await
 }
 
 /// Replies whose acknowledgement somebody waits for, oldest first.

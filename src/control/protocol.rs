@@ -3,7 +3,7 @@
 use std::io;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
 use crate::{
@@ -25,6 +25,12 @@ pub const PAYLOAD_BYTES_MAX: u64 = CONTENT_BYTES_MAX;
 
 /// Payload memory is taken in steps, so that a length alone allocates nothing.
 const PAYLOAD_STEP_BYTES: usize = 64 * 1024;
+
+/// More than this is written at once, and a larger payload from where it is.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
+/// Memory that a connection keeps for its next lines.
+const GATHERED_BYTES_KEPT: usize = 4 * 1024;
 
 /// Why bytes of the other side are not this protocol.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +73,21 @@ pub(crate) struct RequestLine<'a> {
 
 /// The same as the node reads it: the version is looked at before the request.
 #[derive(Debug, Deserialize)]
-pub(crate) struct AnyRequestLine {
+pub(crate) struct AnyRequestLine<'a> {
     pub(crate) v: u32,
-    #[serde(default)]
-    pub(crate) request: Value,
+    #[serde(borrow, default)]
+    pub(crate) request: Option<&'a RawValue>,
     #[serde(default)]
     pub(crate) payload_len: u64,
     #[serde(default)]
     pub(crate) more: bool,
+}
+
+impl AnyRequestLine<'_> {
+    /// What is asked, read as this version knows it.
+    pub(crate) fn request(&self) -> serde_json::Result<Request> {
+        serde_json::from_str(self.request.map_or("null", RawValue::get))
+    }
 }
 
 /// Later lines of a client.
@@ -186,30 +199,110 @@ pub(crate) fn payload_len(len: u64) -> Result<usize, FrameError> {
     usize::try_from(len).map_err(|_| too_large)
 }
 
-/// Writes an object as a line, then `payload`, and flushes.
-pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    object: &impl Serialize,
-    payload: &[u8],
-) -> Result<(), FrameError> {
-    let mut line = serde_json::to_vec(object)?;
-    line.push(b'\n');
-    // A small payload goes along: one turn of the system for a message of chat, not two.
-    let small = payload.len() <= PAYLOAD_STEP_BYTES;
-    if small {
-        line.extend_from_slice(payload);
+/// Gathers lines and payloads, so that what is said at one moment is one turn of the system.
+pub(crate) struct FrameWriter<W> {
+    inner: W,
+    gathered: Vec<u8>,
+}
+
+impl<W: AsyncWrite + Unpin> FrameWriter<W> {
+    pub(crate) fn new(inner: W) -> Self {
+        Self { inner, gathered: Vec::new() }
     }
-    writer.write_all(&line).await?;
-    if !small {
-        writer.write_all(payload).await?;
+
+    /// Adds an object as a line, then `payload`. Written by [`FrameWriter::flush`], or now where much
+    /// is gathered.
+    pub(crate) async fn push(&mut self, object: &impl Serialize, payload: &[u8]) -> Result<(), FrameError> {
+        let before = self.gathered.len();
+        if let Err(error) = serde_json::to_writer(&mut self.gathered, object) {
+            self.gathered.truncate(before);
+            return Err(error.into());
+        }
+        self.gathered.push(b'\n');
+        if payload.len() <= GATHERED_BYTES_MAX {
+            self.gathered.extend_from_slice(payload);
+        } else {
+            self.flush().await?;
+            self.inner.write_all(payload).await?;
+        }
+        if self.gathered.len() > GATHERED_BYTES_MAX { self.flush().await } else { Ok(()) }
     }
-    writer.flush().await?;
-    Ok(())
+
+    /// True while something waits to be written.
+    pub(crate) fn has_gathered(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Writes what is gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), FrameError> {
+        self.inner.write_all(&self.gathered).await?;
+        self.gathered.clear();
+        self.gathered.shrink_to(GATHERED_BYTES_KEPT);
+        self.inner.flush().await?;
+        Ok(())
+    }
+
+    /// Adds it and writes it.
+    pub(crate) async fn write(&mut self, object: &impl Serialize, payload: &[u8]) -> Result<(), FrameError> {
+        self.push(object, payload).await?;
+        self.flush().await
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
     use super::*;
+
+    /// What was written, turn by turn.
+    #[derive(Default)]
+    struct Turns(Vec<Vec<u8>>);
+
+    impl AsyncWrite for Turns {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.0.push(bytes.to_vec());
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_said_together_is_written_together_and_much_at_once() {
+        let mut writer = FrameWriter::new(Turns::default());
+        writer.push(&1, b"abc").await.unwrap();
+        writer.push(&2, b"").await.unwrap();
+        assert!(writer.has_gathered() && writer.inner.0.is_empty());
+        writer.write(&LastLine::End {}, b"").await.unwrap();
+        assert!(!writer.has_gathered());
+        assert_eq!(writer.inner.0, [b"1\nabc2\n{\"end\":{}}\n"]);
+
+        // A large payload follows its line, from where it is.
+        let large = vec![7; GATHERED_BYTES_MAX + 1];
+        writer.push(&3, &large).await.unwrap();
+        assert!(!writer.has_gathered());
+        assert_eq!(writer.inner.0[1..], [b"3\n".to_vec(), large]);
+
+        // So many small ones are not kept back.
+        for _ in 0..3 {
+            writer.push(&4, &vec![7; GATHERED_BYTES_MAX / 2]).await.unwrap();
+        }
+        assert_eq!(writer.inner.0.len(), 4);
+    }
 
     #[tokio::test]
     async fn lines_are_split_limited_and_never_half() {

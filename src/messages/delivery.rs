@@ -42,7 +42,16 @@ pub struct SendContent {
     /// Where to tell how it ended, from the first moment on.
     pub tell: Option<TellEnd>,
 }
-message!(SendContent => Result<MessageUid, MeshError>);
+message!(SendContent => Result<Accepted, MeshError>);
+
+/// A message that is on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its id.
+    pub uid: MessageUid,
+    /// What it would have to wait for, as far as was known when it came.
+    pub hold: Hold,
+}
 
 /// Handle to delivery: tell everyone. Answered when it was handed to the router.
 #[derive(Debug)]

@@ -50,8 +50,8 @@ use crate::{
     error::MeshError,
     messages::{
         delivery::{
-            AwaitEnd, CancelMessage, FindMessages, GetHold, GetProgress, ListOutbox, MessagesTaken, Probe,
-            ProbeAnswer, SendBroadcast, SendContent, TellEnd,
+            Accepted, AwaitEnd, CancelMessage, FindMessages, GetHold, GetProgress, ListOutbox, MessagesTaken,
+            Probe, ProbeAnswer, SendBroadcast, SendContent, TellEnd,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
@@ -282,11 +282,11 @@ impl MeshNode {
     /// # Errors
     /// The node does not run or drains, the content is too large, the outbox or the disk is full.
     pub async fn send(&self, message: Outbound) -> Result<MessageUid, MeshError> {
-        self.send_telling(message, None).await
+        Ok(self.send_telling(message, None).await?.uid)
     }
 
     /// As [`MeshNode::send`]; whoever waits for the end does so before it can have come.
-    async fn send_telling(&self, message: Outbound, tell: Option<TellEnd>) -> Result<MessageUid, MeshError> {
+    async fn send_telling(&self, message: Outbound, tell: Option<TellEnd>) -> Result<Accepted, MeshError> {
         self.takes_work()?;
         let send = SendContent {
             destination: message.to,

@@ -21,7 +21,12 @@ use crate::{
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
-    messages::{delivery::ProbeAnswer, lifecycle::DrainSummary, route::RouteLine, store::MailboxLine},
+    messages::{
+        delivery::{Accepted, ProbeAnswer},
+        lifecycle::DrainSummary,
+        route::RouteLine,
+        store::MailboxLine,
+    },
     proto::{
         delivery::outbox::{End, Finished, Hold, OutboxLine},
         health::HealthStatus,
@@ -263,10 +268,9 @@ impl NodeService {
 
     async fn answer_send(&self, message: Outbound, wait: bool, replies: &ReplyTx) -> Result<(), ApiError> {
         let (tell, told) = oneshot::channel();
-        let id = self.node.send_telling(message, wait.then_some(tell)).await.map_err(ApiError::failed)?;
-        // A part that is being restarted says nothing; the message is on disk.
-        let reason = self.node.hold_of(id).await.ok().flatten().and_then(Hold::reason);
-        let status = DeliveryStatus::Queued;
+        let accepted = self.node.send_telling(message, wait.then_some(tell)).await;
+        let Accepted { uid: id, hold } = accepted.map_err(ApiError::failed)?;
+        let (status, reason) = (DeliveryStatus::Queued, hold.reason());
         let queued = SendOutcome { id, status, reason, rtt_ms: None, hops: None, progress: None };
         replies.send(queued.clone()).await?;
         if !wait {

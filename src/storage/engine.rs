@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     error::StoreError,
-    ops::{LocalOp, LocalOutcome, MailOp, MailOutcome},
+    ops::{LocalOp, LocalOutcome, MailOp, MailOutcome, Patience},
 };
 
 /// One submission without its completion.
@@ -17,12 +17,12 @@ pub enum Work {
 }
 
 impl Work {
-    /// True if all of it is patient ([`LocalOp::is_patient`]). On what is held for others nothing is: a
-    /// row that is to go must not be taken for one that is kept.
-    pub fn is_patient(&self) -> bool {
+    /// As long as all of it may wait ([`LocalOp::patience`]). What is held for others may not: a row that
+    /// is to go must not be taken for one that is kept.
+    pub fn patience(&self) -> Patience {
         match self {
-            Work::Local(ops) => !ops.is_empty() && ops.iter().all(LocalOp::is_patient),
-            Work::Mail(_) => false,
+            Work::Local(ops) => ops.iter().map(LocalOp::patience).min().unwrap_or(Patience::None),
+            Work::Mail(_) => Patience::None,
         }
     }
 

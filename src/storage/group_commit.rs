@@ -4,11 +4,11 @@
 //! completions. So a lone submission waits for nobody, and under load batches grow by themselves to
 //! what one sync's time brings in.
 //!
-//! Patient work ([`LocalOp::is_patient`]) stands in a queue of its own. After a batch that has some of
-//! it the next one that may has to wait for as long as that one took, 10 ms at most. So what arrives at
-//! a busy node takes half of the disk's time at most, in batches twice as large, and what is removed
-//! from its outbox goes many rows at a time; what people wait for overtakes both. Idle, the wait is over
-//! before the next comes.
+//! Patient work ([`LocalOp::patience`]) stands in a queue of its own. After a batch that has some of it
+//! the next one that may has to wait for as long as that one took, 10 ms at most, or for 50 ms where
+//! nothing but removals from the outbox wait. So what arrives at a busy node takes half of the disk's
+//! time at most, in batches twice as large, and what is removed goes a hundred rows at a time; what
+//! people wait for overtakes both. Idle, the wait is over before the next comes.
 //!
 //! What waits is bounded in operations and in bytes; beyond that submissions are handed back. A
 //! submission that alone exceeds the bounds is taken when nothing else waits, so that none is
@@ -27,12 +27,15 @@ use super::{
     Completion, HandedBack, LocalStore, Mailboxes, NotTaken,
     engine::{Engine, Work, WorkDone, WorkResult},
     error::StoreError,
-    ops::{LocalOp, LocalOutcome, MailOp, MailOutcome},
+    ops::{LocalOp, LocalOutcome, MailOp, MailOutcome, Patience},
 };
 use crate::clock;
 
 /// Longest wait of patient work: half of what a receipt may be late.
 const PATIENCE_MAX: Duration = Duration::from_millis(10);
+
+/// Wait of removals from the outbox alone: after a crash what was to go is sent once more.
+const REMOVALS_WAIT: Duration = Duration::from_millis(50);
 
 /// Bounds of what waits for the store's thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,12 +194,15 @@ impl StoreHandle {
             return Err(HandedBack { reason, ops, done });
         }
         let submission = wrap(ops, done);
-        let lane = match submission.work.is_patient() {
-            true => &mut queue.patient,
-            false => &mut queue.prompt,
+        let patience = submission.work.patience();
+        let lane = match patience {
+            Patience::None => &mut queue.prompt,
+            Patience::Short | Patience::Long => &mut queue.patient,
         };
         lane.push(submission, count, bytes);
-        let is_due = !queue.resting || queue.is_due(&self.shared.bounds);
+        // A thread that rests for removals alone is to rest for less.
+        let is_sooner = patience == Patience::Short && !std::mem::replace(&mut queue.is_short, true);
+        let is_due = !queue.resting || is_sooner || queue.is_due(&self.shared.bounds);
         drop(queue);
         if is_due {
             self.shared.arrived.notify_one();
@@ -273,6 +279,24 @@ struct Batch {
     is_patient: bool,
 }
 
+/// The last batch that had patient work in it.
+#[derive(Clone, Copy)]
+struct Patiently {
+    ended: Instant,
+    took: Duration,
+}
+
+impl Patiently {
+    /// How much longer patient work has to wait, some of it for a short time only or all of it longer.
+    fn rest(&self, is_short: bool) -> Duration {
+        let wait = match is_short {
+            true => self.took.min(PATIENCE_MAX),
+            false => REMOVALS_WAIT,
+        };
+        wait.saturating_sub(clock::now().saturating_duration_since(self.ended))
+    }
+}
+
 struct Shared {
     boot_epoch: u32,
     bounds: QueueBounds,
@@ -311,6 +335,8 @@ struct Queue {
     prompt: Lane,
     /// What `prompt` may overtake.
     patient: Lane,
+    /// True if some of that may wait for a short time only.
+    is_short: bool,
     /// True while the thread waits for nothing but the time of what is patient.
     resting: bool,
     closed: bool,
@@ -356,6 +382,7 @@ impl Queue {
     fn take(&mut self) -> Lane {
         let mut all = std::mem::take(&mut self.prompt);
         all.append(std::mem::take(&mut self.patient));
+        self.is_short = false;
         all
     }
 }
@@ -377,15 +404,15 @@ impl Shared {
         self.arrived.notify_one();
     }
 
-    /// What waits, of patient work only what has waited until `patient_at`; the end once the queue is
-    /// closed and empty, or failed.
-    fn take(&self, patient_at: Option<Instant>) -> Result<Batch, StopReason> {
+    /// What waits, of patient work only what has waited long enough after the `last` batch of it; the
+    /// end once the queue is closed and empty, or failed.
+    fn take(&self, last: Option<Patiently>) -> Result<Batch, StopReason> {
         let mut queue = self.lock();
         loop {
             if let Some(error) = &queue.failed {
                 return Err(StopReason::Failed(error.clone()));
             }
-            let rest = patient_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(clock::now()));
+            let rest = last.map_or(Duration::ZERO, |last| last.rest(queue.is_short));
             if !queue.patient.is_empty() && (rest.is_zero() || queue.patience_ends(&self.bounds)) {
                 return Ok(Batch { lane: queue.take(), is_patient: true });
             }
@@ -434,15 +461,15 @@ fn run(mut engine: Box<dyn Engine>, shared: &Shared, mut observer: Observer) -> 
 }
 
 fn serve(engine: &mut dyn Engine, shared: &Shared, observer: &mut Observer) -> StopReason {
-    let mut patient_at = None;
+    let mut last = None;
     loop {
-        let ended = shared.take(patient_at).and_then(|Batch { lane, is_patient }| {
+        let ended = shared.take(last).and_then(|Batch { lane, is_patient }| {
             let took = commit(engine, lane, observer)?;
             Ok(is_patient.then_some(took))
         });
         match ended {
             Ok(None) => {}
-            Ok(Some(took)) => patient_at = clock::now().checked_add(took.min(PATIENCE_MAX)),
+            Ok(Some(took)) => last = Some(Patiently { ended: clock::now(), took }),
             Err(reason) => return reason,
         }
     }
@@ -636,10 +663,37 @@ mod tests {
     }
 
     #[test]
+    fn removals_wait_longest_and_go_with_what_may_wait_less() {
+        let last = Patiently { ended: clock::now(), took: Duration::from_secs(1) };
+        assert!(last.rest(true) <= PATIENCE_MAX);
+        let long_ago = Patiently { ended: last.ended - REMOVALS_WAIT, ..last };
+        assert_eq!(long_ago.rest(false), Duration::ZERO, "idle, the next one goes at once");
+        // A removal waits for those that follow it, until one comes that may not.
+        let rested = (0..20).any(|_| {
+            let b = bench(QueueBounds::default());
+            let first = b.submit(1).unwrap();
+            assert_eq!(b.batch(), 1);
+            b.verdicts.send(Verdict::Commit).unwrap();
+            assert_eq!(wait(&first).unwrap(), 1);
+            let (tx, removed) = mpsc::channel();
+            let done: Completion<LocalOutcome> = Box::new(move |result| drop(tx.send(result)));
+            LocalStore::submit(&b.handle, vec![LocalOp::OutboxRemove(1)], done).unwrap();
+            let rested = b.batches.recv_timeout(2 * PATIENCE_MAX).is_err();
+            let short = b.submit(1).unwrap();
+            (0..3).for_each(|_| b.verdicts.send(Verdict::Commit).unwrap());
+            assert_eq!(wait(&short).unwrap(), 1);
+            assert!(removed.recv_timeout(PATIENCE).unwrap().is_ok());
+            rested && b.batches.try_iter().next() == Some(2)
+        });
+        assert!(rested);
+    }
+
+    #[test]
     fn patient_is_work_of_which_all_is_and_of_mailboxes_none() {
         let remove = LocalOp::OutboxRemove(1);
         let reserve = LocalOp::Reserve { counter: crate::storage::Counter::Announce, count: 1 };
-        assert!(Work::Local(vec![remove.clone(), LocalOp::Counts]).is_patient());
+        assert_eq!(Work::Local(vec![remove.clone()]).patience(), Patience::Long);
+        assert_eq!(Work::Local(vec![remove.clone(), LocalOp::Counts]).patience(), Patience::Short);
         // A part that starts anew reads behind what the one before it had submitted.
         let limit = PageLimit::default();
         for page in [
@@ -647,11 +701,11 @@ mod tests {
             LocalOp::EarlyPage { after: None, limit },
             LocalOp::InboxPage { after: None, limit },
         ] {
-            assert!(Work::Local(vec![page]).is_patient());
+            assert_eq!(Work::Local(vec![page]).patience(), Patience::Short);
         }
-        assert!(!Work::Local(vec![remove, reserve]).is_patient());
-        assert!(!Work::Local(Vec::new()).is_patient());
-        assert!(!Work::Mail(vec![MailOp::Remove(Vec::new())]).is_patient());
+        assert_eq!(Work::Local(vec![remove, reserve]).patience(), Patience::None);
+        assert_eq!(Work::Local(Vec::new()).patience(), Patience::None);
+        assert_eq!(Work::Mail(vec![MailOp::Remove(Vec::new())]).patience(), Patience::None);
     }
 
     #[test]

@@ -641,6 +641,18 @@ impl HeldRow {
     }
 }
 
+/// How long work may wait while the store is busy, and be overtaken by what may not
+/// (`storage::group_commit`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Patience {
+    /// Not at all.
+    None,
+    /// Some milliseconds.
+    Short,
+    /// Some tens of milliseconds.
+    Long,
+}
+
 impl LocalOp {
     /// True if it takes space, so that it is refused when the volume is nearly full. State that
     /// keeps acknowledged messages moving (updates, counters) is never refused for that, nor is what
@@ -655,25 +667,24 @@ impl LocalOp {
         )
     }
 
-    /// True if it may wait some milliseconds while the store is busy, and be overtaken by what may not
-    /// (`storage::group_commit`). What a sender waits for may not wait; what must not be overtaken by
-    /// it (progress of a file, by the file's end) may not either. Readers of what patient work changes
-    /// are patient too, and so see all that was submitted before them.
-    pub fn is_patient(&self) -> bool {
-        matches!(
-            self,
+    /// How long it may wait while the store is busy. What a sender waits for may not wait; what must not
+    /// be overtaken by it (progress of a file, by the file's end) may not either. Readers of what patient
+    /// work changes are patient too, and so see all that was submitted before them.
+    pub fn patience(&self) -> Patience {
+        match self {
+            // A message that has ended: after a crash before this it is sent once more, and known there.
+            LocalOp::OutboxUpdate { .. } | LocalOp::OutboxRemove(_) => Patience::Long,
             LocalOp::InboxCommit(_)
-                | LocalOp::EarlyRelease { .. }
-                | LocalOp::EarlyPage { .. }
-                | LocalOp::InboxPage { .. }
-                | LocalOp::InboxRemove(_)
-                | LocalOp::OutboxUpdate { .. }
-                | LocalOp::OutboxRemove(_)
-                | LocalOp::OutboxPage { .. }
-                | LocalOp::PartialPage { .. }
-                | LocalOp::ForgetSeen { .. }
-                | LocalOp::Counts
-        )
+            | LocalOp::EarlyRelease { .. }
+            | LocalOp::EarlyPage { .. }
+            | LocalOp::InboxPage { .. }
+            | LocalOp::InboxRemove(_)
+            | LocalOp::OutboxPage { .. }
+            | LocalOp::PartialPage { .. }
+            | LocalOp::ForgetSeen { .. }
+            | LocalOp::Counts => Patience::Short,
+            _ => Patience::None,
+        }
     }
 
     /// Bytes it carries into the store's queue, roughly.

@@ -151,7 +151,7 @@ impl Bench {
     }
 
     async fn send(&self, text: &'static str) -> MessageUid {
-        self.actor.send(self.content(text.as_bytes())).await.unwrap().unwrap()
+        self.actor.send(self.content(text.as_bytes())).await.unwrap().unwrap().uid
     }
 
     fn key_is_known(&self) {
@@ -230,7 +230,7 @@ fn a_send_is_answered_after_the_commit_and_nothing_leaves_before() {
         let (answered, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let (actor, content) = (bench.actor.clone(), bench.content(&b"hello"[..]));
         actix_rt::spawn(async move {
-            let _ = answered.send(actor.send(content).await.unwrap().unwrap());
+            let _ = answered.send(actor.send(content).await.unwrap().unwrap().uid);
         });
         expect_silence(&mut answer, secs(60)).await;
         expect_silence(&mut bench.originated, secs(1)).await;
@@ -284,7 +284,7 @@ async fn five_together(bench: &mut Bench) -> Vec<(PacketId, Envelope)> {
     let mut sending = Vec::new();
     for text in ["a", "b", "c", "d", "e"] {
         let (actor, content) = (bench.actor.clone(), bench.content(text.as_bytes()));
-        sending.push(actix_rt::spawn(async move { actor.send(content).await.unwrap().unwrap() }));
+        sending.push(actix_rt::spawn(async move { actor.send(content).await.unwrap().unwrap().uid }));
     }
     expect_silence(&mut bench.originated, secs(1)).await;
     bench.store.rows.release();
@@ -341,10 +341,21 @@ fn without_a_key_it_asks_and_sends_as_soon_as_there_is_one() {
         assert_eq!(bench.actor.send(GetHold(uid)).await.unwrap(), Some(Hold::NoKey));
         expect_within(&mut bench.find_key, PATIENCE).await;
         expect_silence(&mut bench.originated, secs(1)).await;
+        // Who sends another one hears at once what it waits for.
+        let second = bench.actor.send(bench.content(&b"two"[..])).await.unwrap().unwrap();
+        assert_eq!(second.hold, Hold::NoKey);
         bench.key_is_known();
-        let (_, envelope) = bench.next_sent().await;
+        let Originate(mut sent, _) = expect_within(&mut bench.originated, PATIENCE).await;
+        assert_eq!(sent.len(), 2);
+        let (packet_id, envelope) = sent.remove(0);
         assert_eq!(envelope.header().kind, EnvelopeKind::MESSAGE);
         assert_eq!(bench.actor.send(GetHold(uid)).await.unwrap(), Some(Hold::None));
+        let third = bench.actor.send(bench.content(&b"three"[..])).await.unwrap().unwrap();
+        assert_eq!(third.hold, Hold::None);
+        let (reason, retry_after) = (RefuseReason::NoRoute, Duration::ZERO);
+        bench.actor.do_send(PacketFate::Refused { packet_id, reason, retry_after });
+        let fourth = bench.actor.send(bench.content(&b"four"[..])).await.unwrap().unwrap();
+        assert_eq!(fourth.hold, Hold::NoPath);
     });
 }
 
@@ -439,7 +450,7 @@ fn who_asks_late_is_told_how_it_ended() {
         let receipt = bench.peer.receipt(bench.own.address(), &[id]);
         bench.arrives(receipt);
         let content = SendContent { ttl: secs(10), ..bench.content(&b"nobody answers"[..]) };
-        let expired = bench.actor.send(content).await.unwrap().unwrap();
+        let expired = bench.actor.send(content).await.unwrap().unwrap().uid;
         tokio::time::sleep(secs(60)).await;
         assert_eq!(bench.lines().await, 0);
         let end = bench.ended(delivered).await.await.unwrap().unwrap().end;
@@ -455,7 +466,7 @@ fn who_sends_may_wait_for_the_end_before_it_can_come() {
         let mut bench = start();
         let (tell, told) = oneshot::channel();
         let content = SendContent { tell: Some(tell), ..bench.content(&b"hello"[..]) };
-        let uid = bench.actor.send(content).await.unwrap().unwrap();
+        let uid = bench.actor.send(content).await.unwrap().unwrap().uid;
         bench.key_is_known();
         let (id, _) = bench.next_sent().await;
         let receipt = bench.peer.receipt(bench.own.address(), &[id]);

@@ -3,7 +3,7 @@
 use super::*;
 
 impl Handler<SendContent> for DeliveryActor {
-    type Result = ResponseFuture<Result<MessageUid, MeshError>>;
+    type Result = LateAnswer<Result<Accepted, MeshError>>;
 
     fn handle(&mut self, send: SendContent, ctx: &mut Context<Self>) -> Self::Result {
         let refused = if self.draining {
@@ -17,12 +17,12 @@ impl Handler<SendContent> for DeliveryActor {
         } else {
             self.admit(send.bytes.len() as u64).err().map(|e| MeshError::Refused(e.to_string()))
         };
-        if let Some(error) = refused {
-            return Box::pin(std::future::ready(Err(error)));
+        let answer = LateAnswer::new();
+        match refused {
+            Some(error) => answer.give(Err(error)),
+            None => self.take(send, answer.clone(), ctx),
         }
-        let (answer, answered) = oneshot::channel();
-        self.take(send, answer, ctx);
-        Box::pin(async move { answered.await.unwrap_or(Err(MeshError::Stopped("delivery"))) })
+        answer
     }
 }
 

@@ -41,6 +41,7 @@ use self::{
 };
 use super::{
     clock_handle::ClockHandle,
+    late_answer::LateAnswer,
     mailbox::{self, Outlet},
     panics::poison,
     quarantine::Quarantine,
@@ -193,7 +194,7 @@ struct Storing {
 }
 
 /// Tells who sends a message what became of it.
-type SendAnswer = oneshot::Sender<Result<MessageUid, MeshError>>;
+type SendAnswer = LateAnswer<Result<Accepted, MeshError>>;
 
 struct ChunkWrite {
     key: TransferKey,

@@ -1,7 +1,5 @@
 //! The way out: what the outbox says is due, made into envelopes.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::{files::seal_file, *};
 
 impl DeliveryActor {
@@ -32,8 +30,7 @@ impl DeliveryActor {
                 Ok(Err(error)) => error,
                 Err(_) => MeshError::Stopped("file writer"),
             };
-            // Who asked may have gone.
-            let _ = answer.send(Err(refused));
+            answer.give(Err(refused));
         }));
     }
 
@@ -53,11 +50,11 @@ impl DeliveryActor {
             state: Vec::new(),
             body: record.encode(),
         };
+        let accepted = Accepted { uid, hold: self.foreseen(&record.destination) };
         self.storing.insert(uid, Storing { record, tell });
         let to = ctx.address();
         // Answered by the store: this actor may fall meanwhile, and a row that is on the disk goes its
         // way, so nobody may hear that it was refused. Who asks for it then finds it known here.
-        let answer = Arc::new(Mutex::new(Some(answer)));
         let answers = answer.clone();
         let done = move |result: Result<Vec<LocalOutcome>, StoreError>| {
             let seq = match result.as_deref() {
@@ -65,11 +62,20 @@ impl DeliveryActor {
                 _ => None,
             };
             to.do_send(Stored { uid, seq });
-            tell_sender(&answers, result.map(|_| uid).map_err(MeshError::from));
+            answers.give(result.map(|_| accepted).map_err(MeshError::from));
         };
         if let Err(back) = self.parts.store.submit(vec![LocalOp::OutboxPut(row)], Box::new(done)) {
             self.storing.remove(&uid);
-            tell_sender(&answer, Err(MeshError::Refused(back.reason.to_string())));
+            answer.give(Err(MeshError::Refused(back.reason.to_string())));
+        }
+    }
+
+    /// What a message to `destination` would have to wait for.
+    fn foreseen(&mut self, destination: &Address) -> Hold {
+        let time = self.parts.clock.time();
+        match self.key_cache.get(destination).is_some_and(|record| is_usable(record, time)) {
+            true => self.outbox.hold_towards(destination),
+            false => Hold::NoKey,
         }
     }
 
@@ -342,12 +348,6 @@ impl DeliveryActor {
             self.seals.opened(&address);
         }
     }
-}
-
-fn tell_sender(answer: &Mutex<Option<SendAnswer>>, answered: Result<MessageUid, MeshError>) {
-    let answer = answer.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // Who asked may have gone; the message goes its way.
-    let _ = answer.map(|answer| answer.send(answered));
 }
 
 /// Whether others may still seal to a record: only a clock that is believed may say that they may not.

@@ -422,6 +422,16 @@ impl Outbox {
         self.entries.get(uid).map(|e| e.hold)
     }
 
+    /// What the next message to a destination waits for too: no path, where the first that is there has
+    /// none.
+    pub fn hold_towards(&self, destination: &Address) -> Hold {
+        let first = self.destinations.get(destination).and_then(|dest| dest.lines.values().next());
+        match first.and_then(|uid| self.hold(uid)) {
+            Some(Hold::NoPath) => Hold::NoPath,
+            _ => Hold::None,
+        }
+    }
+
     /// Chunks of a file that the destination has, and chunks in all; `None` for anything else.
     pub fn progress(&self, uid: &MessageUid) -> Option<(u32, u32)> {
         self.entries.get(uid)?.progress()

@@ -55,7 +55,7 @@ fn take_line(line: &[u8]) -> u64 {
     if any.v != VERSION {
         return 0;
     }
-    let Ok(request) = Request::deserialize(&any.request) else { return 0 };
+    let Ok(request) = any.request() else { return 0 };
     let written = serde_json::to_value(&request).and_then(|value| Request::deserialize(&value));
     assert!(written.is_ok_and(|again| again == request), "{request:?} is read back as another");
     let takes = request.takes_payload() && payload_len(any.payload_len).is_ok();

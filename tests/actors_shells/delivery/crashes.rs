@@ -16,7 +16,7 @@ fn a_message_that_reached_the_disk_is_answered_for_though_delivery_fell_meanwhil
         assert_eq!(bench.parent.exit().await, ExitReason::Crashed);
         assert_eq!(answer.try_recv().err(), Some(oneshot::error::TryRecvError::Empty), "nobody knows yet");
         bench.store.rows.release();
-        let uid = answer.await.unwrap().unwrap().unwrap();
+        let uid = answer.await.unwrap().unwrap().unwrap().uid;
 
         let again = start_on(bench.store.clone());
         let lines = eventually("the outbox to be read", PATIENCE, async || {

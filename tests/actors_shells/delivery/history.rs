@@ -95,7 +95,7 @@ fn how_a_message_ends_here_is_told() {
         assert_eq!(bench.events(uid).await.last(), Some(&"cancelled"));
 
         let content = SendContent { ttl: secs(60), ..bench.content(&b"short"[..]) };
-        let uid = bench.actor.send(content).await.unwrap().unwrap();
+        let uid = bench.actor.send(content).await.unwrap().unwrap().uid;
         let told = bench.ended(uid).await.await.unwrap().unwrap();
         assert_eq!(told.end, End::Expired);
         assert_eq!(bench.events(uid).await.last(), Some(&"expired"));
