@@ -12,11 +12,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Node, Spec, qpc, raw_peer::RawPeer, temp_dir, wait_until};
-use quicprochat_mesh::wire::{
-    Address, Envelope, EnvelopeKind, Frame, Proof, Signature, cbor,
-    handshake::CloseReason,
-    limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX},
+use common::{
+    Node, Spec, qpc,
+    raw_peer::{NETWORK, RawPeer},
+    temp_dir, wait_until,
+};
+use quicprochat_mesh::{
+    crypto::{SignatureInput, SignedType, network_id},
+    wire::{
+        Address, Envelope, EnvelopeKind, Frame, Proof, Signature, cbor,
+        control::RefuseReason,
+        handshake::CloseReason,
+        limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX},
+    },
 };
 use serde_json::{Value, json};
 
@@ -219,6 +227,24 @@ fn a_nodes_own_envelope_that_comes_back_is_dropped_without_blame() {
     assert_eq!(node.inbox(), [] as [Value; 0]);
     assert!(is_linked(&node, &peer), "an echo over a loop of honest nodes cost the link");
     does_its_work(&node);
+}
+
+#[test]
+fn an_own_packet_that_a_neighbour_brings_back_is_refused_as_a_loop() {
+    let node = Spec::patient("node").start();
+    let mut peer = RawPeer::greet(&node.url("tcp"), 5);
+    wait_until("the link", || is_linked(&node, &peer));
+    let _ping = node.background(&["ping", &peer.address().to_string(), "--count", "1"]);
+    let (ping, bytes) = peer.frame("the ping", |frame| matches!(frame, Frame::Envelope(..)));
+    let Frame::Envelope(envelope, _) = ping else { unreachable!() };
+    peer.send(bytes);
+    let (refused, _) = peer.frame("the refusal", |frame| matches!(frame, Frame::Refuse(_)));
+    let Frame::Refuse(refuse) = refused else { unreachable!() };
+    let mut input = SignatureInput::new(network_id(NETWORK));
+    let packet_id = input.of(SignedType::EnvelopeV2, envelope.signed()).packet_id();
+    assert_eq!((refuse.packet_id, refuse.reason), (packet_id, RefuseReason::Loop));
+    assert_eq!(node.metric(VERIFY_FAILURES, &[("reason", "own_source")]), 1.0);
+    assert!(is_linked(&node, &peer));
 }
 
 #[test]

@@ -559,6 +559,10 @@ impl Reader {
                 }
                 Ok(())
             }
+            VerifyOutcome::CameBack(packet_id) => {
+                self.say_refused(packet_id, RefuseReason::Loop, 0);
+                self.failed(&VerifyError::OwnSource, reading).await
+            }
             VerifyOutcome::Failed(error) => self.failed(&error, reading).await,
         }
     }

@@ -7,7 +7,7 @@ use crate::{
         route::{DropReason, HandIn, IncomingAction},
         store::HandOver,
     },
-    proto::verify::VerifyOutcome,
+    proto::verify::{VerifyError, VerifyOutcome},
     telemetry,
     wire::{Address, Envelope, FrameExt, MessageUid},
 };
@@ -98,7 +98,11 @@ impl MeshRouter {
         let envelope = match outcome {
             VerifyOutcome::Verified(envelope) => Box::new(envelope),
             VerifyOutcome::KeyNeeded { source, .. } => return Err(RoutingError::KeyMissing(source).into()),
-            VerifyOutcome::Failed(error) => {
+            outcome @ (VerifyOutcome::CameBack(_) | VerifyOutcome::Failed(_)) => {
+                let error = match outcome {
+                    VerifyOutcome::Failed(error) => error,
+                    _ => VerifyError::OwnSource,
+                };
                 metrics::counter!(telemetry::VERIFY_FAILURES, "reason" => error.name()).increment(1);
                 return Err(error.into());
             }

@@ -156,6 +156,9 @@ pub enum VerifyOutcome {
         /// What the link said of it.
         ext: FrameExt,
     },
+    /// An envelope of this node's own, on its way to somebody else, unless the neighbour made it up: its
+    /// way led in a circle, and who sent it here is to hear that. Not looked into further.
+    CameBack(PacketId),
     /// It goes no further.
     Failed(VerifyError),
 }
@@ -266,6 +269,10 @@ impl Verifier {
         let source = name_to_address(&header.source);
         let destination = name_to_address(&header.destination);
         let urgency = header.priority;
+        // A broadcast comes back over every circle there is, and that is well.
+        if source == self.own && destination != self.own && !destination.is_reserved() {
+            return VerifyOutcome::CameBack(self.packet_id(&envelope));
+        }
         match self.check(&envelope, source, destination) {
             Ok(Some((packet_id, source_key))) => VerifyOutcome::Verified(Verified(InboundEnvelope {
                 packet_id,

@@ -1,6 +1,6 @@
 //! A small journal that people can read: one JSON object a line, in the order of writing.
 //!
-//! For what is good to know and not promised: it is written without a sync, so a power cut may take
+//! For what is good to know and not promised: nobody waits for a sync of it, so a power cut may take
 //! its last lines, and a line that such a cut tore is dropped when it is opened again. Nothing else
 //! is ever damaged by it. It is bounded: a file that has half of its limit takes the place of the one
 //! before, and a new one is begun. That costs a rename, however much is written.
@@ -22,6 +22,10 @@ use super::{
 /// Longest line that is read back; what is longer is none of ours.
 pub(crate) const LINE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Bytes after which the system is made to write them. Left to itself it gathers half a minute of them
+/// and writes all at once, and the commits of that moment wait behind it.
+const UNSYNCED_BYTES_MAX: u64 = 256 * 1024;
+
 /// A journal of one process.
 pub struct AppendLog {
     path: PathBuf,
@@ -29,6 +33,8 @@ pub struct AppendLog {
     file: File,
     bytes: u64,
     bytes_max: u64,
+    /// Bytes since the last sync.
+    unsynced: u64,
 }
 
 impl fmt::Debug for AppendLog {
@@ -63,13 +69,14 @@ impl AppendLog {
         }
         file.set_len(bytes).map_err(failed)?;
         file.seek(SeekFrom::Start(bytes)).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), older, file, bytes, bytes_max })
+        Ok(Self { path: path.to_owned(), older, file, bytes, bytes_max, unsynced: 0 })
     }
 
-    /// Writes entries with one write: all of them, or none where the disk is full.
+    /// Writes entries with one write: all of them, or none where the disk is full. Blocks for a sync
+    /// now and then.
     ///
     /// # Errors
-    /// What the file system says; the journal is as it was then.
+    /// What the file system says; where it is full, the journal is as it was then.
     pub fn append<T: Serialize>(&mut self, entries: &[T]) -> Result<(), StoreError> {
         let mut lines = Vec::new();
         for entry in entries {
@@ -86,6 +93,12 @@ impl AppendLog {
             return Err(StoreError::of_io("writing a journal", &self.path, e));
         }
         self.bytes = self.bytes.saturating_add(lines.len() as u64);
+        self.unsynced = self.unsynced.saturating_add(lines.len() as u64);
+        if self.unsynced >= UNSYNCED_BYTES_MAX {
+            self.unsynced = 0;
+            let synced = self.file.sync_data();
+            synced.map_err(|e| StoreError::of_io("syncing a journal", &self.path, e))?;
+        }
         Ok(())
     }
 

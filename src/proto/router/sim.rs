@@ -333,7 +333,11 @@ impl Sim {
                         self.transmit(n, link, Frame::KeyNeeded(source).encode());
                     }
                 }
-                // An echo of this node's own.
+                VerifyOutcome::CameBack(packet_id) => {
+                    let refuse = Refuse { packet_id, reason: RefuseReason::Loop, retry_after_s: 0 };
+                    self.transmit(n, link, Frame::Refuse(refuse).encode());
+                }
+                // An echo of a broadcast.
                 VerifyOutcome::Failed(_) => {}
             }
         }

@@ -17,6 +17,7 @@ fn verify(verifier: &mut Verifier, envelope: Envelope) -> Result<Verified<Inboun
     match verifier.verify(envelope, FrameExt::default()) {
         VerifyOutcome::Verified(packet) => Ok(packet),
         VerifyOutcome::KeyNeeded { .. } => Err("key_needed"),
+        VerifyOutcome::CameBack(_) => Err("came_back"),
         VerifyOutcome::Failed(error) => Err(error.name()),
     }
 }
@@ -116,7 +117,13 @@ fn headers_that_no_signature_makes_good() {
     let from = |source| EnvelopeHeader { source: NodeName::Address(source), ..base };
     check(from(Address([0; 16])), Err("reserved_source"));
     check(from(Address::BROADCAST), Err("reserved_source"));
-    check(from(US), Err("own_source"));
+    check(from(US), Err("came_back"));
+    let ours = |destination, kind| EnvelopeHeader {
+        source: NodeName::Address(US),
+        ..to(destination, kind, Lifetime::TEN_MINUTES)
+    };
+    check(ours(Address::BROADCAST, EnvelopeKind::BROADCAST), Err("own_source"));
+    check(ours(US, EnvelopeKind::MESSAGE), Err("own_source"));
     check(from(THEM), Err("foreign_key"));
     check(to(Address([0; 16]), EnvelopeKind::MESSAGE, day), Err("reserved_destination"));
     // Questions and private messages to everyone would be answered by everyone.

@@ -33,6 +33,10 @@ pub(super) fn run(data: &[u8]) {
                     }
                     assert!(held.bytes() <= HELD_BYTES_MAX);
                 }
+                VerifyOutcome::CameBack(came_back) => {
+                    assert_eq!((came_back, verifier.signatures_checked()), (packet_id, 0));
+                    assert!(!is_for_us);
+                }
                 VerifyOutcome::Failed(error) => {
                     assert!(!error.name().is_empty());
                     assert_eq!(verifier.signatures_checked(), 0, "{error}");
