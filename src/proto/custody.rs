@@ -28,8 +28,12 @@ const WINDOW_BYTES_MIN: usize = 16 * 1024;
 /// Bytes handed on to all destinations before their receipts come back.
 pub const WINDOWS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Wait for a receipt before the same envelopes are handed on again.
+/// Longest wait before the same envelopes are handed on again.
 const RETRY: Duration = Duration::from_secs(30);
+
+/// First wait for receipts: right after a cut the way back is often not there yet. It doubles with each
+/// round that brings none, up to [`RETRY`], in windows that shrink.
+const UNANSWERED_RETRY: Duration = Duration::from_secs(8);
 
 /// First wait after something was refused on the way: a full queue drains within that. It doubles
 /// with each round that brings nothing to its end, up to [`RETRY`].
@@ -61,6 +65,8 @@ struct Handover {
     left_behind: bool,
     /// Wait before the round after one that left something behind.
     pause: Duration,
+    /// Wait for receipts.
+    receipt_wait: Duration,
     in_flight: BTreeSet<PacketId>,
     /// The next round from the start of the mailbox. Until then no further page is read if nothing
     /// is under way.
@@ -84,6 +90,7 @@ impl Handover {
             grew: false,
             left_behind: false,
             pause: REFUSED_RETRY,
+            receipt_wait: UNANSWERED_RETRY,
             in_flight: BTreeSet::new(),
             retry_at: None,
             window_bytes: WINDOW_BYTES_START,
@@ -173,6 +180,7 @@ impl Custodian {
         let unanswered = std::mem::take(&mut handover.in_flight);
         if !unanswered.is_empty() {
             handover.window_bytes = (handover.window_bytes / 2).max(WINDOW_BYTES_MIN);
+            handover.receipt_wait = handover.receipt_wait.saturating_mul(2).min(RETRY);
         }
         for packet in unanswered {
             self.destination_of.remove(&packet);
@@ -196,10 +204,10 @@ impl Custodian {
         handover.at_end = next.is_none() && !std::mem::take(&mut handover.grew);
         let packets: Vec<_> = packets.into_iter().collect();
         handover.in_flight.extend(&packets);
-        let is_under_way = !handover.in_flight.is_empty();
+        let wait = (!handover.in_flight.is_empty()).then_some(handover.receipt_wait);
         self.destination_of.extend(packets.into_iter().map(|packet| (packet, *destination)));
-        if is_under_way {
-            self.set_retry(destination, now.checked_add(RETRY));
+        if let Some(wait) = wait {
+            self.set_retry(destination, now.checked_add(wait));
         }
         self.arrange(destination);
         true
@@ -254,6 +262,7 @@ impl Custodian {
         let Some(handover) = self.handovers.get_mut(&destination) else { return };
         handover.in_flight.remove(packet);
         handover.pause = REFUSED_RETRY;
+        handover.receipt_wait = UNANSWERED_RETRY;
         if handover.in_flight.is_empty() && !handover.left_behind {
             handover.window_bytes = handover.window_bytes.saturating_mul(2).min(WINDOW_BYTES_MAX);
         }
@@ -424,6 +433,28 @@ mod tests {
         assert_eq!(custodian.poll(now).len(), 1);
         handed_on(&mut custodian, now, [], None);
         assert!(custodian.poll(now).is_empty());
+    }
+
+    #[test]
+    fn silence_is_waited_for_longer_each_time_until_a_receipt_comes() {
+        let mut now = Instant::now();
+        let mut custodian = Custodian::new();
+        custodian.reachable(TO);
+        custodian.poll(now);
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            handed_on(&mut custodian, now, [id(1)], Some(3));
+            let wake = custodian.next_wake().unwrap();
+            waits.push((wake - now).as_secs());
+            now = wake;
+            assert_eq!(custodian.poll(now)[0].after, None);
+        }
+        assert_eq!(waits, [8, 16, 30, 30]);
+        handed_on(&mut custodian, now, [id(1)], Some(3));
+        custodian.receipted(now, &TO, &[id(1)]);
+        custodian.poll(now);
+        handed_on(&mut custodian, now, [id(2)], None);
+        assert_eq!(custodian.next_wake(), Some(now + UNANSWERED_RETRY));
     }
 
     #[test]

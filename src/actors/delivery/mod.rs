@@ -243,7 +243,7 @@ pub struct DeliveryActor {
     ledger: Ledger,
     history: History,
     timer: WakeTimer,
-    /// True while a [`Pump`] is under way.
+    /// True while a [`DeliveryActor::pump_soon`] is under way.
     pumping: bool,
     draining: bool,
     guard: ExitGuard,
@@ -329,20 +329,6 @@ impl Actor for DeliveryActor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.load(ctx);
         ctx.run_later(FORGET_EVERY, Self::forget);
-    }
-}
-
-/// To itself: send what is due, once all that has come by now is taken in. What several commits or
-/// messages make due so leaves together, under one signature, and nothing waits for it.
-struct Pump;
-message!(Pump => ());
-
-impl Handler<Pump> for DeliveryActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Pump, ctx: &mut Context<Self>) {
-        self.pumping = false;
-        self.pump(ctx);
     }
 }
 

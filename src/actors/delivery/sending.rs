@@ -96,10 +96,16 @@ impl DeliveryActor {
         self.pump_soon(ctx);
     }
 
-    /// Sends what is due once all that has come by now is taken in.
+    /// Sends what is due once all that has come by now is taken in and everybody else had a turn. What
+    /// several commits or messages make due so leaves together, under one signature, and who waits to
+    /// hear of a commit does not wait for the seals that follow it.
     pub(super) fn pump_soon(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.pumping, true) {
-            ctx.notify(Pump);
+            let others_first = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(others_first.map(|(), actor, ctx| {
+                actor.pumping = false;
+                actor.pump(ctx);
+            }));
         }
     }
 
