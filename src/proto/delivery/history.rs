@@ -1,6 +1,6 @@
 //! What became of one message here, event by event, for people who ask.
 //!
-//! Good to know and promised to nobody: entries are written without a sync, the oldest go when there
+//! Good to know and promised to nobody: nobody waits for a sync of an entry, the oldest go when there
 //! are too many, and nothing is ever decided by them. They hold no content and no file's name.
 //!
 //! What repeats is noted ever more rarely ([`is_noted`], [`passes_quarter`]): a message that waits for
