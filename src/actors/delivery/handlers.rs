@@ -33,7 +33,7 @@ impl Handler<SendBroadcast> for DeliveryActor {
         if self.draining {
             return Err(MeshError::Draining);
         }
-        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let uid = self.new_uid();
         let size = send.bytes.len() as u64;
         let content = Content {
             uid,

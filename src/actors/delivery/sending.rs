@@ -6,7 +6,7 @@ impl DeliveryActor {
     /// Puts a message on its way into the outbox. Rows are submitted in the order the messages came,
     /// and come back in that order, so that a destination gets them in it.
     pub(super) fn take(&mut self, send: SendContent, answer: SendAnswer, ctx: &mut Context<Self>) {
-        let uid = MessageUid(random::random_bytes(&mut random::os_rng()));
+        let uid = self.new_uid();
         let (bytes, sent_at_unix_ms) = (send.bytes, self.parts.clock.unix_ms());
         let tell = send.tell;
         let record = move |body| OutboxRecord {
@@ -32,6 +32,11 @@ impl DeliveryActor {
             };
             answer.give(Err(refused));
         }));
+    }
+
+    /// Names a message.
+    pub(super) fn new_uid(&mut self) -> MessageUid {
+        self.uids.next(self.parts.clock.unix_ms(), random::random_bytes(&mut random::os_rng()))
     }
 
     fn store_row(

@@ -11,6 +11,7 @@
 //! - [`seal_budget`]: what seals that do not open may cost.
 //! - [`shelf`]: what came a moment before the one that it follows.
 //! - [`turns`]: which of what has arrived waits for what was sent before it.
+//! - [`uids`]: what messages are called.
 //! - [`history`]: what became of a message, for people who ask.
 //!
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
@@ -26,3 +27,4 @@ pub mod seal_budget;
 pub mod shelf;
 pub mod transfer;
 pub mod turns;
+pub mod uids;
