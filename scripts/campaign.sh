@@ -427,6 +427,10 @@ soak() {
     local minutes=${1:-60} rate guest=0 until
     line source relay sink
     rate=$(($(knee 15) / 2))
+    # At its knee more is early than may wait, so of that only this is said: it arrives.
+    take_for 600s
+    until_so 60 "what is on its way to arrive" has_sent_all
+    rm "$work/load.jsonl"
     say "half of what the line carries is $rate messages/s"
     load --from "$(dir_of source)" --to "$(dir_of sink)" --rate "$rate" --seconds $((minutes * 60)) --settle 300s
     until=$((SECONDS + minutes * 60))

@@ -15,6 +15,8 @@ use std::{
 
 use bytes::Bytes;
 use quicprochat_mesh::{
+    crypto::random::{SeededRng, random_bytes},
+    proto::delivery::uids::Uids,
     storage::{
         Awaits, BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine,
         HeldRow, HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
@@ -96,6 +98,35 @@ fn mixed(n: u64) -> Vec<Work> {
             MailOp::Expire { now_s: 95 + n, rows_max: 10 },
         ]),
     ]
+}
+
+/// Calls to the disk for a commit of 64 messages at a destination that remembers 4,000 whose uids `name`
+/// made.
+fn calls_of_a_commit(mut name: impl FnMut(u64) -> MessageUid) -> u64 {
+    let (disk, dir) = (FaultyDisk::default(), tempfile::tempdir().unwrap());
+    let mut store = open_on(&disk, dir.path()).unwrap();
+    let mut calls = 0;
+    for batch in 0..64 {
+        let commit = |n| match inbox_commit(n) {
+            LocalOp::InboxCommit(commit) => {
+                LocalOp::InboxCommit(InboxCommit { uid: name(n), dedup_until_unix_s: 100, ..commit })
+            }
+            other => other,
+        };
+        let works = [Work::Local((64 * batch..64 * (batch + 1)).map(commit).collect())];
+        let before = disk.calls();
+        assert!(store.commit(&works).unwrap().remove(0).is_ok());
+        calls = disk.calls() - before;
+    }
+    calls
+}
+
+#[test]
+fn what_one_sender_sent_in_a_row_is_remembered_side_by_side() {
+    let (mut uids, mut rng) = (Uids::default(), SeededRng::new(7));
+    let in_a_row = calls_of_a_commit(|n| uids.next(n, random_bytes(&mut rng)));
+    let at_random = calls_of_a_commit(|_| MessageUid(random_bytes(&mut rng)));
+    assert!(3 * in_a_row < at_random, "{in_a_row} against {at_random}");
 }
 
 /// Everything there is, as answers.
