@@ -104,7 +104,7 @@ fn mixed(n: u64) -> Vec<Work> {
 /// made.
 fn calls_of_a_commit(mut name: impl FnMut(u64) -> MessageUid) -> u64 {
     let (disk, dir) = (FaultyDisk::default(), tempfile::tempdir().unwrap());
-    let mut store = open_on(&disk, dir.path()).unwrap();
+    let mut store = open_on(&disk, &dir.path().join("data")).unwrap();
     let mut calls = 0;
     for batch in 0..64 {
         let commit = |n| match inbox_commit(n) {

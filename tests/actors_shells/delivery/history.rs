@@ -173,7 +173,8 @@ fn a_destination_that_could_not_open_it_is_told_of() {
         let answer = bench.peer.packet(EnvelopeKind::CANNOT_OPEN, bench.own.address(), &answer.encode());
         bench.arrives(answer);
         bench.next_sent().await;
-        assert_eq!(bench.events(uid).await[3..], ["sent", "sealed_again", "sent"]);
+        let events = bench.events(uid).await;
+        assert_eq!(events[events.len() - 3..], ["sent", "sealed_again", "sent"], "{events:?}");
     });
 }
 
