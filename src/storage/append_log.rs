@@ -242,6 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_synced_yet_is_bounded() {
+        let (_dir, _, mut log) = log(u64::MAX);
+        let entries = [0u64; 4096];
+        let written: u64 = (0..200)
+            .map(|_| {
+                let before = log.bytes;
+                log.append(&entries).unwrap();
+                assert!(log.unsynced < UNSYNCED_BYTES_MAX, "{} bytes", log.unsynced);
+                log.bytes - before
+            })
+            .sum();
+        assert!(written > 4 * UNSYNCED_BYTES_MAX);
+    }
+
+    #[test]
     fn entries_are_read_back_in_order_over_restarts() {
         let (_dir, path, mut log) = log(1 << 20);
         log.append(&[1u64, 2]).unwrap();

@@ -278,12 +278,13 @@ impl Router {
         link: LinkId,
         decision: Decision,
     ) {
-        let has_other = match decision {
+        let is_kept = packet.envelope.header().kind.is_stored_for_others();
+        let has_other = || match decision {
             Decision::Forward { has_other: true, .. } => true,
             // What this node sends itself is tried over ways that fail, too.
             _ => ingress.is_none() && self.table.ways(&packet.destination).any(|hop| hop.link != link),
         };
-        if has_other && packet.envelope.header().kind.is_stored_for_others() {
+        if is_kept && has_other() {
             let place = self.kept.push(now, packet.clone(), ingress);
             self.dedup.forwarded_and_kept(&packet.packet_id, link, place);
         } else {
