@@ -94,12 +94,12 @@ fn dedup(c: &mut Criterion) {
     let mut n = 0;
     for _ in 0..2_000_000 {
         n += 1;
-        window.observe(now, &sighting(n));
+        window.observe(now, &sighting(n), |_| false);
     }
     group.bench_function("insert", |b| {
         b.iter(|| {
             n += 1;
-            window.observe(now, black_box(&sighting(n)))
+            window.observe(now, black_box(&sighting(n)), |_| false)
         });
     });
     group.throughput(Throughput::Elements(64));
@@ -109,7 +109,7 @@ fn dedup(c: &mut Criterion) {
             window.approach(black_box(&ids).iter());
             for _ in 0..ids.len() {
                 n += 1;
-                window.observe(now, black_box(&sighting(n)));
+                window.observe(now, black_box(&sighting(n)), |_| false);
             }
         });
     });
@@ -117,7 +117,7 @@ fn dedup(c: &mut Criterion) {
     group.bench_function("hit", |b| {
         b.iter(|| {
             let seen = n - (n.wrapping_mul(0x9e37_79b9) % 100_000);
-            window.observe(now, black_box(&sighting(seen)))
+            window.observe(now, black_box(&sighting(seen)), |_| false)
         });
     });
 }

@@ -45,7 +45,7 @@ use crate::{
         store::{CustodyAnswer, CustodyNews, FromCustody, GetHeld, HoldEnvelopes, WhichReachable},
     },
     proto::{
-        custody::{Custodian, ReadPage},
+        custody::{Custodian, Found, ReadPage},
         health::{REPORT_EVERY, SubsystemReport},
         ledger::Ledger,
         suspects::{Standing, Suspect},
@@ -270,21 +270,28 @@ impl StoreActor {
             self.reachable.remove(&page.destination);
         }
         let now_s = self.parts.clock.steady_s();
-        let envelopes = self.revive_all(&read.rows, now_s);
-        let ids: Vec<_> = envelopes.iter().map(|e| e.packet_id).collect();
-        let is_wanted = self.custodian.handed_on(now, &page, ids, read.next);
-        if is_wanted && !envelopes.is_empty() {
+        let (mut envelopes, packets) = self.revive_all(&read.rows, now_s);
+        let found = Found { packets, through: read.through, more: read.next.is_some() };
+        let fresh = self.custodian.handed_on(now, &page, found);
+        envelopes.retain(|envelope| fresh.contains(&envelope.packet_id));
+        if !envelopes.is_empty() {
             metrics::counter!(telemetry::HANDED_ON).increment(envelopes.len() as u64);
             self.from_custody.offer_gossip("router", FromCustody(envelopes));
         }
         self.pump(ctx);
     }
 
-    /// Rows that felled an incarnation before this one stay where they are.
-    fn revive_all(&self, rows: &[HeldRow], now_s: u64) -> Vec<Verified<InboundEnvelope>> {
+    /// Gives the envelopes of these rows, and the bytes of each. Rows that felled an incarnation before
+    /// this one stay where they are.
+    fn revive_all(
+        &self,
+        rows: &[HeldRow],
+        now_s: u64,
+    ) -> (Vec<Verified<InboundEnvelope>>, Vec<(PacketId, usize)>) {
         let quarantine = &self.parts.quarantine;
         let mut hand = quarantine.empty_hand();
         let mut envelopes = Vec::with_capacity(rows.len());
+        let mut packets = Vec::with_capacity(rows.len());
         for row in rows {
             let suspect = Suspect::Row(row.packet_id.0);
             if let Standing::Quarantined { first } = quarantine.standing(&suspect) {
@@ -292,9 +299,12 @@ impl StoreActor {
                 continue;
             }
             hand.take(suspect);
-            envelopes.extend(revive(row, now_s));
+            if let Some(envelope) = revive(row, now_s) {
+                envelopes.push(envelope);
+                packets.push((row.packet_id, row.frame.len()));
+            }
         }
-        envelopes
+        (envelopes, packets)
     }
 
     fn news(&mut self, news: CustodyNews, ctx: &mut Context<Self>) {

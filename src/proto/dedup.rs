@@ -7,7 +7,10 @@
 //! own exact record. An entry exists only for packets whose proof was verified.
 //!
 //! The rules for a packet that was seen before:
-//! - A resend over the link it came over first is let through, three times.
+//! - A resend over the link it came over, or over any once that link is gone, is let through three
+//!   times. Over whatever link, one is let through when the last was some seconds ago: who holds a packet
+//!   hands it on at such intervals until it arrives, and not only over links that were there when it came.
+//!   Receipts then travel that way.
 //! - A copy with fewer hops is let through once if the first copy was not forwarded, so that nobody
 //!   suppresses a message by racing it with a full hop count.
 //! - So is one if the first had used up more than half of its hop limit and this one at most half of
@@ -46,8 +49,15 @@ pub const BUSY_ENTRIES: usize = 1 << 16;
 /// Broadcasts that go on into the next generation at most, a part of what one holds.
 const CARRIED_PART: usize = 8;
 
-/// Resends of one packet that are let through.
+/// Resends of one packet that are let through, however soon they come.
 pub const RETRANSMITS_MAX: u8 = 3;
+
+/// Time since a packet was let through after which one more resend is, within half of it: no longer than a
+/// custodian waits for a receipt.
+pub const RESEND_EVERY: Duration = Duration::from_secs(8);
+
+/// Half of that.
+const TICK_S: u32 = 4;
 
 /// Stands for "from this node" and "nowhere" in an entry; links are numbered from 1.
 const NO_LINK: u32 = 0;
@@ -130,6 +140,8 @@ struct Entry {
     hop_count_lowest: u8,
     forwarded: bool,
     retransmits: u8,
+    /// When it was last let through, in ticks; they begin anew after a quarter of an hour.
+    let_through: u8,
 }
 
 const _: () = assert!(size_of::<(PacketId, Entry)>() <= 40);
@@ -164,8 +176,13 @@ impl Dedup {
         }
     }
 
-    /// Judges one sighting and remembers it.
-    pub fn observe(&mut self, now: Instant, seen: &Sighting) -> Verdict {
+    /// Judges one sighting and remembers it. `is_gone` is asked about the link that the packet came over.
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        seen: &Sighting,
+        is_gone: impl FnOnce(LinkId) -> bool,
+    ) -> Verdict {
         self.rotate(now);
         let seen_s = self.seconds(now);
         let hash = self.hash(&seen.packet_id);
@@ -181,12 +198,18 @@ impl Dedup {
             return Verdict::New;
         };
         let ingress = short(seen.ingress.link());
-        if seen.retransmit
-            && entry.retransmits < RETRANSMITS_MAX
-            && (seen.is_destination || ingress == entry.ingress)
-        {
-            entry.retransmits = entry.retransmits.saturating_add(1);
-            return Verdict::Retransmit;
+        if seen.retransmit {
+            let is_due = tick(seen_s).wrapping_sub(entry.let_through) >= 2;
+            let is_gone = ingress != entry.ingress && long(entry.ingress).is_some_and(is_gone);
+            let is_expected = seen.is_destination || ingress == entry.ingress || is_gone;
+            if is_due || (is_expected && entry.retransmits < RETRANSMITS_MAX) {
+                entry.retransmits = entry.retransmits.saturating_add(1);
+                entry.let_through = tick(seen_s);
+                if is_due || is_gone {
+                    entry.ingress = ingress;
+                }
+                return Verdict::Retransmit;
+            }
         }
         if seen.hop_count < entry.hop_count_lowest {
             let was_raced = entry.was_raced(seen, ingress);
@@ -319,6 +342,7 @@ impl Entry {
             hop_count_lowest: seen.hop_count,
             forwarded: false,
             retransmits: 0,
+            let_through: tick(seen_s),
         }
     }
 
@@ -338,6 +362,10 @@ impl Entry {
 /// last number, over which nothing is sent back; this node itself it must not become.
 fn short(link: Option<LinkId>) -> u32 {
     link.map_or(NO_LINK, |link| u32::try_from(link.0).unwrap_or(u32::MAX))
+}
+
+fn tick(seconds: u32) -> u8 {
+    (seconds / TICK_S) as u8
 }
 
 fn long(short: u32) -> Option<LinkId> {

@@ -155,7 +155,14 @@ impl MemEngine {
             LocalOp::InboxCommit(commit) => {
                 let cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
                 let is_seen = self.seen_messages.contains_key(&(commit.source, commit.uid));
-                match self.inbox_refuses(cost) {
+                let refuses = self.inbox_refuses(cost, &self.inbox_quota).or_else(|| {
+                    if cost.stranger && !commit.awaits.stranger_waits {
+                        return None;
+                    }
+                    self.awaited(&commit.source, &commit.awaits)?;
+                    self.inbox_refuses(cost, &self.inbox_quota.of_early())
+                });
+                match refuses {
                     Some(scope) if !is_seen => O::InboxFull(scope),
                     _ => self.inbox_enter(commit, cost),
                 }
@@ -206,7 +213,7 @@ impl MemEngine {
                 let key = (row.source, row.tag);
                 if !self.partials.contains_key(&key) {
                     let cost = self.inbox_cost(&row.source, *ingress, *file_bytes);
-                    if let Some(scope) = self.inbox_refuses(cost) {
+                    if let Some(scope) = self.inbox_refuses(cost, &self.inbox_quota) {
                         return O::InboxFull(scope);
                     }
                     self.inbox_costs.insert(InboxCostOf::File(key.0, key.1), cost);
@@ -331,13 +338,12 @@ impl MemEngine {
         }
     }
 
-    fn inbox_refuses(&self, cost: InboxCost) -> Option<InboxScope> {
+    fn inbox_refuses(&self, cost: InboxCost, quota: &InboxQuota) -> Option<InboxScope> {
         let fits = |quota: Quota, counts: &dyn Fn(&InboxCost) -> bool| {
             let of = self.inbox_costs.values().filter(|held| counts(held));
             let (rows, bytes) = of.fold((0, 0), |(rows, bytes), held| (rows + 1, bytes + held.bytes));
             quota.admits(bytes, rows, cost.bytes)
         };
-        let quota = &self.inbox_quota;
         let same_ingress = |held: &InboxCost| held.stranger && held.ingress == cost.ingress;
         let (per_source, is_bound) = (quota.of_source(self.standing(&cost.source)), cost.stranger);
         if is_bound && cost.ingress.is_some() && !fits(quota.strangers_per_ingress, &same_ingress) {
@@ -377,7 +383,9 @@ impl MemEngine {
                     .map(|(seq, row)| (*seq, row.clone()))
                     .collect();
                 let (rows, next) = page(&rows, behind(*after), *limit, |_, row| row.frame.len());
-                O::Page(HeldPage { rows: rows.into_iter().map(|(_, row)| row).collect(), next, damaged: 0 })
+                let through = rows.last().map(|(place, _)| *place);
+                let rows = rows.into_iter().map(|(_, row)| row).collect();
+                O::Page(HeldPage { rows, next, through, damaged: 0 })
             }
             MailOp::Remove(ids) => {
                 let before = self.held.len();

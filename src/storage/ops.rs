@@ -586,6 +586,8 @@ pub struct HeldPage {
     pub rows: Vec<HeldRow>,
     /// Give it as `after` for the next page; `None` at the end.
     pub next: Option<u64>,
+    /// The last place that was looked at, also where it is the end.
+    pub through: Option<u64>,
     /// Rows that could not be read; they were set aside and counted, and cost only themselves.
     pub damaged: usize,
 }

@@ -118,6 +118,23 @@ impl InboxQuota {
         }
     }
 
+    /// What messages may fill that wait for another one: an eighth less, so that there is room for that
+    /// one to come.
+    pub fn of_early(&self) -> Self {
+        let less = |quota: Quota| Quota {
+            bytes_max: quota.bytes_max - quota.bytes_max / 8,
+            rows_max: quota.rows_max - quota.rows_max / 8,
+        };
+        Self {
+            all: less(self.all),
+            strangers: less(self.strangers),
+            strangers_per_ingress: less(self.strangers_per_ingress),
+            per_stranger: less(self.per_stranger),
+            per_source: less(self.per_source),
+            per_contact: less(self.per_contact),
+        }
+    }
+
     /// Bounds `all` and `strangers` and nobody by themselves.
     pub fn of_all(all: Quota, strangers: Quota) -> Self {
         Self {

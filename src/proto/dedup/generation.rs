@@ -133,6 +133,7 @@ mod tests {
             hop_count_lowest: 0,
             forwarded: false,
             retransmits: 0,
+            let_through: 0,
         }
     }
 

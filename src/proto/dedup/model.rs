@@ -1,7 +1,7 @@
 //! The window against a simple model of it: what was seen, in two maps of which the older one goes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use crate::wire::{LinkId, PacketId};
 
 use super::{
     BUSY_AGE_MAX, BUSY_ENTRIES, CARRIED_PART, Dedup, ForwardRecord, GENERATION_AGE_MAX, Ingress,
-    RETRANSMITS_MAX, Sighting, Verdict,
+    RETRANSMITS_MAX, Sighting, TICK_S, Verdict,
 };
 
 /// What happens to a window.
@@ -23,6 +23,8 @@ pub(crate) enum Op {
     Returned(PacketId),
     /// Time passes.
     Passes(Duration),
+    /// A link is gone, for good.
+    Goes(LinkId),
 }
 
 #[derive(Clone)]
@@ -35,6 +37,7 @@ struct Entry {
     lowest: u8,
     forwarded: bool,
     resends: u8,
+    let_through_s: u64,
 }
 
 type Generation = BTreeMap<PacketId, Entry>;
@@ -46,6 +49,7 @@ struct Model {
     seen: usize,
     current: Generation,
     previous: Generation,
+    gone: BTreeSet<LinkId>,
 }
 
 impl Model {
@@ -74,6 +78,7 @@ impl Model {
             self.previous = std::mem::replace(&mut self.current, carried);
             self.began = now;
         }
+        let gone = self.gone.clone();
         let Some(e) = self.entry(&s.packet_id) else {
             self.seen += 1;
             let entry = Entry {
@@ -85,13 +90,21 @@ impl Model {
                 lowest: s.hop_count,
                 forwarded: false,
                 resends: 0,
+                let_through_s: now_s,
             };
             self.current.insert(s.packet_id, entry);
             return Verdict::New;
         };
-        let from_where_it_came = s.ingress == e.ingress || s.is_destination;
-        if s.retransmit && from_where_it_came && e.resends < RETRANSMITS_MAX {
+        let is_gone = s.ingress != e.ingress && e.ingress.link().is_some_and(|link| gone.contains(&link));
+        let from_where_it_came = s.ingress == e.ingress || s.is_destination || is_gone;
+        let ticks = |s: u64| s / u64::from(TICK_S);
+        let is_due = (ticks(now_s) - ticks(e.let_through_s)) % 256 >= 2;
+        if s.retransmit && (is_due || from_where_it_came && e.resends < RETRANSMITS_MAX) {
             e.resends += 1;
+            e.let_through_s = now_s;
+            if is_due || is_gone {
+                e.ingress = s.ingress;
+            }
             return Verdict::Retransmit;
         }
         let is_shorter = s.hop_count < e.lowest;
@@ -123,12 +136,14 @@ pub(crate) fn run(start: Instant, entries_max: usize, ops: impl IntoIterator<Ite
         seen: 0,
         current: Generation::new(),
         previous: Generation::new(),
+        gone: BTreeSet::new(),
     };
     for op in ops {
         match &op {
             Op::Observe(s) => {
                 dedup.approach(std::iter::once(&s.packet_id));
-                assert_eq!(dedup.observe(now, s), model.observe(now, s), "{op:?}");
+                let got = dedup.observe(now, s, |link| model.gone.contains(&link));
+                assert_eq!(got, model.observe(now, s), "{op:?}");
             }
             Op::Forwarded(packet, egress) => {
                 dedup.forwarded(packet, *egress);
@@ -143,6 +158,7 @@ pub(crate) fn run(start: Instant, entries_max: usize, ops: impl IntoIterator<Ite
                 }
             }
             Op::Passes(time) => now += *time,
+            Op::Goes(link) => drop(model.gone.insert(*link)),
         }
         let known: Vec<PacketId> = model.current.keys().chain(model.previous.keys()).copied().collect();
         assert_eq!(dedup.len(), known.len());

@@ -231,6 +231,29 @@ fn a_custodian_keeps_it_and_says_so_all_the_way_back() {
 }
 
 #[test]
+fn a_resend_goes_on_over_the_link_that_replaced_the_one_it_came_over() {
+    let mut sim = Sim::line(4);
+    sim.settle();
+    let to = sim.address(3);
+    let (packet, envelope) = sim.nodes[0].signer.envelope(to, MESSAGE);
+    sim.originate(0, packet, envelope.clone());
+    assert_eq!(sim.copies(3, packet), 1);
+    // Its receipt was lost with the link, which is another one now.
+    sim.disconnect(1, 2);
+    sim.connect(1, 2);
+    sim.settle();
+    for n in 0..4 {
+        sim.nodes[n].forget_checks();
+    }
+    sim.inject(1, 2, &envelope, FrameExt { retransmit: true, ..FrameExt::default() });
+    sim.run();
+    assert_eq!(sim.copies(3, packet), 2);
+    let back = sim.address(0);
+    let receipt = sim.receipt(3, back, &[packet]);
+    assert_eq!(sim.copies(0, receipt), 1);
+}
+
+#[test]
 fn a_receipt_that_ends_at_the_custodian_is_seen_there() {
     let mut sim = Sim::new(3);
     sim.restart(1, |config| config.store = true);

@@ -124,7 +124,7 @@ impl Router {
             lasts: packet.destination == Address::BROADCAST,
             is_destination: decision == Decision::Local,
         };
-        let verdict = self.dedup.observe(now, &sighting);
+        let verdict = self.dedup.observe(now, &sighting, |link| !self.links.contains(link));
         match verdict {
             Verdict::Duplicate => return bump(&mut self.counters.duplicates),
             Verdict::Returned => return self.on_returned(now, ingress, &packet),
@@ -205,6 +205,7 @@ impl Router {
                 lasts: packet.destination == Address::BROADCAST,
                 is_destination: false,
             },
+            |_| false,
         );
         let refuse = |reason| Refuse { packet_id: packet.packet_id, reason, retry_after_s: 0 };
         match decision {

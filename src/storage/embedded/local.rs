@@ -216,8 +216,16 @@ pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
 
 fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
     let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes(commit))?;
+    let mut full = cost.refused(txn, standing, quota)?;
+    if full.is_none()
+        && may_wait(commit, cost)
+        && let Some(scope) = cost.refused(txn, standing, &quota.of_early())?
+        && awaited(txn, &commit.source, &commit.awaits)?.is_some()
+    {
+        full = Some(scope);
+    }
     // A duplicate is answered before any refusal: its sender may let go of it.
-    if let Some(scope) = cost.refused(txn, standing, quota)?
+    if let Some(scope) = full
         && txn.get(T::SeenMessage, &message_key(&commit.source, &commit.uid))?.is_none()
     {
         return Ok(LocalOutcome::InboxFull(scope));
@@ -252,7 +260,7 @@ fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<Lo
     }
     let seq = next(&mut txn.heads.inbox_seq);
     let stranger = cost.is_stranger();
-    if (commit.awaits.stranger_waits || !stranger)
+    if may_wait(commit, cost)
         && let Some(awaits) = awaited(txn, source, &commit.awaits)?
     {
         let header = join(&[&seq.to_be_bytes(), awaits.as_bytes()]);
@@ -296,6 +304,12 @@ fn entry_header(row: &[u8]) -> Option<(MessageUid, Address, CostHeader)> {
 
 fn early_cost_key(message: &[u8]) -> Vec<u8> {
     join(&[&[1], message])
+}
+
+/// Whether it waits where it has to wait for something.
+fn may_wait(commit: &InboxCommit, cost: Cost) -> bool {
+    let Awaits { follows, behind, stranger_waits } = commit.awaits;
+    (follows.is_some() || behind.is_some()) && (stranger_waits || !cost.is_stranger())
 }
 
 /// What of `awaits` a message of `source` has to wait for.

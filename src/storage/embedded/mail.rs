@@ -123,6 +123,7 @@ fn page(
     for (key, row) in rows {
         let place = place_of(txn, &key)?;
         page.next = more.then_some(place);
+        page.through = Some(place);
         match read_row(txn, destination, &key, &row) {
             Some(row) => page.rows.push(HeldRow { priority: HeldRow::priority_at(place), ..row }),
             None => {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     storage::{
         Awaits, HeldRow, InboxCommit, LocalOutcome, MailOutcome, Namespace, OutboxRow, PageLimit, PartialRow,
+        Quota,
         row_seal::{RowPlace, UnsealError},
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
@@ -34,9 +35,14 @@ impl Bench {
     }
 
     fn open(&self) -> Result<EmbeddedStore> {
+        self.open_with(InboxQuota::default())
+    }
+
+    fn open_with(&self, inbox_quota: InboxQuota) -> Result<EmbeddedStore> {
         let now = Arc::clone(&self.now_unix_s);
         let options = EmbeddedOptions {
             clock_unix_s: Arc::new(move || now.load(Ordering::SeqCst)),
+            inbox_quota,
             ..EmbeddedOptions::default()
         };
         EmbeddedStore::open(DataDir::open(&self.path)?.into(), options)
@@ -403,6 +409,34 @@ fn an_early_message_that_cannot_be_read_costs_only_itself() {
         LocalOutcome::Counts(counts) => assert_eq!((counts.inbox, counts.quarantined), (1, 2)),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn early_messages_leave_room_for_what_they_wait_for() {
+    let bench = Bench::new();
+    let rows = Quota { bytes_max: 1 << 20, rows_max: 16 };
+    let mut store = bench.open_with(InboxQuota::of_all(rows, rows)).unwrap();
+    let commit = |n: u8, follows: Option<u8>| {
+        LocalOp::InboxCommit(InboxCommit {
+            uid: MessageUid([n; 16]),
+            source: Address([2; 16]),
+            ingress: None,
+            dedup_until_unix_s: 0,
+            awaits: Awaits {
+                follows: follows.map(|n| MessageUid([n; 16]).prefix()),
+                behind: None,
+                stranger_waits: true,
+            },
+            entry: b"whole".to_vec(),
+        })
+    };
+    for n in 2..16 {
+        assert!(matches!(local(&mut store, commit(n, Some(n - 1))), LocalOutcome::Early { .. }));
+    }
+    assert!(matches!(local(&mut store, commit(16, Some(15))), LocalOutcome::InboxFull(_)));
+    // What is here already is answered, and what they wait for enters.
+    assert_eq!(local(&mut store, commit(15, Some(14))), LocalOutcome::Seen);
+    assert!(matches!(local(&mut store, commit(1, None)), LocalOutcome::Committed { .. }));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     clock,
-    proto::custody::{Custodian, ReadPage, WINDOW_BYTES_MAX, WINDOWS_BYTES_MAX},
+    proto::custody::{Custodian, Found, ReadPage, WINDOW_BYTES_MAX, WINDOWS_BYTES_MAX},
     wire::{Address, PacketId},
 };
 
@@ -102,12 +102,14 @@ impl Story {
         let fits = (page.bytes_max / ENVELOPE_BYTES).max(1);
         let rows: Vec<(u64, PacketId)> =
             mailbox.range(behind..).take(fits).map(|(place, id)| (*place, *id)).collect();
-        let next =
-            rows.last().map(|(place, _)| *place).filter(|last| mailbox.range(last + 1..).next().is_some());
-        let ids: Vec<PacketId> = rows.into_iter().map(|(_, id)| id).collect();
-        if self.custodian.handed_on(self.now, &page, ids.iter().copied(), next) {
-            self.under_way.extend(ids.into_iter().map(|id| (destination, id)));
-        }
+        let through = rows.last().map(|(place, _)| *place);
+        let found = Found {
+            packets: rows.iter().map(|(_, id)| (*id, ENVELOPE_BYTES)).collect(),
+            through,
+            more: through.is_some_and(|last| mailbox.range(last + 1..).next().is_some()),
+        };
+        let fresh = self.custodian.handed_on(self.now, &page, found);
+        self.under_way.extend(fresh.into_iter().map(|id| (destination, id)));
     }
 
     fn answer(&mut self, kind: u8, script: &mut Script<'_>) {

@@ -39,6 +39,7 @@ fn op(kind: u8, script: &mut Script<'_>) -> Op {
         }
         4 | 5 => Op::Forwarded(packet, (kind & 8 == 0).then(|| LinkId(u64::from(script.below(4)) + 1))),
         6 => Op::Returned(packet),
-        _ => Op::Passes(script.pause()),
+        _ if kind & 8 == 0 => Op::Passes(script.pause()),
+        _ => Op::Goes(LinkId(u64::from(script.below(4)) + 1)),
     }
 }
