@@ -5,17 +5,21 @@
 //! slow destination or a thin path is not flooded and a fast one is not held back. A message goes
 //! out as one envelope; a file as its manifest first and, once that is receipted, its chunks.
 //!
+//! The messages of one envelope follow each other (`lines`): none goes too far ahead of another that
+//! has no answer, and one that was lost goes again as soon as that is known.
+//!
 //! Each attempt is a new envelope with a packet id of its own, since relays drop what they have
 //! seen. A custody acknowledgement never clears an entry, it only makes retries rare.
 
 mod chunks;
 mod custody;
+mod lines;
 
 pub use custody::{CUSTODIANS_MAX, CustodyNote};
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::RangeInclusive,
+    ops::{Bound, RangeInclusive},
     time::{Duration, Instant},
 };
 
@@ -27,7 +31,11 @@ use crate::wire::{
     receipt::Receipt,
 };
 
-use self::{chunks::ChunkFlow, custody::Custody};
+use self::{
+    chunks::ChunkFlow,
+    custody::Custody,
+    lines::{Lines, Place},
+};
 use super::record::{Body, OutboxRecord};
 use crate::proto::router::CustodyWish;
 
@@ -48,6 +56,9 @@ pub struct OutboxConfig {
     pub bytes_max: u64,
     /// Links that a message may cross.
     pub max_hops: u8,
+    /// How far a message may go ahead of one without an answer, in messages of its priority to its
+    /// destination. More than a destination has places for would appear there as it comes.
+    pub span_max: u64,
 }
 
 impl Default for OutboxConfig {
@@ -60,6 +71,7 @@ impl Default for OutboxConfig {
             entries_max: 100_000,
             bytes_max: 1024 * 1024 * 1024,
             max_hops: MAX_HOPS_MAX,
+            span_max: 2048,
         }
     }
 }
@@ -75,6 +87,10 @@ const PUSHBACK_PAUSE: Duration = Duration::from_millis(20);
 /// Doublings of that pause: who stays full is asked once in 1.3 s, whatever waits for it.
 const PUSHBACK_DOUBLINGS_MAX: u32 = 6;
 
+/// Times in a row that a message is refused for want of room before others are tried: it may be larger
+/// than they are.
+const REFUSALS_IN_A_ROW: u32 = 4;
+
 /// Longest wait a neighbour's refusal may ask for.
 const REFUSED_RETRY_MAX: Duration = Duration::from_secs(3600);
 
@@ -84,6 +100,15 @@ const SMALL_ENVELOPE_BYTES: usize = 256;
 /// Attempts that keep a message at its place: what follows it waits for it at the destination, so what
 /// was lost on the way goes again before what was not sent yet.
 const ORDERLY_ATTEMPTS: u32 = 3;
+
+/// How often a message begins anew, at its place, because the destination answers what was sent after it.
+/// More often than a path is cut within the minute that others wait for it, so what is lost so often
+/// anew is not lost on the way; its wait for such an answer doubles from then on.
+const LOSSES_MAX: u32 = 8;
+
+/// Longest wait after a refusal in which a message keeps others from going too far ahead: above that of a
+/// full queue.
+const ORDERLY_WAIT: Duration = Duration::from_secs(2);
 
 /// Packet ids remembered per message, so that a late receipt for an early attempt still counts.
 const ATTEMPTS_REMEMBERED: usize = 8;
@@ -239,12 +264,21 @@ struct Entry {
     in_flight_bytes: usize,
     chunks: Option<ChunkFlow>,
     tag: Option<TransferTag>,
+    /// Its place among the messages that follow each other; files do not.
+    place: Option<Place>,
+    /// While it is under way: with an answer to what was sent at that time or later, it was lost.
+    lost_by: Option<Instant>,
+    /// How often it was lost in this way, or there was room for others and not for it.
+    losses: u32,
+    /// How often it was refused for want of room.
+    refusals: u32,
 }
 
 impl Entry {
-    /// Its place among the messages that follow each other; files do not.
-    fn line_place(&self) -> Option<(Priority, u64)> {
-        self.chunks.is_none().then(|| (self.record.priority(), self.order))
+    /// Whether others wait for it when it goes now: not once it was tried often, nor where a custodian
+    /// has it, which may be for long.
+    fn holds_others(&self) -> bool {
+        self.unanswered < ORDERLY_ATTEMPTS && self.wait_for_custodian().is_none()
     }
 
     fn line(&self, now: Instant) -> OutboxLine {
@@ -275,10 +309,20 @@ struct Destination {
     paused_until: Option<Instant>,
     /// Such pauses since something last got through.
     pushbacks: u32,
+    /// Messages for which there was no room, while others are tried.
+    aside: BTreeSet<MessageUid>,
     ready: BTreeSet<ReadyKey>,
     uids: BTreeSet<MessageUid>,
-    /// Messages of one envelope in the order of acceptance, by priority.
-    lines: BTreeMap<(Priority, u64), MessageUid>,
+    /// Messages of one envelope in the order of acceptance.
+    lines: Lines,
+}
+
+/// An envelope that left.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    uid: MessageUid,
+    part: Part,
+    at: Instant,
 }
 
 /// The outbox of one node.
@@ -289,7 +333,7 @@ pub struct Outbox {
     destinations: BTreeMap<Address, Destination>,
     /// Destinations with something ready: thousands that wait for a path cost nothing at each step.
     active: BTreeSet<Address>,
-    packets: BTreeMap<PacketId, (MessageUid, Part)>,
+    packets: BTreeMap<PacketId, Left>,
     tags: BTreeMap<TransferTag, MessageUid>,
     /// Retry and chunk timers.
     timers: BTreeSet<(Instant, MessageUid)>,
@@ -361,7 +405,7 @@ impl Outbox {
             Body::File(file) => Some(ChunkFlow::new(chunk_count(file.length))),
         };
         self.bytes = self.bytes.saturating_add(record.body.len());
-        let entry = Entry {
+        let mut entry = Entry {
             order: self.next_order,
             rank: 0,
             expires_at: now.checked_add(expires_in).unwrap_or(now),
@@ -375,6 +419,10 @@ impl Outbox {
             in_flight_bytes: 0,
             chunks,
             tag,
+            place: None,
+            lost_by: None,
+            losses: 0,
+            refusals: 0,
             record,
         };
         self.next_order = self.next_order.saturating_add(1);
@@ -382,8 +430,6 @@ impl Outbox {
         if let Some(tag) = tag {
             self.tags.insert(tag, uid);
         }
-        let (key, place) = (ready_key(&entry), entry.line_place());
-        self.entries.insert(uid, entry);
         let window_bytes = self.config.window_bytes_start;
         let dest = self.destinations.entry(destination).or_insert_with(|| Destination {
             window_bytes,
@@ -391,15 +437,17 @@ impl Outbox {
             found_limit: false,
             paused_until: None,
             pushbacks: 0,
+            aside: BTreeSet::new(),
             ready: BTreeSet::new(),
             uids: BTreeSet::new(),
-            lines: BTreeMap::new(),
+            lines: Lines::default(),
         });
         dest.uids.insert(uid);
-        if let Some(place) = place {
-            dest.lines.insert(place, uid);
+        if entry.chunks.is_none() {
+            entry.place = Some(dest.lines.push(entry.record.priority(), uid));
         }
-        dest.ready.insert(key);
+        dest.ready.insert(ready_key(&entry));
+        self.entries.insert(uid, entry);
         self.active.insert(destination);
     }
 
@@ -412,9 +460,7 @@ impl Outbox {
     /// same destination with the same priority and has not ended.
     pub fn predecessor(&self, uid: &MessageUid) -> Option<MessageUid> {
         let entry = self.entries.get(uid)?;
-        let (priority, order) = entry.line_place()?;
-        let lines = &self.destinations.get(&entry.record.destination)?.lines;
-        lines.range((priority, 0)..(priority, order)).next_back().map(|(_, uid)| *uid)
+        self.destinations.get(&entry.record.destination)?.lines.before(entry.place?)
     }
 
     /// Why a message is not under way; `None` where there is no such message.
@@ -425,8 +471,8 @@ impl Outbox {
     /// What the next message to a destination waits for too: no path, where the first that is there has
     /// none.
     pub fn hold_towards(&self, destination: &Address) -> Hold {
-        let first = self.destinations.get(destination).and_then(|dest| dest.lines.values().next());
-        match first.and_then(|uid| self.hold(uid)) {
+        let first = self.destinations.get(destination).and_then(|dest| dest.lines.first());
+        match first.and_then(|uid| self.hold(&uid)) {
             Some(Hold::NoPath) => Hold::NoPath,
             _ => Hold::None,
         }
@@ -444,9 +490,9 @@ impl Outbox {
 
     /// How the message that a packet belongs to stands.
     pub fn standing(&self, packet_id: &PacketId) -> Option<Standing> {
-        let (uid, _) = self.packets.get(packet_id)?;
-        let entry = self.entries.get(uid)?;
-        Some(Standing { uid: *uid, hold: entry.hold, attempts: entry.attempts })
+        let uid = self.packets.get(packet_id)?.uid;
+        let entry = self.entries.get(&uid)?;
+        Some(Standing { uid, hold: entry.hold, attempts: entry.attempts })
     }
 
     /// The file of a transfer.
@@ -470,16 +516,27 @@ impl Outbox {
             }
             dest.paused_until = None;
             let mut done = Vec::new();
-            for key in &dest.ready {
+            let mut next = dest.ready.first().copied();
+            while let Some(key) = next {
+                next = dest.ready.range((Bound::Excluded(key), Bound::Unbounded)).next().copied();
                 // One envelope may always be under way, however small the window.
                 let room = |dest_in_flight: usize| dest_in_flight == 0 || dest_in_flight < dest.window_bytes;
                 if out.len() >= most || !room(dest.in_flight_bytes) {
                     break;
                 }
                 let Some(entry) = self.entries.get_mut(&key.3) else {
-                    done.push(*key);
+                    done.push(key);
                     continue;
                 };
+                if let Some(place) = entry.place {
+                    if entry.rank == 0 && !dest.lines.may_go(place, self.config.span_max) {
+                        // Nor may those behind it; what was tried often, or has a lower priority, may.
+                        let behind = (key.0, 1, 0, MessageUid([0; 16]));
+                        next = dest.ready.range(behind..).next().copied();
+                        continue;
+                    }
+                    dest.lines.holds(place, entry.holds_others());
+                }
                 let length = entry.record.body.len();
                 let wish = entry.custody.wish();
                 let mut go = |part: Part, bytes: usize| {
@@ -497,16 +554,16 @@ impl Outbox {
                             more = go(Part::Chunk(index), ChunkFlow::len_of(index, length));
                         }
                         if flow.next().is_none() {
-                            done.push(*key);
+                            done.push(key);
                         }
                     }
                     Some(_) => {
                         go(Part::Manifest, SMALL_ENVELOPE_BYTES);
-                        done.push(*key);
+                        done.push(key);
                     }
                     None => {
                         go(Part::Whole, SMALL_ENVELOPE_BYTES.saturating_add(length as usize));
-                        done.push(*key);
+                        done.push(key);
                     }
                 }
             }
@@ -536,7 +593,7 @@ impl Outbox {
                 // Acknowledged or given up while its bytes were read: the answer will not be needed.
                 let Some(slot) = flow.in_flight.get_mut(&index) else { return };
                 *slot = Some(packet_id);
-                self.packets.insert(packet_id, (t.uid, t.part));
+                self.packets.insert(packet_id, Left { uid: t.uid, part: t.part, at: now });
                 // The long wait for a custodian is not for what goes now.
                 if entry.next_at.is_some() && !was_in_custody {
                     return;
@@ -544,7 +601,7 @@ impl Outbox {
                 backoff(&self.config, flow.timeouts.saturating_add(1))
             }
             _ => {
-                self.packets.insert(packet_id, (t.uid, t.part));
+                self.packets.insert(packet_id, Left { uid: t.uid, part: t.part, at: now });
                 entry.attempts = entry.attempts.saturating_add(1);
                 entry.unanswered = entry.unanswered.saturating_add(1);
                 entry.packets.push(packet_id);
@@ -552,7 +609,14 @@ impl Outbox {
                     let old = entry.packets.remove(0);
                     self.packets.remove(&old);
                 }
-                entry.wait_for_custodian().unwrap_or_else(|| backoff(&self.config, entry.unanswered))
+                match entry.wait_for_custodian() {
+                    Some(wait) => wait,
+                    None => {
+                        let wait = backoff(&self.config, entry.unanswered);
+                        self.is_under_way(now, &t.uid);
+                        wait
+                    }
+                }
             }
         };
         self.set_timer(t.uid, now.checked_add(wait));
@@ -571,17 +635,34 @@ impl Outbox {
         reason: RefuseReason,
         retry_after: Duration,
     ) {
-        let Some((uid, part)) = self.packets.get(packet_id).copied() else { return };
+        let Some(Left { uid, part, .. }) = self.packets.get(packet_id).copied() else { return };
         if self.entries.get(&uid).is_none_or(|e| e.hold == Hold::InCustody || e.has_answered(part)) {
             return;
         }
         if matches!(reason, RefuseReason::Congested | RefuseReason::RateLimited) {
-            return self.congested(now, packet_id, &uid, part, retry_after);
+            self.push_back(now, &uid, retry_after);
+            if let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.place.is_some()) {
+                entry.unanswered = entry.unanswered.saturating_sub(1);
+            }
+            return self.put_back(packet_id, &uid, part, reason);
         }
         if reason == RefuseReason::StoreFull {
-            // The next message would meet the same, and with it all that wait. This one is not asked
-            // for again at once, so that one that is too large does not stand before the others.
+            // The next message would meet the same, and with it all that wait. This one keeps its place,
+            // but one that is too large is not to stand before the others.
             self.push_back(now, &uid, retry_after);
+            if let Some(entry) = self.entries.get_mut(&uid).filter(|entry| entry.place.is_some()) {
+                entry.refusals = entry.refusals.saturating_add(1);
+                if entry.losses <= LOSSES_MAX {
+                    // It was answered, and would be taken as any other.
+                    entry.unanswered = entry.unanswered.saturating_sub(1);
+                }
+                if !entry.refusals.is_multiple_of(REFUSALS_IN_A_ROW) {
+                    return self.put_back(packet_id, &uid, part, reason);
+                }
+                if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+                    dest.aside.insert(uid);
+                }
+            }
         } else {
             self.halve_window(&uid, 2 * PAYLOAD_BYTES_MAX);
         }
@@ -613,18 +694,9 @@ impl Outbox {
         }
     }
 
-    /// A queue on the way is full: this envelope goes again, the others stay under way, and the
-    /// destination gets nothing for a moment.
-    fn congested(
-        &mut self,
-        now: Instant,
-        packet_id: &PacketId,
-        uid: &MessageUid,
-        part: Part,
-        retry_after: Duration,
-    ) {
+    /// What did not find room goes again, at its place; the others stay under way.
+    fn put_back(&mut self, packet_id: &PacketId, uid: &MessageUid, part: Part, reason: RefuseReason) {
         self.packets.remove(packet_id);
-        self.push_back(now, uid, retry_after);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let Some(dest) = self.destinations.get_mut(&entry.record.destination) else { return };
         let length = entry.record.body.len();
@@ -643,8 +715,9 @@ impl Outbox {
         dest.ready.insert(ready_key(entry));
         self.active.insert(entry.record.destination);
         if !matches!(part, Part::Chunk(_)) {
-            entry.hold = Hold::Refused(RefuseReason::Congested);
+            entry.hold = Hold::Refused(reason);
             self.set_timer(*uid, None);
+            self.is_not_under_way(uid);
         }
     }
 
@@ -675,14 +748,19 @@ impl Outbox {
     /// The destination answered. Gives what is finished.
     pub fn receipt(&mut self, now: Instant, from: &Address, receipt: &Receipt, hops: u8) -> Vec<Finished> {
         let mut finished = Vec::new();
+        let mut answered: BTreeMap<Priority, Instant> = BTreeMap::new();
         // What the destination has of a file is said beside the packets it says so for.
         for packet_id in &receipt.packet_ids {
-            let Some((uid, part)) = self.packets.get(packet_id).copied() else { continue };
-            if self.entries.get(&uid).is_none_or(|e| e.record.destination != *from) {
+            let Some(Left { uid, part, at }) = self.packets.get(packet_id).copied() else { continue };
+            let Some(entry) = self.entries.get(&uid).filter(|e| e.record.destination == *from) else {
                 continue;
-            }
+            };
             match part {
-                Part::Whole => finished.extend(self.deliver(now, &uid, hops)),
+                Part::Whole => {
+                    let last = answered.entry(entry.record.priority()).or_insert(at);
+                    *last = at.max(*last);
+                    finished.extend(self.deliver(now, &uid, hops));
+                }
                 Part::Manifest => self.open_chunks(&uid, receipt),
                 Part::Chunk(_) => {}
             }
@@ -690,21 +768,58 @@ impl Outbox {
         for chunk in &receipt.chunks {
             finished.extend(self.chunk_receipt(now, from, chunk, hops));
         }
+        for (priority, sent_at) in answered {
+            self.send_lost_again(from, priority, sent_at);
+        }
         finished
+    }
+
+    /// The destination answered what was sent then: what went before it and has no answer goes again.
+    fn send_lost_again(&mut self, from: &Address, priority: Priority, sent_at: Instant) {
+        let Some(dest) = self.destinations.get(from) else { return };
+        let lost = dest.lines.lost(priority, sent_at);
+        // One sign of one loss, however much it took.
+        if let Some(first) = lost.first() {
+            self.halve_window(first, 2 * PAYLOAD_BYTES_MAX);
+        }
+        for uid in &lost {
+            self.try_anew(uid);
+            self.make_ready(uid);
+        }
     }
 
     fn deliver(&mut self, now: Instant, uid: &MessageUid, hops: u8) -> Option<Finished> {
         let entry = self.entries.get(uid)?;
         let rtt = entry.first_sent.map(|at| now.saturating_duration_since(at));
-        let grow = entry.in_flight_bytes;
+        let (grow, destination) = (entry.in_flight_bytes, entry.record.destination);
         self.grow_window(uid, grow);
+        self.there_is_room(&destination);
         self.finish(uid, End::Delivered { rtt, hops })
+    }
+
+    /// A destination that was full took something: what stepped aside goes to its place again.
+    fn there_is_room(&mut self, destination: &Address) {
+        let Some(dest) = self.destinations.get_mut(destination) else { return };
+        for uid in std::mem::take(&mut dest.aside) {
+            self.try_anew(&uid);
+        }
+    }
+
+    /// Makes a message ready at its place among the others; not more often than they can bear.
+    fn try_anew(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        entry.losses = entry.losses.saturating_add(1);
+        // What gets through in no way however often it goes is not to stand before the others.
+        if entry.losses <= LOSSES_MAX {
+            entry.unanswered = 0;
+            self.make_ready(uid);
+        }
     }
 
     /// The destination could not open a packet: it is sealed again with the key record that came
     /// along.
     pub fn cannot_open(&mut self, from: &Address, packet_id: &PacketId) {
-        let Some((uid, _)) = self.packets.get(packet_id).copied() else { return };
+        let Some(Left { uid, .. }) = self.packets.get(packet_id).copied() else { return };
         if let Some(entry) = self.entries.get_mut(&uid).filter(|e| e.record.destination == *from) {
             entry.custody.heard_of_destination();
             self.packets.remove(packet_id);
@@ -761,6 +876,7 @@ impl Outbox {
     /// Puts a message at its place among those that may go now; what was in flight counts as lost.
     fn make_ready(&mut self, uid: &MessageUid) {
         self.set_timer(*uid, None);
+        self.is_not_under_way(uid);
         self.doubt_what_is_there(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let lost = std::mem::take(&mut entry.in_flight_bytes);
@@ -772,6 +888,7 @@ impl Outbox {
         if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(lost);
             dest.ready.remove(&ready_key(entry));
+            dest.aside.remove(uid);
             entry.rank = match &entry.chunks {
                 Some(flow) => entry.unanswered.max(flow.timeouts),
                 None => entry.unanswered.saturating_sub(ORDERLY_ATTEMPTS),
@@ -782,6 +899,13 @@ impl Outbox {
     }
 
     fn pause(&mut self, now: Instant, uid: &MessageUid, hold: Hold, wait: Duration) {
+        self.is_not_under_way(uid);
+        if !matches!(hold, Hold::Refused(_)) || wait > ORDERLY_WAIT {
+            self.lets_others_pass(uid);
+        }
+        if hold != Hold::InCustody {
+            self.is_under_way(now, uid);
+        }
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.hold = hold;
         let lost = std::mem::take(&mut entry.in_flight_bytes);
@@ -805,6 +929,34 @@ impl Outbox {
         entry.next_at = at;
         if let Some(at) = at {
             self.timers.insert((at, uid));
+        }
+    }
+
+    /// A message waits for an answer, or for its next try, from now on.
+    fn is_under_way(&mut self, now: Instant, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place)
+        else {
+            return;
+        };
+        let losses = entry.losses.saturating_sub(LOSSES_MAX).saturating_add(1);
+        let lost_by = now.checked_add(backoff(&self.config, losses));
+        dest.lines.is_under_way(place, entry.lost_by, lost_by);
+        entry.lost_by = lost_by;
+    }
+
+    fn is_not_under_way(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
+            dest.lines.is_under_way(place, entry.lost_by.take(), None);
+        }
+    }
+
+    /// Others may go ahead of a message as far as they like.
+    fn lets_others_pass(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
+            dest.lines.holds(place, false);
         }
     }
 
@@ -853,8 +1005,9 @@ impl Outbox {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(entry.in_flight_bytes);
             dest.ready.remove(&ready_key(&entry));
             dest.uids.remove(uid);
-            if let Some(place) = entry.line_place() {
-                dest.lines.remove(&place);
+            dest.aside.remove(uid);
+            if let Some(place) = entry.place {
+                dest.lines.remove(place, entry.lost_by);
             }
             if dest.uids.is_empty() {
                 self.destinations.remove(&destination);
@@ -875,5 +1028,7 @@ fn backoff(config: &OutboxConfig, attempts: u32) -> Duration {
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod model;
+#[cfg(test)]
+mod order;
 #[cfg(test)]
 mod tests;

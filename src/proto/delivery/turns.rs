@@ -321,4 +321,6 @@ impl Turns {
 }
 
 #[cfg(test)]
+pub(crate) mod receiver;
+#[cfg(test)]
 mod tests;

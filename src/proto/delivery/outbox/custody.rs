@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Entry, Hold, Outbox, Part, backoff};
+use super::{Entry, Hold, Left, Outbox, Part, backoff};
 use crate::{
     proto::router::CustodyWish,
     wire::{Address, MessageUid, PacketId},
@@ -66,7 +66,7 @@ impl Outbox {
     /// A custodian holds a packet durably. Gives what a restart is to know of its message, where that
     /// waits for its custodians now.
     pub fn in_custody(&mut self, now: Instant, packet_id: &PacketId) -> Option<CustodyNote> {
-        let (uid, part) = self.packets.get(packet_id).copied()?;
+        let Left { uid, part, .. } = self.packets.get(packet_id).copied()?;
         let entry = self.entries.get_mut(&uid).filter(|entry| !entry.has_answered(part))?;
         if let Part::Chunk(index) = part {
             if !entry.is_sending_chunks() {
@@ -94,6 +94,8 @@ impl Outbox {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
         }
         self.set_timer(uid, now.checked_add(wait));
+        self.is_not_under_way(&uid);
+        self.lets_others_pass(&uid);
         (!is_known).then_some(kept)
     }
 

@@ -27,6 +27,7 @@ fn config() -> OutboxConfig {
         window_bytes_max: 200_000,
         entries_max: 12,
         bytes_max: 300_000,
+        span_max: 2,
         ..OutboxConfig::default()
     }
 }
@@ -291,6 +292,11 @@ impl Model {
             let (in_flight, window) = windows.get_mut(&t.destination).unwrap();
             assert!(*in_flight == 0 || *in_flight < *window, "{t:?}: {in_flight} of {window}");
             *in_flight += bytes;
+            if t.part == Part::Whole && rank == 0 {
+                let lines = &self.outbox.destinations[&t.destination].lines;
+                let place = self.outbox.entries[&t.uid].place.unwrap();
+                assert!(lines.may_go(place, config().span_max), "{t:?} is too far ahead");
+            }
             self.sent += 1;
             let mut id = [0; 16];
             id[..8].copy_from_slice(&(self.sent as u64).to_be_bytes());
@@ -453,10 +459,14 @@ impl Model {
             // Nobody is forgotten.
             assert!(dest.ready.contains(&ready_key(entry)) || entry.next_at.is_some(), "{entry:?} is stuck");
             assert!(entry.next_at.is_none_or(|at| outbox.timers.contains(&(at, *uid))));
+            assert_eq!(entry.place.is_some(), entry.chunks.is_none());
+            if entry.lost_by.is_some() {
+                assert!(entry.next_at.is_some() && entry.hold != Hold::InCustody, "{entry:?}");
+            }
         }
         assert_eq!(outbox.timers.len(), outbox.entries.values().filter(|e| e.next_at.is_some()).count());
         assert_eq!(outbox.expiries.len(), outbox.entries.len());
-        assert!(outbox.packets.values().all(|(uid, _)| outbox.entries.contains_key(uid)));
+        assert!(outbox.packets.values().all(|left| outbox.entries.contains_key(&left.uid)));
         assert!(outbox.tags.values().all(|uid| outbox.entries.contains_key(uid)));
         assert_eq!(outbox.next_wake().is_some(), !outbox.is_empty());
     }

@@ -573,7 +573,9 @@ fn what_is_refused_for_want_of_room_lets_others_pass() {
                 delivered = outbox.receipt(now, &TO, &receipt_for(&[packet(n)]), 1).len();
             }
         }
-        now = outbox.next_wake().unwrap();
+        if delivered == 0 {
+            now = outbox.next_wake().unwrap();
+        }
     }
     assert!(now - began < Duration::from_secs(2), "{:?}", now - began);
 }

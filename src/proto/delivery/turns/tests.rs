@@ -1,15 +1,14 @@
 //! Turns against a sender, a path that loses order, and a store that answers late.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    ops::Range,
-};
+use std::ops::Range;
 
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::{
+    receiver::{Receiver, SOURCE},
+    *,
+};
 
-const SOURCE: Address = Address([7; 16]);
 const WAIT: Duration = Duration::from_secs(30);
 
 fn uid(n: u8) -> MessageUid {
@@ -18,129 +17,6 @@ fn uid(n: u8) -> MessageUid {
 
 fn follows(n: u8) -> Option<UidPrefix> {
     Some(uid(n).prefix())
-}
-
-enum Op {
-    Commit { uid: MessageUid, awaits: Place },
-    Release(Enters),
-}
-
-/// A receiver: turns, and the store in front of which operations wait.
-struct Receiver {
-    now: Instant,
-    turns: Turns,
-    queue: VecDeque<Op>,
-    /// Releases under way, and how many of them are answered.
-    released: usize,
-    answered: usize,
-    seen: BTreeSet<MessageUid>,
-    early: BTreeMap<MessageUid, UidPrefix>,
-    /// All that were ever early, in order of arrival.
-    arrivals: Vec<MessageUid>,
-    inbox: Vec<MessageUid>,
-}
-
-impl Receiver {
-    fn new(wait: Duration) -> Self {
-        Self {
-            now: Instant::now(),
-            turns: Turns::new(wait),
-            queue: VecDeque::new(),
-            released: 0,
-            answered: 0,
-            seen: BTreeSet::new(),
-            early: BTreeMap::new(),
-            arrivals: Vec::new(),
-            inbox: Vec::new(),
-        }
-    }
-
-    fn arrives(&mut self, uid: MessageUid, follows: Option<UidPrefix>) {
-        let awaits = self.turns.awaits(&SOURCE, follows);
-        self.queue.push_back(Op::Commit { uid, awaits });
-    }
-
-    fn awaited(&self, awaits: Place) -> Option<UidPrefix> {
-        let is_seen = |prefix| self.seen.iter().any(|uid| uid.prefix() == prefix);
-        let is_early = |prefix| self.early.keys().any(|uid| uid.prefix() == prefix);
-        let follows = awaits.follows.filter(|prefix| !is_seen(*prefix) || is_early(*prefix));
-        follows.or_else(|| awaits.behind.filter(|prefix| is_early(*prefix)))
-    }
-
-    /// The store does its next operation.
-    fn works(&mut self) {
-        match self.queue.pop_front() {
-            Some(Op::Commit { uid, awaits }) => {
-                if !self.seen.insert(uid) {
-                    return;
-                }
-                match self.awaited(awaits) {
-                    Some(awaits) => {
-                        self.early.insert(uid, awaits);
-                        self.arrivals.push(uid);
-                        self.turns.is_early(self.now, (SOURCE, uid), awaits, false);
-                    }
-                    None => {
-                        self.inbox.push(uid);
-                        self.turns.entered((SOURCE, uid));
-                    }
-                }
-            }
-            Some(Op::Release(Enters { source, uid, force })) => {
-                match self.early.get(&uid).copied() {
-                    Some(of)
-                        if !force
-                            && self.awaited(Place { follows: Some(of), ..Place::default() }).is_some() => {}
-                    Some(_) => {
-                        self.early.remove(&uid);
-                        self.inbox.push(uid);
-                        self.turns.entered((source, uid));
-                    }
-                    None => self.turns.entered((source, uid)),
-                }
-                self.answered += 1;
-                if self.answered == self.released {
-                    self.turns.answered();
-                }
-            }
-            None => {}
-        }
-        self.let_enter();
-    }
-
-    fn let_enter(&mut self) {
-        let enter = self.turns.enter();
-        if !enter.is_empty() {
-            (self.released, self.answered) = (enter.len(), 0);
-            self.queue.extend(enter.into_iter().map(Op::Release));
-        }
-    }
-
-    fn settle(&mut self) {
-        self.let_enter();
-        while !self.queue.is_empty() {
-            self.works();
-        }
-    }
-
-    fn passes(&mut self, time: Duration) {
-        self.now += time;
-        self.turns.expire(self.now);
-        self.settle();
-    }
-
-    /// The process ends and starts again; what waited before the store is lost.
-    fn restarts(&mut self) {
-        self.turns = Turns::new(WAIT);
-        self.queue.clear();
-        for uid in &self.arrivals {
-            if let Some(follows) = self.early.get(uid) {
-                self.turns.is_early(self.now, (SOURCE, *uid), *follows, false);
-            }
-        }
-        self.turns.ask_again();
-        self.settle();
-    }
 }
 
 #[test]
@@ -190,7 +66,7 @@ fn a_restart_between_arrival_and_entry_leaves_nothing_waiting() {
     here.arrives(uid(1), None);
     here.works();
     assert_eq!((here.inbox.len(), here.queue.len()), (1, 1), "one is about to enter");
-    here.restarts();
+    here.restarts(WAIT);
     here.settle();
     assert_eq!(here.inbox, [uid(1), uid(2)]);
 }
@@ -346,7 +222,7 @@ proptest! {
                         outbox.remove(n);
                     }
                 }
-                Step::Restart => here.restarts(),
+                Step::Restart => here.restarts(WAIT),
                 Step::Arrive(_) | Step::Lose(_) => {}
             }
         }
