@@ -35,8 +35,6 @@ out=$(cd "$out" && pwd)
 seed=${QPC_SEED:-$((RANDOM * 32768 + RANDOM))}
 RANDOM=$((seed % 32768))
 ready_within_s=30
-# Whether what one sender sent has to arrive in order.
-ordered=true
 
 say() { printf '%s  %s\n' "$(date +%T)" "$*" >&2; }
 die() { say "failed: $*"; exit 1; }
@@ -201,7 +199,7 @@ evidence() {
     [[ -s $work/verify.json ]] || echo '{}' >"$work/verify.json"
     [[ -s $work/disk.json ]] || disk
     jq -n --slurpfile verify "$work/verify.json" --slurpfile disk "$work/disk.json" \
-        --argjson ordered "$ordered" --arg campaign "$name" --arg commit "$commit" --argjson seed "$seed" --arg version "$("$qpc" version | head -n 1)" \
+        --arg campaign "$name" --arg commit "$commit" --argjson seed "$seed" --arg version "$("$qpc" version | head -n 1)" \
         --argjson cores "$(nproc)" --argjson rss "$peak_rss_kib" --argjson ready "$slowest_ready_ms" \
         --argjson began "$began_ms" --argjson ended "$(now_ms)" "$@" "
         \$verify[0] as \$v | \$disk[0] as \$d | ($filter) as \$own
@@ -215,7 +213,7 @@ evidence() {
            disk_syncs_per_s: \$d.syncs_per_s, disk_sync_p50_ms: \$d.sync_p50_ms, disk_sync_p99_ms: \$d.sync_p99_ms}
           + \$own
         | .passed = ((\$own.passed | if . == null then true else . end)
-                     and ([.lost, .duplicate, .phantom] + (if \$ordered then [.gap] else [] end) | all(. == null or . == 0)))" >"$out/$name.json"
+                     and ([.lost, .duplicate, .phantom, .gap] | all(. == null or . == 0)))" >"$out/$name.json"
     jq -c '{campaign, passed, sent, acked, delivered, lost, duplicate, phantom, gap, peak_rss_mib, duration_s}' "$out/$name.json"
     if [[ $(jq .passed "$out/$name.json") != true ]]; then
         keep=1
@@ -408,12 +406,12 @@ slope() {
               d = n * xx - x * x; printf "%.3f\n", (n > 1 && d > 0) ? (n * xy - x * y) / d : 0}' "$1"
 }
 
-# watch_rss SECONDS NODES…: a line a second and node, while the load runs.
+# watch_rss SECONDS NODES…: a line a second and node, with the seconds of this script, while the load runs.
 watch_rss() {
     local from=$SECONDS for_s=$1 node
     shift
     while ((SECONDS - from < for_s)) && kill -0 "$load_pid" 2>/dev/null; do
-        for node in "$@"; do printf '%s %s\n' $((SECONDS - from)) "$(rss_mib "$node")" >>"$work/rss.$node"; done
+        for node in "$@"; do printf '%s %s\n' $SECONDS "$(rss_mib "$node")" >>"$work/rss.$node"; done
         sleep 1
     done
 }
@@ -427,10 +425,8 @@ soak() {
     local minutes=${1:-60} rate guest=0 until
     line source relay sink
     rate=$(($(knee 15) / 2))
-    # At its knee more is early than may wait, so of that only this is said: it arrives.
     take_for 600s
     until_so 60 "what is on its way to arrive" has_sent_all
-    rm "$work/load.jsonl"
     say "half of what the line carries is $rate messages/s"
     load --from "$(dir_of source)" --to "$(dir_of sink)" --rate "$rate" --seconds $((minutes * 60)) --settle 300s
     until=$((SECONDS + minutes * 60))
@@ -468,8 +464,6 @@ overload() {
     load_ends
     cp "$work/load.json" "$work/over.json"
     printf '%s\n' "${control[@]}" | sort -n >"$work/control"
-    # More is early than may wait, and what is beyond that enters as it comes.
-    ordered=false
     # What was not taken was refused by name, and something was; nothing is unknown. Back to nine tenths
     # within ten seconds: what arrives in the ten seconds after those, of what the line still has and of what is
     # new.

@@ -178,13 +178,13 @@ impl StoreActor {
                 for ((packet_id, destination), outcome) in ids.into_iter().zip(outcomes) {
                     match outcome {
                         held @ (MailOutcome::Held { .. } | MailOutcome::Duplicate) => {
-                            if matches!(held, MailOutcome::Held { .. }) {
-                                self.written();
-                            }
                             answer.taken.push(packet_id);
-                            // Held because a queue was full: the way there is open.
-                            if self.reachable.contains(&destination) {
-                                self.custodian.reachable(destination);
+                            if let MailOutcome::Held { place } = held {
+                                self.written();
+                                // Held because a queue was full: the way there is open.
+                                if self.reachable.contains(&destination) {
+                                    self.custodian.put(destination, place);
+                                }
                             }
                             if self.mailboxes_of.insert(destination) {
                                 new_mailboxes.push(destination);

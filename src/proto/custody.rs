@@ -80,7 +80,7 @@ struct Handover {
     reading: Option<usize>,
     /// Nothing is known behind what was read.
     at_end: bool,
-    /// Something was put into the mailbox while it was read, perhaps behind what comes of that.
+    /// Something was put into the mailbox while a page was read, perhaps behind what comes of that.
     grew: bool,
     /// Something is read again with a later round.
     left_behind: bool,
@@ -179,11 +179,24 @@ impl Custodian {
         Self::default()
     }
 
-    /// A destination with a mailbox became reachable, or got something while it was.
+    /// A destination with a mailbox became reachable.
     pub fn reachable(&mut self, destination: Address) {
+        let handover = self.handovers.entry(destination).or_insert_with(Handover::new);
+        if handover.at_end {
+            handover.begin_anew(handover.restarts);
+        }
+        self.arrange(&destination);
+    }
+
+    /// A destination that is reachable got something into its mailbox, at this place.
+    pub fn put(&mut self, destination: Address, place: u64) {
         let handover = self.handovers.entry(destination).or_insert_with(Handover::new);
         handover.at_end = false;
         handover.grew = handover.reading.is_some();
+        if handover.after.is_some_and(|after| place <= after) {
+            // It is more urgent than what was read last.
+            handover.after = place.checked_sub(1);
+        }
         self.arrange(&destination);
     }
 
@@ -521,12 +534,34 @@ mod tests {
         custodian.reachable(TO);
         custodian.poll(now);
         // Put behind what the page shows, and known before the page is here.
-        custodian.reachable(TO);
+        custodian.put(TO, 2);
         handed_on(&mut custodian, now, [id(1)], None);
         custodian.receipted(now, &TO, &[id(1)]);
         assert_eq!(custodian.poll(now).len(), 1);
         handed_on(&mut custodian, now, [], None);
         assert!(custodian.poll(now).is_empty());
+    }
+
+    #[test]
+    fn what_is_put_before_or_behind_what_was_read_is_read_and_nothing_else_again() {
+        let now = Instant::now();
+        let mut custodian = Custodian::new();
+        custodian.reachable(TO);
+        let page = custodian.poll(now)[0];
+        let found = |n: u8, place| Found { packets: vec![(id(n), 100)], through: Some(place), more: false };
+        custodian.handed_on(now, &page, found(1, 70));
+        custodian.put(TO, 71);
+        let page = custodian.poll(now)[0];
+        assert_eq!(page.after, Some(70));
+        custodian.handed_on(now, &page, found(2, 71));
+        // A more urgent one, put where nothing is read any more.
+        custodian.put(TO, 5);
+        let page = custodian.poll(now)[0];
+        assert_eq!(page.after, Some(4));
+        custodian.handed_on(now, &page, found(3, 71));
+        custodian.receipted(now, &TO, &[id(1), id(2), id(3)]);
+        assert!(custodian.poll(now).is_empty());
+        assert_eq!((custodian.next_wake(), custodian.handovers.len()), (None, 0));
     }
 
     #[test]
@@ -753,7 +788,8 @@ mod tests {
             for (what, who, n) in steps {
                 let destination = to(who);
                 match what {
-                    0 | 1 => custodian.reachable(destination),
+                    0 => custodian.reachable(destination),
+                    1 => custodian.put(destination, u64::from(n)),
                     2 => {
                         custodian.unreachable(&destination);
                         under_way.retain(|(of, _)| *of != destination);

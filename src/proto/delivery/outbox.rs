@@ -535,7 +535,7 @@ impl Outbox {
                         next = dest.ready.range(behind..).next().copied();
                         continue;
                     }
-                    dest.lines.holds(place, entry.holds_others());
+                    dest.lines.set_holding(place, entry.holds_others());
                 }
                 let length = entry.record.body.len();
                 let wish = entry.custody.wish();
@@ -613,7 +613,7 @@ impl Outbox {
                     Some(wait) => wait,
                     None => {
                         let wait = backoff(&self.config, entry.unanswered);
-                        self.is_under_way(now, &t.uid);
+                        self.note_under_way(now, &t.uid);
                         wait
                     }
                 }
@@ -717,7 +717,7 @@ impl Outbox {
         if !matches!(part, Part::Chunk(_)) {
             entry.hold = Hold::Refused(reason);
             self.set_timer(*uid, None);
-            self.is_not_under_way(uid);
+            self.note_not_under_way(uid);
         }
     }
 
@@ -876,7 +876,7 @@ impl Outbox {
     /// Puts a message at its place among those that may go now; what was in flight counts as lost.
     fn make_ready(&mut self, uid: &MessageUid) {
         self.set_timer(*uid, None);
-        self.is_not_under_way(uid);
+        self.note_not_under_way(uid);
         self.doubt_what_is_there(uid);
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let lost = std::mem::take(&mut entry.in_flight_bytes);
@@ -899,12 +899,12 @@ impl Outbox {
     }
 
     fn pause(&mut self, now: Instant, uid: &MessageUid, hold: Hold, wait: Duration) {
-        self.is_not_under_way(uid);
+        self.note_not_under_way(uid);
         if !matches!(hold, Hold::Refused(_)) || wait > ORDERLY_WAIT {
             self.lets_others_pass(uid);
         }
         if hold != Hold::InCustody {
-            self.is_under_way(now, uid);
+            self.note_under_way(now, uid);
         }
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.hold = hold;
@@ -933,7 +933,7 @@ impl Outbox {
     }
 
     /// A message waits for an answer, or for its next try, from now on.
-    fn is_under_way(&mut self, now: Instant, uid: &MessageUid) {
+    fn note_under_way(&mut self, now: Instant, uid: &MessageUid) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place)
         else {
@@ -941,14 +941,14 @@ impl Outbox {
         };
         let losses = entry.losses.saturating_sub(LOSSES_MAX).saturating_add(1);
         let lost_by = now.checked_add(backoff(&self.config, losses));
-        dest.lines.is_under_way(place, entry.lost_by, lost_by);
+        dest.lines.set_under_way(place, entry.lost_by, lost_by);
         entry.lost_by = lost_by;
     }
 
-    fn is_not_under_way(&mut self, uid: &MessageUid) {
+    fn note_not_under_way(&mut self, uid: &MessageUid) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
-            dest.lines.is_under_way(place, entry.lost_by.take(), None);
+            dest.lines.set_under_way(place, entry.lost_by.take(), None);
         }
     }
 
@@ -956,7 +956,7 @@ impl Outbox {
     fn lets_others_pass(&mut self, uid: &MessageUid) {
         let Some(entry) = self.entries.get(uid) else { return };
         if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
-            dest.lines.holds(place, false);
+            dest.lines.set_holding(place, false);
         }
     }
 

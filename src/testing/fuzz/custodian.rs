@@ -61,12 +61,14 @@ impl Story {
             0 | 1 => {
                 for _ in 0..=script.below(8) {
                     self.places += 1;
+                    // What is urgent comes before what is there.
+                    let place = self.places + if kind & 16 == 0 { 1 << 32 } else { 0 };
                     let mut id = [destination; 16];
                     id[..8].copy_from_slice(&self.places.to_be_bytes());
-                    self.mailboxes.entry(destination).or_default().insert(self.places, PacketId(id));
-                }
-                if self.reachable.contains(&destination) {
-                    self.custodian.reachable(address(destination));
+                    self.mailboxes.entry(destination).or_default().insert(place, PacketId(id));
+                    if self.reachable.contains(&destination) {
+                        self.custodian.put(address(destination), place);
+                    }
                 }
             }
             2 | 3 => {

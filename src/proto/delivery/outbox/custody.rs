@@ -94,7 +94,7 @@ impl Outbox {
             dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
         }
         self.set_timer(uid, now.checked_add(wait));
-        self.is_not_under_way(&uid);
+        self.note_not_under_way(&uid);
         self.lets_others_pass(&uid);
         (!is_known).then_some(kept)
     }

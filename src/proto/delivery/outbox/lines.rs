@@ -42,9 +42,9 @@ impl Lines {
         (priority, number)
     }
 
-    /// A message has ended; `lost_by` as it was last said to [`Lines::is_under_way`].
+    /// A message has ended; `lost_by` as it was last said to [`Lines::set_under_way`].
     pub(super) fn remove(&mut self, (priority, number): Place, lost_by: Option<Instant>) {
-        self.is_under_way((priority, number), lost_by, None);
+        self.set_under_way((priority, number), lost_by, None);
         if let Some(line) = self.0.get_mut(&priority) {
             line.members.remove(&number);
             line.holding.remove(&number);
@@ -68,7 +68,7 @@ impl Lines {
     }
 
     /// Whether a message holds its line.
-    pub(super) fn holds(&mut self, (priority, number): Place, holds: bool) {
+    pub(super) fn set_holding(&mut self, (priority, number): Place, holds: bool) {
         let Some(line) = self.0.get_mut(&priority) else { return };
         match holds {
             true => line.holding.insert(number),
@@ -78,7 +78,7 @@ impl Lines {
 
     /// A message is under way, and lost where something sent `lost_by` then is answered; or it is not.
     /// `before` is what was said of it last.
-    pub(super) fn is_under_way(
+    pub(super) fn set_under_way(
         &mut self,
         (priority, number): Place,
         before: Option<Instant>,

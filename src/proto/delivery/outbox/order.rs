@@ -85,9 +85,7 @@ impl Line {
         self.here.passes(STEP);
         let now = self.now;
         for envelope in self.under_way.extract_if(.., |envelope| envelope.arrives_at <= now) {
-            let is_early = envelope.follows.is_some_and(|follows| {
-                !self.here.inbox.iter().rev().take(10_000).any(|uid| uid.prefix() == follows)
-            });
+            let is_early = envelope.follows.is_some_and(|follows| !self.here.is_in_inbox(&follows));
             let room = self.room - if is_early { self.room / 8 } else { 0 };
             if self.here.seen.len() - self.taken >= room && !self.here.seen.contains(&envelope.uid) {
                 self.refusals.push((now + PATH, envelope.packet));

@@ -47,10 +47,19 @@ impl Receiver {
     }
 
     fn awaited(&self, awaits: Place) -> Option<UidPrefix> {
-        let is_seen = |prefix| self.seen.iter().any(|uid| uid.prefix() == prefix);
-        let is_early = |prefix| self.early.keys().any(|uid| uid.prefix() == prefix);
-        let follows = awaits.follows.filter(|prefix| !is_seen(*prefix) || is_early(*prefix));
-        follows.or_else(|| awaits.behind.filter(|prefix| is_early(*prefix)))
+        let follows = awaits.follows.filter(|prefix| !self.is_in_inbox(prefix));
+        follows.or_else(|| awaits.behind.filter(|prefix| self.is_early(prefix)))
+    }
+
+    fn is_early(&self, prefix: &UidPrefix) -> bool {
+        let from = self.early.range(MessageUid::first_of(prefix)..).next();
+        from.is_some_and(|(uid, _)| uid.prefix() == *prefix)
+    }
+
+    /// Whether this one is, or was, in the inbox.
+    pub(crate) fn is_in_inbox(&self, prefix: &UidPrefix) -> bool {
+        let from = self.seen.range(MessageUid::first_of(prefix)..).next();
+        from.is_some_and(|uid| uid.prefix() == *prefix) && !self.is_early(prefix)
     }
 
     /// The store does its next operation.
