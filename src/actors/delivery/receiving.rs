@@ -43,6 +43,9 @@ impl DeliveryActor {
                 _ => {}
             }
             match arrived {
+                Ok(Arrived::Sealed(Sealed::Content(_))) if self.turns.is_crowded(&from) => {
+                    self.refuse(vec![id], "store_busy", RefuseReason::Congested);
+                }
                 Ok(Arrived::Sealed(Sealed::Content(content))) => {
                     // Where nothing waits, nothing waits here either.
                     let follows = content.follows.filter(|_| !self.parts.order_wait.is_zero());

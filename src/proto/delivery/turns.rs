@@ -25,6 +25,10 @@ use crate::wire::{Address, MessageUid, UidPrefix};
 /// than are free either, so that there is always one for the next. Further ones enter as they come.
 const OF_SOURCE_MAX: usize = 4096;
 
+/// Early messages of a source that are about to enter, at which it is asked to wait: a store that is slow
+/// for a moment takes them in more slowly than others come, and those would soon find no place behind them.
+const CROWD: usize = OF_SOURCE_MAX / 2;
+
 /// Early messages at most, some 150 bytes each.
 const ALL_MAX: usize = 16_384;
 
@@ -131,6 +135,11 @@ impl Turns {
     /// True when nobody is early.
     pub fn is_empty(&self) -> bool {
         self.early.is_empty()
+    }
+
+    /// True while so many of a source enter that its next ones are better sent again in a moment.
+    pub fn is_crowded(&self, source: &Address) -> bool {
+        self.last_called.contains_key(source) && self.of_source.get(source) >= Some(&CROWD)
     }
 
     /// What a message of `source` that says to follow `follows` is to wait for: the last in the line

@@ -146,6 +146,20 @@ fn one_source_has_a_bound_and_what_is_beyond_it_enters() {
 }
 
 #[test]
+fn a_source_is_asked_to_wait_while_a_crowd_of_its_messages_enters_and_not_while_they_wait() {
+    let mut turns = Turns::new(WAIT);
+    let now = Instant::now();
+    for n in 0..CROWD {
+        turns.is_early(now, (SOURCE, nth(n)), uid(9).prefix(), false);
+        assert!(!turns.is_crowded(&SOURCE));
+    }
+    turns.entered((SOURCE, uid(9)));
+    assert!(turns.is_crowded(&SOURCE) && !turns.is_crowded(&Address([8; 16])));
+    turns.entered((SOURCE, nth(0)));
+    assert!(!turns.is_crowded(&SOURCE));
+}
+
+#[test]
 fn what_the_store_did_not_take_is_next_again_and_in_its_order() {
     let mut turns = Turns::new(WAIT);
     let now = Instant::now();
