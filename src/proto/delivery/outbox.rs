@@ -664,20 +664,6 @@ impl Outbox {
         finished
     }
 
-    /// The destination answered what was sent then: what went before it and has no answer goes again.
-    fn send_lost_again(&mut self, from: &Address, priority: Priority, sent_at: Instant) {
-        let Some(dest) = self.destinations.get(from) else { return };
-        let lost = dest.lines.lost(priority, sent_at);
-        // One sign of one loss, however much it took.
-        if let Some(first) = lost.first() {
-            self.halve_window(first, 2 * PAYLOAD_BYTES_MAX);
-        }
-        for uid in &lost {
-            self.try_anew(uid);
-            self.make_ready(uid);
-        }
-    }
-
     fn deliver(&mut self, now: Instant, uid: &MessageUid, hops: u8) -> Option<Finished> {
         let entry = self.entries.get(uid)?;
         let rtt = entry.first_sent.map(|at| now.saturating_duration_since(at));
@@ -800,34 +786,6 @@ impl Outbox {
         entry.next_at = at;
         if let Some(at) = at {
             self.timers.insert((at, uid));
-        }
-    }
-
-    /// A message waits for an answer, or for its next try, from now on.
-    fn note_under_way(&mut self, now: Instant, uid: &MessageUid) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
-        let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place)
-        else {
-            return;
-        };
-        let losses = entry.losses.saturating_sub(LOSSES_MAX).saturating_add(1);
-        let lost_by = now.checked_add(backoff(&self.config, losses));
-        dest.lines.set_under_way(place, entry.lost_by, lost_by);
-        entry.lost_by = lost_by;
-    }
-
-    fn note_not_under_way(&mut self, uid: &MessageUid) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
-        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
-            dest.lines.set_under_way(place, entry.lost_by.take(), None);
-        }
-    }
-
-    /// Others may go ahead of a message as far as they like.
-    fn lets_others_pass(&mut self, uid: &MessageUid) {
-        let Some(entry) = self.entries.get(uid) else { return };
-        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
-            dest.lines.set_holding(place, false);
         }
     }
 

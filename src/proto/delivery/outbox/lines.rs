@@ -13,7 +13,8 @@ use std::{
     time::Instant,
 };
 
-use crate::wire::{MessageUid, Priority};
+use super::{LOSSES_MAX, Outbox, backoff};
+use crate::wire::{Address, MessageUid, Priority, limits::PAYLOAD_BYTES_MAX};
 
 /// Which message of a destination's lines: its priority, and its number among those of that priority.
 pub(super) type Place = (Priority, u64);
@@ -103,5 +104,49 @@ impl Lines {
                 lost.filter_map(|(_, number)| line.members.get(number).copied())
             })
             .collect()
+    }
+}
+
+impl Outbox {
+    /// The destination answered what was sent then: what went before it and has no answer goes again.
+    pub(super) fn send_lost_again(&mut self, from: &Address, priority: Priority, sent_at: Instant) {
+        let Some(dest) = self.destinations.get(from) else { return };
+        let lost = dest.lines.lost(priority, sent_at);
+        // One sign of one loss, however much it took.
+        if let Some(first) = lost.first() {
+            self.halve_window(first, 2 * PAYLOAD_BYTES_MAX);
+        }
+        for uid in &lost {
+            self.try_anew(uid);
+            self.make_ready(uid);
+        }
+    }
+
+    /// A message waits for an answer, or for its next try, from now on.
+    pub(super) fn note_under_way(&mut self, now: Instant, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place)
+        else {
+            return;
+        };
+        let losses = entry.losses.saturating_sub(LOSSES_MAX).saturating_add(1);
+        let lost_by = now.checked_add(backoff(&self.config, losses));
+        dest.lines.set_under_way(place, entry.lost_by, lost_by);
+        entry.lost_by = lost_by;
+    }
+
+    pub(super) fn note_not_under_way(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get_mut(uid) else { return };
+        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
+            dest.lines.set_under_way(place, entry.lost_by.take(), None);
+        }
+    }
+
+    /// Others may go ahead of a message as far as they like.
+    pub(super) fn lets_others_pass(&mut self, uid: &MessageUid) {
+        let Some(entry) = self.entries.get(uid) else { return };
+        if let Some((dest, place)) = self.destinations.get_mut(&entry.record.destination).zip(entry.place) {
+            dest.lines.set_holding(place, false);
+        }
     }
 }
