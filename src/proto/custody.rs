@@ -257,7 +257,9 @@ impl Custodian {
         }
         handover.refused = false;
         handover.paused = false;
-        if let (Some(farthest), false) = (handover.farthest.take(), unanswered.is_empty()) {
+        if !unanswered.is_empty()
+            && let Some(farthest) = handover.farthest.take()
+        {
             // It answers, but not to what comes first: that may be what is never answered.
             handover.after = handover.after.max(Some(farthest));
         } else if handover.left_behind && handover.restarts == 0 {

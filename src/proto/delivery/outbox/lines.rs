@@ -117,7 +117,7 @@ impl Outbox {
             self.halve_window(first, 2 * PAYLOAD_BYTES_MAX);
         }
         for uid in &lost {
-            self.try_anew(uid);
+            self.begins_anew(uid);
             self.make_ready(uid);
         }
     }

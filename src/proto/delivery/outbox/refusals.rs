@@ -125,18 +125,21 @@ impl Outbox {
     pub(super) fn there_is_room(&mut self, destination: &Address) {
         let Some(dest) = self.destinations.get_mut(destination) else { return };
         for uid in std::mem::take(&mut dest.aside) {
-            self.try_anew(&uid);
+            if self.begins_anew(&uid) {
+                self.make_ready(&uid);
+            }
         }
     }
 
-    /// Makes a message ready at its place among the others; not more often than they can bear.
-    pub(super) fn try_anew(&mut self, uid: &MessageUid) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
+    /// Others got through and this one did not. True where it begins anew, at its place among them: what
+    /// gets through in no way however often it goes is not to stand before them.
+    pub(super) fn begins_anew(&mut self, uid: &MessageUid) -> bool {
+        let Some(entry) = self.entries.get_mut(uid) else { return false };
         entry.losses = entry.losses.saturating_add(1);
-        // What gets through in no way however often it goes is not to stand before the others.
-        if entry.losses <= LOSSES_MAX {
+        let begins = entry.losses <= LOSSES_MAX;
+        if begins {
             entry.unanswered = 0;
-            self.make_ready(uid);
         }
+        begins
     }
 }
