@@ -155,12 +155,12 @@ impl MemEngine {
             LocalOp::InboxCommit(commit) => {
                 let cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
                 let is_seen = self.seen_messages.contains_key(&(commit.source, commit.uid));
-                let refuses = self.inbox_refuses(cost, &self.inbox_quota).or_else(|| {
+                let refuses = self.inbox_refuses(cost, false).or_else(|| {
                     if cost.stranger && !commit.awaits.stranger_waits {
                         return None;
                     }
                     self.awaited(&commit.source, &commit.awaits)?;
-                    self.inbox_refuses(cost, &self.inbox_quota.of_early())
+                    self.inbox_refuses(cost, true)
                 });
                 match refuses {
                     Some(scope) if !is_seen => O::InboxFull(scope),
@@ -213,7 +213,7 @@ impl MemEngine {
                 let key = (row.source, row.tag);
                 if !self.partials.contains_key(&key) {
                     let cost = self.inbox_cost(&row.source, *ingress, *file_bytes);
-                    if let Some(scope) = self.inbox_refuses(cost, &self.inbox_quota) {
+                    if let Some(scope) = self.inbox_refuses(cost, false) {
                         return O::InboxFull(scope);
                     }
                     self.inbox_costs.insert(InboxCostOf::File(key.0, key.1), cost);
@@ -338,10 +338,12 @@ impl MemEngine {
         }
     }
 
-    fn inbox_refuses(&self, cost: InboxCost, quota: &InboxQuota) -> Option<InboxScope> {
+    fn inbox_refuses(&self, cost: InboxCost, early: bool) -> Option<InboxScope> {
+        let quota = &self.inbox_quota;
         let fits = |quota: Quota, counts: &dyn Fn(&InboxCost) -> bool| {
             let of = self.inbox_costs.values().filter(|held| counts(held));
             let (rows, bytes) = of.fold((0, 0), |(rows, bytes), held| (rows + 1, bytes + held.bytes));
+            let quota = if early { quota.of_early() } else { quota };
             quota.admits(bytes, rows, cost.bytes)
         };
         let same_ingress = |held: &InboxCost| held.stranger && held.ingress == cost.ingress;

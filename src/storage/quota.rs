@@ -17,6 +17,12 @@ pub struct Quota {
 }
 
 impl Quota {
+    /// What messages may fill of it that wait for another one: an eighth less, so that there is room for
+    /// that one to come.
+    pub fn of_early(self) -> Self {
+        Self { bytes_max: self.bytes_max - self.bytes_max / 8, rows_max: self.rows_max - self.rows_max / 8 }
+    }
+
     /// True if one more row of `bytes` fits beside what is `used` already (bytes, rows).
     pub fn admits(&self, used_bytes: u64, used_rows: u64, bytes: u64) -> bool {
         used_rows < self.rows_max && used_bytes.saturating_add(bytes) <= self.bytes_max
@@ -115,23 +121,6 @@ impl InboxQuota {
             per_stranger: part(of_strangers, shares.source),
             per_source: part(bytes_max, shares.source),
             per_contact: part(bytes_max, shares.contact),
-        }
-    }
-
-    /// What messages may fill that wait for another one: an eighth less, so that there is room for that
-    /// one to come.
-    pub fn of_early(&self) -> Self {
-        let less = |quota: Quota| Quota {
-            bytes_max: quota.bytes_max - quota.bytes_max / 8,
-            rows_max: quota.rows_max - quota.rows_max / 8,
-        };
-        Self {
-            all: less(self.all),
-            strangers: less(self.strangers),
-            strangers_per_ingress: less(self.strangers_per_ingress),
-            per_stranger: less(self.per_stranger),
-            per_source: less(self.per_source),
-            per_contact: less(self.per_contact),
         }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     storage::{
         error::StoreError,
         ops::{HeldSummary, Namespace},
-        quota::{InboxQuota, InboxScope, Standing},
+        quota::{InboxQuota, InboxScope, Quota, Standing},
     },
     wire::Address,
 };
@@ -46,6 +46,15 @@ pub(super) struct Cost {
     ingress: Option<Address>,
 }
 
+/// The first quota that has no room for a message.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Refused {
+    /// For any message.
+    pub(super) always: Option<InboxScope>,
+    /// For one that would have to wait.
+    pub(super) if_early: Option<InboxScope>,
+}
+
 impl Cost {
     /// Of `bytes` from `source` over `ingress`, and what that source is to this node.
     pub(super) fn of(
@@ -78,13 +87,9 @@ impl Cost {
         Self { bytes: self.bytes.saturating_add(bytes), ..self }
     }
 
-    /// The quota that has no room for it.
-    pub(super) fn refused(
-        self,
-        txn: &Txn<'_>,
-        standing: Standing,
-        quota: &InboxQuota,
-    ) -> Result<Option<InboxScope>> {
+    /// Which quota has no room for it, and which has none were it early: each total is looked at once.
+    pub(super) fn refused(self, txn: &Txn<'_>, standing: Standing, quota: &InboxQuota) -> Result<Refused> {
+        let mut refused = Refused::default();
         for (scope, key) in self.totals() {
             let held = txn.total(&key)?;
             let quota = match scope {
@@ -93,11 +98,15 @@ impl Cost {
                 InboxScope::Strangers => quota.strangers,
                 InboxScope::All => quota.all,
             };
-            if !quota.admits(held.bytes, held.rows, self.bytes) {
-                return Ok(Some(scope));
+            let is_full = |quota: Quota| !quota.admits(held.bytes, held.rows, self.bytes);
+            if is_full(quota) {
+                return Ok(Refused { always: Some(scope), if_early: Some(scope) });
+            }
+            if refused.if_early.is_none() && is_full(quota.of_early()) {
+                refused.if_early = Some(scope);
             }
         }
-        Ok(None)
+        Ok(refused)
     }
 
     /// Charges it under `key`.

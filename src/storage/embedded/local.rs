@@ -216,10 +216,11 @@ pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
 
 fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
     let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes(commit))?;
-    let mut full = cost.refused(txn, standing, quota)?;
+    let refused = cost.refused(txn, standing, quota)?;
+    let mut full = refused.always;
     if full.is_none()
+        && let Some(scope) = refused.if_early
         && may_wait(commit, cost)
-        && let Some(scope) = cost.refused(txn, standing, &quota.of_early())?
         && awaited(txn, &commit.source, &commit.awaits)?.is_some()
     {
         full = Some(scope);
@@ -471,7 +472,7 @@ fn partial_open(
     if txn.get(T::Partial, &key)?.is_none() {
         let bytes = INBOX_ROW_OVERHEAD_BYTES.saturating_add(file_bytes);
         let (cost, standing) = Cost::of(txn, &row.source, ingress, bytes)?;
-        if let Some(scope) = cost.refused(txn, standing, quota)? {
+        if let Some(scope) = cost.refused(txn, standing, quota)?.always {
             return Ok(LocalOutcome::InboxFull(scope));
         }
         cost.charge(txn, &key)?;
