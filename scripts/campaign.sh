@@ -421,8 +421,37 @@ worst_slope() {
     for file in "$work"/rss.*; do slope "$file"; done | sort -g | tail -n 1
 }
 
+# Descriptors and threads of a node.
+held_by() { printf '%s %s\n' "$(ls "/proc/${pid_of[$1]}/fd" | wc -l)" "$(ls "/proc/${pid_of[$1]}/task" | wc -l)"; }
+
+# Change from the first half of a file's lines to the second, of each column's mean, the largest: 0.05
+# is five percent.
+drift() {
+    awk '{for (i = 1; i <= NF; i++) v[NR, i] = $i}
+         END {half = int(NR / 2)
+              for (i = 1; i <= NF; i++) {
+                  a = b = 0
+                  for (n = 1; n <= half; n++) {a += v[n, i]; b += v[NR - half + n, i]}
+                  if (a > 0) {d = (b - a) / a; if (d < 0) d = -d; if (d > most) most = d}}
+              printf "%.3f\n", most}' "$1"
+}
+
+# Size of a node's store beside that of a copy with nothing in it but its rows, with both in MiB.
+store_sizes() {
+    local copy="$work/copy.$1"
+    ask "$1" backup "$copy" >/dev/null
+    jq -nc --arg node "$1" --argjson store "$(stat -c %s "$(dir_of "$1")/store.redb")" \
+        --argjson rows "$(stat -c %s "$copy/store.redb")" \
+        '{$node, store_mib: ($store / 1048576 * 10 | round / 10), rows_mib: ($rows / 1048576 * 10 | round / 10)}'
+    rm -r "$copy"
+}
+
+holds_nothing() { [[ -z $(ask "$1" mailboxes) ]]; }
+
+# Twenty peers come and go beside the load; what is sent to one that is away is held by the relay, and
+# arrives when it is back or expires.
 soak() {
-    local minutes=${1:-60} rate guest=0 until
+    local minutes=${1:-60} rate visits=0 guest to_guest until sizes i
     line source relay sink
     rate=$(($(knee 15) / 2))
     take_for 600s
@@ -430,19 +459,30 @@ soak() {
     say "half of what the line carries is $rate messages/s"
     load --from "$(dir_of source)" --to "$(dir_of sink)" --rate "$rate" --seconds $((minutes * 60)) --settle 300s
     until=$((SECONDS + minutes * 60))
-    peers_of[guest]=$(url relay quic)
     while ((SECONDS < until)); do
-        guest=$((guest + 1))
-        start guest
+        guest=guest$((visits % 20))
+        visits=$((visits + 1))
+        peers_of[$guest]=$(url relay quic)
+        start "$guest"
+        # Asked while it is there; the source learns of it by its announce or by asking.
+        to_guest=$(address_of "$guest")
         watch_rss 10 source relay sink
-        if ((guest % 2)); then kill_hard guest; else ask guest drain >/dev/null; wait "${pid_of[guest]}" || true; fi
+        if ((visits % 2)); then kill_hard "$guest"; else ask "$guest" drain >/dev/null; wait "${pid_of[$guest]}" || true; fi
+        for node in source relay sink; do held_by "$node" >>"$work/held.$node"; done
+        for ((i = 0; i < 20; i++)); do ask source send --to "$to_guest" --ttl 300s "visit $visits, $i" >/dev/null || true; done
         watch_rss 2 source relay sink
     done
     load_ends
     compare source relay sink
-    evidence '{rate: $rate, minutes: $minutes, guests: $guests, rss_slope_mib_per_min: $slope, load: $load[0],
-               passed: ($v.present == 0 and $slope < 1)}' --argjson rate "$rate" --argjson minutes "$minutes" \
-        --argjson guests "$guest" --argjson slope "$(worst_slope)" --slurpfile load "$work/load.json"
+    until_so 400 "what was for guests to expire" has_sent_all
+    until_so 400 "what was held for guests to expire" holds_nothing relay
+    sizes=$(for node in source relay sink; do store_sizes "$node"; done | jq -sc .)
+    evidence '{rate: $rate, minutes: $minutes, visits: $visits, rss_slope_mib_per_min: $slope, held_drift: $drift,
+               stores: $sizes, load: $load[0],
+               passed: ($v.present == 0 and $slope < 1 and $drift <= 0.05)}' --argjson rate "$rate" --argjson minutes "$minutes" \
+        --argjson visits "$visits" --argjson slope "$(worst_slope)" --argjson sizes "$sizes" \
+        --argjson drift "$(for node in source relay sink; do drift "$work/held.$node"; done | sort -g | tail -n 1)" \
+        --slurpfile load "$work/load.json"
 }
 
 has_sent_all() { [[ -z $(ask source outbox) ]]; }

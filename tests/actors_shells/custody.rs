@@ -11,6 +11,7 @@ use quicprochat_mesh::{
         mailbox,
         rate_limiter::{PressureGauge, RateLimiterActor, RateLimiterParts},
     },
+    clock,
     messages::{
         health::ReportHealth,
         lifecycle::{DrainPhase, ExitReason},
@@ -234,6 +235,34 @@ fn the_next_custodian_takes_it_over() {
         bench.actor.do_send(CustodyNews::HandedOver(vec![id]));
         assert_eq!(bench.rows().await, 0);
         expect_silence(&mut bench.handed_on, secs(3600)).await;
+    });
+}
+
+#[test]
+fn what_is_held_while_its_destination_is_there_goes_on_by_itself() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let first = bench.held().await;
+        bench.target_is_up();
+        assert_eq!(bench.next_handed_on().await, [first]);
+        let began = clock::now();
+        let second = bench.held().await;
+        assert_eq!(bench.next_handed_on().await, [second], "the first is under way");
+        assert!(clock::now().saturating_duration_since(began) < secs(1), "nobody had to ask for it");
+    });
+}
+
+#[test]
+fn what_is_under_way_is_not_handed_on_again_where_the_mailbox_is_read_anew() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let (first, second) = (bench.held().await, bench.held().await);
+        bench.target_is_up();
+        assert_eq!(bench.next_handed_on().await, [first, second]);
+        // Back on another link: its mailbox is looked through from the start.
+        bench.target_is_up();
+        expect_silence(&mut bench.handed_on, secs(7)).await;
+        assert_eq!(bench.next_handed_on().await, [first, second], "once their time for an answer is over");
     });
 }
 

@@ -18,6 +18,9 @@ use crate::{
     wire::handshake::CloseReason,
 };
 
+/// Before a peer that refused this node for its configuration is asked again, beside the usual pause.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+
 /// Keeps one peer dialled.
 #[derive(Clone)]
 pub(super) struct Dialler {
@@ -52,13 +55,18 @@ impl Dialler {
                     self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
                     if refusal.is_some() {
                         // Nothing changes that soon: somebody has to change a configuration.
-                        at_least = BackoffPolicy::REDIAL.cap;
+                        at_least = REFUSED_PAUSE;
                     }
                 }
                 Err(error) => {
                     metrics::counter!(telemetry::DIALS_FAILED).increment(1);
-                    tracing::info!(peer = %self.to, %error, "dial failed");
-                    self.trouble.send_replace(Some(error.to_string()));
+                    let why = Some(error.to_string());
+                    if *self.trouble.borrow() == why {
+                        tracing::debug!(peer = %self.to, %error, "dial failed again");
+                    } else {
+                        tracing::info!(peer = %self.to, %error, "dial failed");
+                    }
+                    self.trouble.send_replace(why);
                 }
             }
             let wait = at_least.saturating_add(backoff.next_delay(clock::now(), &mut rng));

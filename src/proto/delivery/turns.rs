@@ -27,7 +27,7 @@ const OF_SOURCE_MAX: usize = 4096;
 
 /// Early messages of a source that are about to enter, at which it is asked to wait: a store that is slow
 /// for a moment takes them in more slowly than others come, and those would soon find no place behind them.
-const CROWD: usize = OF_SOURCE_MAX / 2;
+pub const CROWD: usize = OF_SOURCE_MAX / 2;
 
 /// Early messages at most, some 150 bytes each.
 const ALL_MAX: usize = 16_384;

@@ -2,9 +2,15 @@
 
 use quicprochat_mesh::{
     crypto::{OpenSessions, SignatureInput},
-    proto::delivery::inbound::{self, Arrived},
+    proto::delivery::{
+        inbound::{self, Arrived},
+        turns::CROWD,
+    },
     storage::{LocalStore, PageLimit},
-    wire::{UidPrefix, content::Sealed},
+    wire::{
+        UidPrefix,
+        content::{Content, Sealed},
+    },
 };
 
 use super::*;
@@ -156,5 +162,44 @@ fn what_waits_for_its_turn_outlives_a_fall() {
         })
         .await;
         assert_eq!(inbox, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_source_waits_while_a_crowd_of_its_early_messages_enters() {
+    with_virtual_time(|| async {
+        let mut bench = start();
+        let early = (0..CROWD).map(|n| {
+            let mut uid = [0; 16];
+            uid[..8].copy_from_slice(&(n as u64).to_be_bytes());
+            bench.peer.seal(
+                &bench.own_keys.record,
+                &Sealed::Content(Content {
+                    uid: MessageUid(uid),
+                    name: String::new(),
+                    sent_at_unix_ms: 0,
+                    bytes: Bytes::new(),
+                    follows: Some(MessageUid([9; 16]).prefix()),
+                }),
+            )
+        });
+        let envelopes = early.collect();
+        bench.actor.do_send(DeliverLocal { link: None, via: "mem", ingress: None, envelopes });
+        eventually("all of them", PATIENCE, async || (bench.counts().await.inbox == CROWD as u64).then_some(())).await;
+        while bench.originated.try_recv().is_ok() {}
+        // They are to enter, and the store takes its time over the first of them.
+        bench.store.rows.hold_completions();
+        tokio::time::sleep(ORDER_WAIT + secs(1)).await;
+        let packet = bench.message(200);
+        let id = packet.packet_id;
+        bench.arrives(packet);
+        bench.is_refused(id, RefuseReason::Congested).await;
+
+        bench.store.rows.release();
+        eventually("the first", secs(60), async || (!bench.inbox().await.is_empty()).then_some(())).await;
+        let packet = bench.message(201);
+        let id = packet.packet_id;
+        bench.arrives(packet);
+        assert_eq!(bench.next_receipt().await.packet_ids, [id]);
     });
 }
