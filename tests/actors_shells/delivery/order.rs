@@ -185,7 +185,10 @@ fn a_source_waits_while_a_crowd_of_its_early_messages_enters() {
         });
         let envelopes = early.collect();
         bench.actor.do_send(DeliverLocal { link: None, via: "mem", ingress: None, envelopes });
-        eventually("all of them", PATIENCE, async || (bench.counts().await.inbox == CROWD as u64).then_some(())).await;
+        eventually("all of them", PATIENCE, async || {
+            (bench.counts().await.inbox == CROWD as u64).then_some(())
+        })
+        .await;
         while bench.originated.try_recv().is_ok() {}
         // They are to enter, and the store takes its time over the first of them.
         bench.store.rows.hold_completions();
