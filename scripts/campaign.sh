@@ -6,6 +6,9 @@
 #   campaign.sh eio [N]          the n-th sync of a node fails, for n = 1 to N (50); needs strace
 #   campaign.sh partitions [N]   N cuts of a line of five in network name spaces (20); needs root and ip
 #   campaign.sh half-open [N]    the same without a sign: no end learns that its link is dead (10)
+#   campaign.sh splits [N] [S]   N times (20) S seconds (60) of two and three nodes apart; how soon all arrives
+#   campaign.sh loss [S]         30 % of all packets of a QUIC link lost, both ways, for S seconds (600); needs
+#                                root, ip and nft
 #   campaign.sh floods           honest traffic beside every neighbour that misbehaves
 #   campaign.sh soak [MINUTES]   half of what the line does at most, peers come and go (60)
 #   campaign.sh overload [S]     ten times what the line does at most, for S seconds (120)
@@ -287,20 +290,22 @@ eio() {
         --argjson n "$n" --argjson wrong "$wrong"
 }
 
-# Five name spaces in a row, each link through a bridge in a name space of its own: with the bridge
-# down both ends keep their carrier and nothing arrives.
+# lay_cables N SCHEMES…: N name spaces in a row, each link through a bridge in a name space of its own:
+# with the bridge down both ends keep their carrier and nothing arrives. A node in each; the links are of
+# these schemes in turn.
 spaces=()
 lay_cables() {
     ((EUID == 0)) || not_measured "network name spaces need root"
     command -v ip >/dev/null || not_measured "ip (iproute2) is not installed"
-    local i space
-    for i in 1 2 3 4 5; do
+    local n=$1 i space
+    shift
+    for ((i = 1; i <= n; i++)); do
         space="qpc$$-$i"
         ip netns add "$space" 2>/dev/null || not_measured "this system lets nobody make network name spaces"
         spaces+=("$space")
         ip -n "$space" link set lo up
     done
-    for i in 1 2 3 4; do
+    for ((i = 1; i < n; i++)); do
         space="qpc$$-m$i"
         ip netns add "$space"
         spaces+=("$space")
@@ -315,16 +320,15 @@ lay_cables() {
         ip -n "qpc$$-$((i + 1))" addr add "10.77.$i.2/24" dev left
         ip -n "qpc$$-$((i + 1))" link set left up
     done
-    for i in 1 2 3 4 5; do
+    for ((i = 1; i <= n; i++)); do
         space_of[n$i]="qpc$$-$i"
         # On every address: a node dials over QUIC from where it listens. To the left it dials.
         url_of[n$i]="quic://0.0.0.0:7410 tcp://0.0.0.0:7410"
-        ((i > 1)) || continue
-        [[ $((i % 2)) == 0 ]] && peers_of[n$i]="quic://10.77.$((i - 1)).1:7410" || peers_of[n$i]="tcp://10.77.$((i - 1)).1:7410"
+        ((i == 1)) || peers_of[n$i]="${*:$((i % $# + 1)):1}://10.77.$((i - 1)).1:7410"
+        start n$i
     done
-    for i in 1 2 3 4 5; do start n$i; done
-    until_so 60 "a route from end to end" knows n1 n5
-    until_so 60 "a route back" knows n5 n1
+    until_so 60 "a route from end to end" knows n1 "n$n"
+    until_so 60 "a route back" knows "n$n" n1
 }
 
 # sever N HOW, heal N HOW: of the link between nodes N and N + 1.
@@ -344,7 +348,7 @@ has_links() { (($(count_links "$1") == $2)); }
 cuts() {
     local n=$1 i at how links healed_ms slowest_heal_ms=0
     shift
-    lay_cables
+    lay_cables 5 quic tcp
     load --from "$(dir_of n1)" "$(dir_of n5)" --to "$(dir_of n1)" "$(dir_of n5)" --rate 100 --seconds 1000000 --settle 300s
     load_goes_on
     for ((i = 1; i <= n; i++)); do
@@ -370,20 +374,87 @@ cuts() {
 partitions() { cuts "${1:-20}" carrier silent; }
 half_open() { cuts "${1:-10}" silent; }
 
+# Nothing that NODE sent before the moment MS waits for its receipt: messages live a day.
+has_receipts() {
+    ask "$1" outbox | jq -e --argjson age "$((($(now_ms) - $2) / 1000 + 1))" -s 'all(.[]; .expires_s > 86400 - $age)' >/dev/null
+}
+
+# Two and three nodes apart for longer than any pause between two tries, under load both ways.
+splits() {
+    local n=${1:-20} hold=${2:-60} i how ways=(carrier silent) healed slowest_ms=0
+    lay_cables 5 quic tcp
+    load --from "$(dir_of n1)" "$(dir_of n5)" --to "$(dir_of n1)" "$(dir_of n5)" --rate 100 --seconds 1000000 --settle 300s
+    load_goes_on
+    for ((i = 1; i <= n; i++)); do
+        how=${ways[i % 2]}
+        sever 2 "$how"
+        # How long is what is tried out.
+        sleep "$hold"
+        heal 2 "$how"
+        healed=$(now_ms)
+        until_so 120 "receipts for all that n1 sent before" has_receipts n1 "$healed"
+        until_so 120 "receipts for all that n5 sent before" has_receipts n5 "$healed"
+        healed=$(($(now_ms) - healed))
+        ((healed <= slowest_ms)) || slowest_ms=$healed
+        say "split $i of $n ($how): all delivered after $healed ms"
+    done
+    load_stop
+    compare n1 n2 n3 n4 n5
+    evidence '{splits: $n, apart_s: $hold, slowest_delivery_ms: $slowest,
+               passed: ($v.present == 0 and $v.acked > 0 and $slowest <= 30000)}' \
+        --argjson n "$n" --argjson hold "$hold" --argjson slowest "$slowest_ms"
+}
+
+# Links that NODE lost, and tries for one that came to nothing.
+count_troubles() {
+    ask "$1" stats | jq '.transports | [.links_closed_total[], .link_handshake_failures_total[], .link_dial_failures_total] | add'
+}
+
+loss() {
+    local seconds=${1:-600} node whole lossy troubles
+    ends=(n1 n2)
+    command -v nft >/dev/null || not_measured "nft (nftables) is not installed"
+    lay_cables 2 quic
+    whole=$(knee 15)
+    take_for 600s
+    say "without loss $whole messages/s"
+    for node in n1 n2; do
+        ip netns exec "${space_of[$node]}" nft -f - <<<'table inet loss {
+            chain arriving {
+                type filter hook input priority 0
+                udp dport 7410 numgen random mod 100 < 30 drop
+            }
+        }' || not_measured "this kernel drops nothing at random"
+    done
+    troubles=$(($(count_troubles n1) + $(count_troubles n2)))
+    lossy=$(knee "$seconds")
+    troubles=$(($(count_troubles n1) + $(count_troubles n2) - troubles))
+    for node in n1 n2; do ip netns exec "${space_of[$node]}" nft delete table inet loss; done
+    take_for 600s
+    until_so 60 "what is on its way to arrive" has_sent_all
+    compare n1 n2
+    evidence '{lossless_per_s: $whole, lossy_per_s: $lossy, seconds: $seconds, links_lost: $troubles,
+               passed: ($v.present == 0 and $v.acked > 0 and $lossy >= 0.4 * $whole and $troubles * 60 <= 6 * $seconds)}' \
+        --argjson whole "$whole" --argjson lossy "$lossy" --argjson seconds "$seconds" --argjson troubles "$troubles"
+}
+
 floods() {
     local kinds=${1:-busy,slow,full,dead,forged,sybil,roots,paths,refuse,withdraw,digests,credit,garbage}
     "$qpc" --json bench relay --seconds 3 --rounds 1 --beside "$kinds" >"$work/relay.json"
     evidence '{floods: $relay[0].beside, peak_rss_mib: $relay[0].ours.peak_rss_mib, passed: ($relay[0].ours.lost == 0 and ([$relay[0].beside[] | .ratio_offered] | min) >= 0.9)}' --slurpfile relay "$work/relay.json"
 }
 
+# From where the load of a knee goes to where.
+ends=(source sink)
+
 # Messages that the sink has put into its inbox since its start.
-arrived() { ask sink stats | jq '[.. | .messages_received_total? // empty] | add // 0'; }
+arrived() { ask "${ends[1]}" stats | jq '[.. | .messages_received_total? // empty] | add // 0'; }
 
 # knee SECONDS: the most that the line carries, what reaches the sink's inbox a second of a load without
 # a rate. Taken out of the inbox it is not: that is one after the other, and another limit.
 # What is on its way arrives and is taken, for so long at most.
 take_for() {
-    load --from "$(dir_of source)" --to "$(dir_of sink)" --count 1 --settle "$1"
+    load --from "$(dir_of "${ends[0]}")" --to "$(dir_of "${ends[1]}")" --count 1 --settle "$1"
     load_ends
 }
 
@@ -391,7 +462,7 @@ knee() {
     local before began
     before=$(arrived)
     began=$(now_ms)
-    load --from "$(dir_of source)" --to "$(dir_of sink)" --seconds "$1" --settle 0s
+    load --from "$(dir_of "${ends[0]}")" --to "$(dir_of "${ends[1]}")" --seconds "$1" --settle 0s
     load_ends
     echo $((($(arrived) - before) * 1000 / ($(now_ms) - began)))
 }
@@ -485,7 +556,7 @@ soak() {
         --slurpfile load "$work/load.json"
 }
 
-has_sent_all() { [[ -z $(ask source outbox) ]]; }
+has_sent_all() { [[ -z $(ask "${ends[0]}" outbox) ]]; }
 
 overload() {
     local seconds=${1:-120} knee_s control=() began recovered
@@ -597,7 +668,7 @@ command -v jq >/dev/null || not_measured "jq is not installed"
 if [[ $name == all ]]; then
     worst=0
     for one in kills eio recovery first-start disk-faults damage removals descriptors slow-handshakes silent-links memory \
-        partitions half-open floods steady overload soak panics; do
+        partitions half-open splits loss floods steady overload soak panics; do
         code=0
         "scripts/campaign.sh" $one || code=$?
         ((code <= worst)) || worst=$code
@@ -606,7 +677,7 @@ if [[ $name == all ]]; then
 fi
 
 case $name in
-kills | eio | partitions | half-open | floods | soak | overload | steady | panics) ;;
+kills | eio | partitions | half-open | splits | loss | floods | soak | overload | steady | panics) ;;
 recovery | first-start | disk-faults | damage | removals | descriptors | slow-handshakes | silent-links | memory) ;;
 *) printf 'campaign.sh: no campaign is called %s\n' "$name" >&2; exit 2 ;;
 esac
