@@ -411,7 +411,7 @@ count_troubles() {
 }
 
 loss() {
-    local seconds=${1:-600} node whole lossy troubles
+    local seconds=${1:-600} node whole lossy troubles keepalive=15s
     ends=(n1 n2)
     command -v nft >/dev/null || not_measured "nft (nftables) is not installed"
     lay_cables 2 quic

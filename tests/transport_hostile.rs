@@ -3,7 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{self, Poll},
+    time::Duration,
+};
 
 use quicprochat_mesh::{
     crypto::MeshIdentity,
@@ -421,4 +430,93 @@ async fn a_quic_peer_gets_three_streams_and_no_more() {
     assert!(tokio::time::timeout(moment, peer.open_uni()).await.is_err(), "a fourth stream");
     assert!(tokio::time::timeout(moment, peer.open_bi()).await.is_err(), "a bidirectional stream");
     assert_eq!(peer.max_datagram_size(), None, "datagrams");
+}
+
+/// A client's socket that sends the datagrams of each connection from a port of their own and hears
+/// nothing: to a server, connections from forged ports.
+#[derive(Debug, Default)]
+struct ForgedPorts {
+    /// By the connection id that the client made up, with the bytes sent.
+    ports: Mutex<HashMap<Vec<u8>, (std::net::UdpSocket, u64)>>,
+}
+
+/// Destination connection id of a long header (RFC 9000, 17.2).
+fn dcid(datagram: &[u8]) -> Vec<u8> {
+    let len = usize::from(datagram[5]);
+    datagram[6..6 + len].to_vec()
+}
+
+impl quinn::AsyncUdpSocket for ForgedPorts {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn quinn::UdpPoller>> {
+        Box::pin(AlwaysWritable)
+    }
+
+    fn try_send(&self, transmit: &quinn::udp::Transmit<'_>) -> io::Result<()> {
+        let mut ports = self.ports.lock().unwrap();
+        let (socket, sent) = ports.entry(dcid(transmit.contents)).or_insert_with(|| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            (socket, 0)
+        });
+        *sent += transmit.contents.len() as u64;
+        // As a network does, it loses what there is no room for.
+        let _ = socket.send_to(transmit.contents, transmit.destination);
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        _: &mut task::Context<'_>,
+        _: &mut [io::IoSliceMut<'_>],
+        _: &mut [quinn::udp::RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(([127, 0, 0, 1], 1).into())
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysWritable;
+
+impl quinn::UdpPoller for AlwaysWritable {
+    fn poll_writable(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a port has been sent, in bytes.
+fn heard(socket: &std::net::UdpSocket) -> u64 {
+    let mut buffer = [0; 65_536];
+    std::iter::from_fn(|| socket.recv(&mut buffer).ok()).map(|bytes| bytes as u64).sum()
+}
+
+#[tokio::test]
+async fn initials_from_forged_ports_are_answered_sparingly_and_keep_nobody_out() {
+    const FORGED: usize = 1_000;
+    let port = quic_port().await;
+    let forged = Arc::new(ForgedPorts::default());
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(client(Some(2), true, &[ALPN])).unwrap();
+    let runtime = Arc::new(quinn::TokioRuntime);
+    let mut endpoint =
+        quinn::Endpoint::new_with_abstract_socket(Default::default(), None, forged.clone(), runtime).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
+    let mut dials = Vec::new();
+    for batch in 0..FORGED / 100 {
+        dials.extend((0..100).map(|_| endpoint.connect(socket_of(&port), "mesh.invalid").unwrap()));
+        // Each batch is answered, or dropped, while honest peers come.
+        honest_peers_are_served(&port).await;
+        assert_eq!(dials.len(), (batch + 1) * 100);
+    }
+    let ports = forged.ports.lock().unwrap();
+    assert!(ports.len() >= FORGED, "each from a port of its own: {}", ports.len());
+    let mut answered = 0;
+    for (socket, sent) in ports.values() {
+        let heard = heard(socket);
+        assert!(heard <= 3 * sent, "{heard} bytes to one that sent {sent}");
+        answered += usize::from(heard > 0);
+    }
+    assert!(answered > FORGED / 2, "they were Initials that a server answers: {answered}");
 }

@@ -13,7 +13,6 @@ mod dialler;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,7 +50,7 @@ use crate::{
     telemetry,
     transport::{
         CloseCode, Direction, Link, LinkInfo, LinkPeer, TransportAddr, TransportCapability, TransportError,
-        TransportManager,
+        TransportManager, addr,
     },
     wire::{
         Address, LinkId, NetworkId, PublicKey,
@@ -666,11 +665,7 @@ fn class_of(capability: TransportCapability) -> LinkClass {
 /// True for private, link-local and loopback addresses.
 fn is_near(remote: &TransportAddr) -> bool {
     // What was accepted has an address; media inside the process have none and are near.
-    match remote.socket_addr().map(|at| at.ip()) {
-        Some(IpAddr::V4(v4)) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        Some(IpAddr::V6(v6)) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-        None => true,
-    }
+    remote.socket_addr().is_none_or(|at| addr::is_near(at.ip()))
 }
 
 impl LinksActor {

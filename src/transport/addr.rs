@@ -4,7 +4,11 @@
 //! `#HEX32` that pins the peer's [`Address`]. Names are kept as names: they are resolved at each
 //! dial, so a peer that moves is found again.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -53,6 +57,14 @@ pub struct TransportAddr {
     scheme: &'static str,
     target: Target,
     pin: Option<Address>,
+}
+
+/// True for private, link-local and loopback addresses.
+pub fn is_near(ip: IpAddr) -> bool {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }
 
 impl TransportAddr {

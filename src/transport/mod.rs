@@ -35,6 +35,8 @@ use crate::wire::{Address, PublicKey, TrafficClass};
 
 pub mod addr;
 pub mod capability;
+#[cfg(feature = "quic")]
+mod congestion;
 pub mod error;
 pub mod manager;
 pub mod mem;

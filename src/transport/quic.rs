@@ -10,6 +10,9 @@
 //! links that all stand still at both ends are 375 MiB; 128 KiB in flight a class carry 21 Mbit/s
 //! at 50 ms round trip.
 //!
+//! Links within a local network, which may be radio, have a congestion control of their own
+//! (`transport/congestion.rs`); those to elsewhere have CUBIC.
+//!
 //! Keepalive is off: the link layer pings. The idle timeout of 60 s is what is left when it cannot.
 
 mod link;
@@ -19,7 +22,7 @@ use std::{
     any::Any,
     fmt,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +43,7 @@ use self::{
 use super::{
     BoxFuture, CloseCode, Direction, Link, LinkInfo, LinkPeer, MeshTransport, PortStats, TransportAddr,
     TransportCapability, TransportError, TransportInfo, addr,
+    congestion::FlooredCubicConfig,
     dial::{race, resolve},
     gate::{Gate, Ticket},
     inbox::Inbox,
@@ -99,7 +103,12 @@ pub struct QuicPort {
 struct Shared {
     identity: TlsIdentity,
     options: QuicOptions,
-    transport: Arc<TransportConfig>,
+    /// For links to elsewhere.
+    wide: Arc<TransportConfig>,
+    /// For links within a local network.
+    near: Arc<TransportConfig>,
+    /// For those of them that come in.
+    near_server: OnceLock<Arc<quinn::ServerConfig>>,
     inbox: Inbox,
     gate: Arc<Gate>,
     endpoints: Mutex<Endpoints>,
@@ -151,7 +160,8 @@ impl QuicPort {
         let io = |error| TransportError::from_io(at, &error);
         let shared = Arc::new(Shared::new(identity, options));
         let bound = socket.local_addr().map_err(io)?;
-        let config = Some(shared.server_config()?);
+        let config = Some(shared.server_config(&shared.wide)?);
+        let _ = shared.near_server.set(Arc::new(shared.server_config(&shared.near)?));
         let endpoint =
             Endpoint::new(EndpointConfig::default(), config, socket, shared.runtime()).map_err(io)?;
         shared.lock().listening = Some(endpoint.clone());
@@ -177,7 +187,9 @@ impl Shared {
     fn new(identity: &TlsIdentity, options: QuicOptions) -> Self {
         Self {
             identity: identity.clone(),
-            transport: Arc::new(transport_config(&options)),
+            wide: Arc::new(transport_config(&options)),
+            near: Arc::new(near_transport_config(&options)),
+            near_server: OnceLock::new(),
             inbox: Inbox::new(addr::QUIC),
             gate: Gate::new(options.handshakes_max),
             endpoints: Mutex::default(),
@@ -193,10 +205,10 @@ impl Shared {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn server_config(&self) -> Result<quinn::ServerConfig, TransportError> {
+    fn server_config(&self, transport: &Arc<TransportConfig>) -> Result<quinn::ServerConfig, TransportError> {
         let tls = QuicServerConfig::try_from(self.identity.server_config()?).map_err(no_initial_suite)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::clone(&self.transport));
+        config.transport_config(Arc::clone(transport));
         config.max_incoming(INCOMING_MAX);
         config.incoming_buffer_size(INCOMING_BYTES_MAX / 64);
         config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
@@ -233,7 +245,8 @@ impl Shared {
         let tls = self.identity.client_config(Arc::clone(&check))?;
         let tls = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        config.transport_config(Arc::clone(&self.transport));
+        let transport = if addr::is_near(address.ip()) { &self.near } else { &self.wide };
+        config.transport_config(Arc::clone(transport));
         let connecting = endpoint
             .connect_with(config, address, tls::NO_NAME)
             .map_err(|error| TransportError::Io { url: to.clone(), detail: error.to_string() })?;
@@ -271,7 +284,13 @@ impl Shared {
     async fn greet(&self, incoming: Incoming, ticket: Ticket, lane: Lane) {
         let url = TransportAddr::socket(addr::QUIC, canonical(incoming.remote_address()));
         let limit = self.options.handshake_timeout;
-        let handshake = async { incoming.accept()?.await };
+        let near = self.near_server.get().filter(|_| addr::is_near(incoming.remote_address().ip()));
+        let handshake = async {
+            match near {
+                Some(config) => incoming.accept_with(Arc::clone(config))?.await,
+                None => incoming.accept()?.await,
+            }
+        };
         let greeted = match timeout(limit, handshake).await {
             Ok(Ok(connection)) => self.link(&url, connection, Direction::In, lane),
             Ok(Err(error)) => Err(handshake_error(&url, &error, self.options.idle_timeout)),
@@ -353,6 +372,13 @@ fn transport_config(options: &QuicOptions) -> TransportConfig {
         .max_idle_timeout(Some(VarInt::from_u32(idle).into()))
         .keep_alive_interval(None)
         .datagram_receive_buffer_size(None);
+    config
+}
+
+/// Of links within a local network, which may be radio.
+fn near_transport_config(options: &QuicOptions) -> TransportConfig {
+    let mut config = transport_config(options);
+    config.congestion_controller_factory(Arc::new(FlooredCubicConfig::default()));
     config
 }
 
