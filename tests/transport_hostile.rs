@@ -495,7 +495,8 @@ fn heard(socket: &std::net::UdpSocket) -> u64 {
 
 #[tokio::test]
 async fn initials_from_forged_ports_are_answered_sparingly_and_keep_nobody_out() {
-    const FORGED: usize = 1_000;
+    // Each takes a file descriptor of this process, of which some systems give a thousand.
+    const FORGED: usize = 500;
     let port = quic_port().await;
     let forged = Arc::new(ForgedPorts::default());
     let tls = quinn::crypto::rustls::QuicClientConfig::try_from(client(Some(2), true, &[ALPN])).unwrap();
@@ -504,11 +505,10 @@ async fn initials_from_forged_ports_are_answered_sparingly_and_keep_nobody_out()
         quinn::Endpoint::new_with_abstract_socket(Default::default(), None, forged.clone(), runtime).unwrap();
     endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
     let mut dials = Vec::new();
-    for batch in 0..FORGED / 100 {
+    for _ in 0..FORGED / 100 {
         dials.extend((0..100).map(|_| endpoint.connect(socket_of(&port), "mesh.invalid").unwrap()));
         // Each batch is answered, or dropped, while honest peers come.
         honest_peers_are_served(&port).await;
-        assert_eq!(dials.len(), (batch + 1) * 100);
     }
     let ports = forged.ports.lock().unwrap();
     assert!(ports.len() >= FORGED, "each from a port of its own: {}", ports.len());

@@ -146,12 +146,11 @@ mod tests {
 
     /// Packets of an interval that take so long each, on a path whose shortest round trip is 2 ms.
     fn interval(controller: &mut FlooredCubic, now: &mut Instant, took: &[Duration]) {
-        for took in took {
-            *now += INTERVAL / 100;
-            controller.queue.acked(*now, *took, ms(2));
+        for one in took {
+            // The last of them ends it.
+            *now += INTERVAL.div_f64(took.len() as f64) + Duration::from_nanos(1);
+            controller.queue.acked(*now, *one, ms(2));
         }
-        *now += INTERVAL;
-        controller.queue.acked(*now, *took.last().unwrap(), ms(2));
     }
 
     fn lose(controller: &mut FlooredCubic, now: Instant) {

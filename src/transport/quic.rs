@@ -160,10 +160,13 @@ impl QuicPort {
         let io = |error| TransportError::from_io(at, &error);
         let shared = Arc::new(Shared::new(identity, options));
         let bound = socket.local_addr().map_err(io)?;
-        let config = Some(shared.server_config(&shared.wide)?);
-        let _ = shared.near_server.set(Arc::new(shared.server_config(&shared.near)?));
+        let config = shared.server_config()?;
+        // The same but for its transport, so that what one gave out the other knows.
+        let mut near = config.clone();
+        near.transport_config(Arc::clone(&shared.near));
+        shared.near_server.get_or_init(|| Arc::new(near));
         let endpoint =
-            Endpoint::new(EndpointConfig::default(), config, socket, shared.runtime()).map_err(io)?;
+            Endpoint::new(EndpointConfig::default(), Some(config), socket, shared.runtime()).map_err(io)?;
         shared.lock().listening = Some(endpoint.clone());
         let task = tokio::spawn(accept_loop(Arc::clone(&shared), endpoint));
         let local = TransportAddr::socket(addr::QUIC, bound);
@@ -205,10 +208,11 @@ impl Shared {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn server_config(&self, transport: &Arc<TransportConfig>) -> Result<quinn::ServerConfig, TransportError> {
+    /// For peers that are elsewhere.
+    fn server_config(&self) -> Result<quinn::ServerConfig, TransportError> {
         let tls = QuicServerConfig::try_from(self.identity.server_config()?).map_err(no_initial_suite)?;
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(Arc::clone(transport));
+        config.transport_config(Arc::clone(&self.wide));
         config.max_incoming(INCOMING_MAX);
         config.incoming_buffer_size(INCOMING_BYTES_MAX / 64);
         config.incoming_buffer_size_total(INCOMING_BYTES_MAX);
