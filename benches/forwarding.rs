@@ -131,7 +131,13 @@ fn step(c: &mut Criterion) {
     let peers: Vec<_> = (1..=4u8).map(|n| MeshIdentity::from_seed([n; 32])).collect();
     for (n, peer) in peers.iter().enumerate() {
         let link = LinkId(n as u64 + 1);
-        let info = LinkInfo { link, peer: peer.public_key(), class: LinkClass::default(), trusted: false };
+        let info = LinkInfo {
+            link,
+            peer: peer.public_key(),
+            class: LinkClass::default(),
+            trusted: false,
+            account: None,
+        };
         router.handle(now, wall, Input::LinkUp(info));
     }
     while router.poll().is_some() {}
@@ -191,7 +197,13 @@ fn announce(c: &mut Criterion) {
     let mut router = Router::new(RouterConfig::new(me.public_key()), now, 42);
     for n in 0..10u8 {
         let peer = MeshIdentity::from_seed([100 + n; 32]).public_key();
-        let info = LinkInfo { link: LinkId(n.into()), peer, class: LinkClass::default(), trusted: false };
+        let info = LinkInfo {
+            link: LinkId(n.into()),
+            peer,
+            class: LinkClass::default(),
+            trusted: false,
+            account: None,
+        };
         router.handle(now, wall, Input::LinkUp(info));
     }
     let key = ReceiverKey { rk_id: 1, suite: 1, x25519: [9; 32] };

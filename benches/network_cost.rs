@@ -167,7 +167,13 @@ impl Mesh {
             let peer = self.nodes[peer].identity.public_key();
             self.handle(
                 n,
-                Input::LinkUp(LinkInfo { link, peer, class: LinkClass::default(), trusted: false }),
+                Input::LinkUp(LinkInfo {
+                    link,
+                    peer,
+                    class: LinkClass::default(),
+                    trusted: false,
+                    account: None,
+                }),
             );
         }
     }

@@ -114,6 +114,7 @@ const CLOSED: &[&str] = &[
     "unresponsive",
     "rate_limited",
     "removed",
+    "too_many_links",
     "other",
 ];
 const MAILBOX: &[&str] =

@@ -9,6 +9,7 @@ use std::{
     fs::{Permissions, set_permissions},
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -551,4 +552,105 @@ fn garbage_on_the_ports_of_a_node_leaves_it_unmoved() {
     }
     node.counts("qpc_link_handshake_failures_total", &[("transport", "tcp")], 0.0);
     does_its_work(&node);
+}
+
+/// A peer of its own name that comes from this address of the machine.
+fn from(address: &str, node: &Node, name: u8) -> RawPeer {
+    RawPeer::dial_from(Some(address), &node.url("quic"), [name; 32])
+}
+
+#[test]
+fn a_crowd_that_takes_all_places_makes_room_for_those_from_elsewhere() {
+    let node = Spec::patient("node").env("QPC_TRANSPORT_LINKS_MAX", "4").start();
+    let mut crowd: Vec<RawPeer> = (50..54).map(|name| from("127.0.0.2", &node, name).greeted()).collect();
+    node.has_links(4);
+    // Two honest nodes from one address, which has fewer.
+    does_its_work(&node);
+    for _ in 0..2 {
+        let goodbye = crowd.pop().unwrap().goodbye();
+        assert_eq!(goodbye.reason, CloseReason::TooManyLinks);
+        assert!(goodbye.text.contains("its place goes to another node"), "{goodbye:?}");
+    }
+    node.counts(LINKS_CLOSED, &[("reason", "too_many_links")], 1.0);
+    crowd.iter_mut().for_each(RawPeer::is_served);
+}
+
+#[test]
+fn a_crowd_with_all_its_places_is_told_that_there_are_no_more() {
+    let node = Spec::patient("node").env("QPC_TRANSPORT_LINKS_MAX", "2").start();
+    let mut crowd: Vec<RawPeer> = (50..52).map(|name| from("127.0.0.2", &node, name).greeted()).collect();
+    let more = Spec::new("more").listen("quic://127.0.0.2:0").peer(node.url("quic")).start();
+    node.counts(LINKS_REFUSED, &[("reason", "too_many")], 0.0);
+    wait_until("the reason in the words of the one outside", || {
+        let status = more.status();
+        let detail = status["subsystems"]["transport"]["detail"].as_str().unwrap_or_default();
+        detail.contains("it has no place for another link from here")
+    });
+    crowd.iter_mut().for_each(RawPeer::is_served);
+}
+
+#[test]
+fn many_names_of_one_address_have_its_budget_together() {
+    const NAMES: u8 = 20;
+    const EACH: usize = 200;
+    const PER_S: u32 = 128;
+    let node = Spec::patient("node").env("QPC_RATE_LIMIT_MESSAGES_PER_S", &PER_S.to_string()).start();
+    let verified = || node.metric("qpc_verified_total", &[]);
+    let began = Instant::now();
+    let senders: Vec<_> = (0..NAMES)
+        .map(|name| {
+            let mut peer = from("127.0.0.2", &node, 100 + name);
+            std::thread::spawn(move || {
+                peer = peer.greeted();
+                for _ in 0..EACH {
+                    let frame = peer.envelope(EnvelopeKind::MESSAGE, NOBODY, b"one of many");
+                    peer.send(frame);
+                }
+                peer.is_served();
+            })
+        })
+        .collect();
+    senders.into_iter().for_each(|sender| sender.join().unwrap());
+    let got = verified();
+    let most = f64::from(4 * PER_S) * (1.0 + began.elapsed().as_secs_f64());
+    assert!(got > 0.0 && got <= most, "{got} got through, {most} may");
+    let limited = node.metric("qpc_rate_limited_total", &[("budget", "data")]);
+    assert_eq!(got + limited, f64::from(u32::from(NAMES)) * EACH as f64, "some are in no count");
+
+    // Who comes from elsewhere has a budget of its own.
+    let mut honest = from("127.0.0.3", &node, 99).greeted();
+    for _ in 0..PER_S {
+        let frame = honest.envelope(EnvelopeKind::MESSAGE, NOBODY, b"one of few");
+        honest.send(frame);
+    }
+    honest.is_served();
+    assert_eq!(verified(), got + f64::from(PER_S));
+}
+
+#[test]
+fn many_names_of_one_address_fill_its_share_of_the_mailboxes_alone() {
+    let node = Spec::patient("node").env("QPC_STORE_MAILBOX_MAX", "8MiB").start();
+    let held = || node.metric("qpc_held_bytes", &[]);
+    // Destinations and senders are as many as anybody likes.
+    let fill = |peer: &mut RawPeer, count: u8| {
+        for n in 0..count {
+            let mut nobody = *peer.address().as_bytes();
+            nobody[0] ^= n + 1;
+            let frame = peer.envelope(EnvelopeKind::MESSAGE, Address(nobody), &[n; 12 * 1024]);
+            peer.send(frame);
+        }
+        peer.is_served();
+    };
+    let share = f64::from(8 << 20) / 4.0;
+    let refused = || node.metric("qpc_store_refused_total", &[("reason", "quota")]);
+    let mut crowd: Vec<RawPeer> = (60..66).map(|name| from("127.0.0.2", &node, name).greeted()).collect();
+    crowd.iter_mut().for_each(|peer| fill(peer, 60));
+    wait_until("an answer to each", || node.metric("qpc_held_messages", &[]) + refused() >= 360.0);
+    assert!(held() <= share && held() > 0.9 * share, "{} of {share}", held());
+    // Who comes from elsewhere finds room.
+    let (before, refused_before) = (node.metric("qpc_held_messages", &[]), refused());
+    let mut honest = from("127.0.0.3", &node, 99).greeted();
+    fill(&mut honest, 20);
+    wait_until("all of it", || node.metric("qpc_held_messages", &[]) >= before + 20.0);
+    assert_eq!(refused(), refused_before);
 }

@@ -30,7 +30,7 @@ use crate::{
     },
     proto::{
         credit,
-        lease::{Cost, NEED_MAX},
+        lease::{Cost, NEED_MAX, Payer},
         pressure,
         verify::{
             CheckShare, HeldForKey, Hold, InboundEnvelope, Verified, Verifier, VerifyError, VerifyOutcome,
@@ -135,8 +135,8 @@ pub struct ReaderOutlets {
 pub struct Reader {
     /// The link.
     pub link: LinkId,
-    /// Whose budget it spends.
-    pub neighbour: Address,
+    /// Whose budgets it spends.
+    pub payer: Payer,
     /// `quic`, `tcp`, …, for metrics.
     pub transport: &'static str,
     /// The medium.
@@ -246,7 +246,7 @@ impl Reader {
         let mut established = Some(established);
         let mut reading = Reading {
             held: HeldForKey::new(),
-            spender: Spender::new(self.neighbour, self.outlets.lease.again()),
+            spender: Spender::new(self.payer, self.outlets.lease.again()),
             share: self.verifier.share(clock::now()),
             in_flight: (!self.egress.uses_credit()).then(|| Arc::new(Semaphore::new(IN_FLIGHT_MAX as usize))),
             checked: metrics::counter!(telemetry::VERIFIED),

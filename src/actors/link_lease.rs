@@ -8,8 +8,7 @@ use super::mailbox::Outlet;
 use crate::{
     clock,
     messages::limit::{Budget, RequestLease},
-    proto::lease::{Allowance, Cost, Grant},
-    wire::Address,
+    proto::lease::{Allowance, Cost, Grant, Payer},
 };
 
 /// How long frames in hand wait for a lease. After that they are refused, so that what is behind
@@ -28,7 +27,7 @@ pub(super) struct Refused {
 
 /// The purse of one reader.
 pub(super) struct Spender {
-    neighbour: Address,
+    payer: Payer,
     limiter: Outlet<RequestLease>,
     data: Allowance,
     checks: Allowance,
@@ -37,10 +36,10 @@ pub(super) struct Spender {
 }
 
 impl Spender {
-    pub(super) fn new(neighbour: Address, limiter: Outlet<RequestLease>) -> Self {
+    pub(super) fn new(payer: Payer, limiter: Outlet<RequestLease>) -> Self {
         let now = clock::now();
         let (data, checks) = (Allowance::new(now), Allowance::new(now));
-        Self { neighbour, limiter, data, checks, renewal: None }
+        Self { payer, limiter, data, checks, renewal: None }
     }
 
     /// Pays for frames that were read. Until there is a lease for them nothing more is read.
@@ -133,7 +132,7 @@ impl Spender {
 
     fn ask(&mut self, budget: Budget) -> Option<oneshot::Receiver<Grant>> {
         let (answer, answered) = oneshot::channel();
-        let ask = RequestLease { neighbour: self.neighbour, budget, answer };
+        let ask = RequestLease { payer: self.payer, budget, answer };
         self.limiter.offer(ask).is_ok().then_some(answered)
     }
 }

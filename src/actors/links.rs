@@ -13,7 +13,8 @@ mod dialler;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -45,6 +46,7 @@ use crate::{
         health::{REPORT_EVERY, SubsystemReport},
         kept_out::KeptOut,
         link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
+        places::{self, Place},
         table::LinkClass,
     },
     telemetry,
@@ -239,6 +241,10 @@ struct Entry {
     lane: usize,
     peer_key: PublicKey,
     peer: Address,
+    /// To the link, once it is started.
+    close: Arc<OnceLock<Recipient<CloseLink>>>,
+    /// It gave its place to another one, and ends.
+    is_leaving: bool,
     up: Option<Up>,
     /// Whoever dialled it, and whoever dialled links that gave way to it.
     ended: Vec<oneshot::Sender<CloseReason>>,
@@ -290,8 +296,7 @@ impl LinksActor {
             return;
         };
         let peer = compute_address(&peer_key);
-        if self.draining || self.links.len() >= self.parts.links_max {
-            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "too_many").increment(1);
+        if self.draining {
             return;
         }
         if new.link.info.direction == Direction::In
@@ -304,7 +309,11 @@ impl LinksActor {
         }
         if let Some(wait) = self.parts.book.kept_out(&peer) {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "faults").increment(1);
-            return self.turn_away(new.link, wait);
+            return self.turn_away(new.link, wait, CloseReason::RateLimited);
+        }
+        if !self.finds_place(&new.link.info) {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "too_many").increment(1);
+            return self.turn_away(new.link, TURNED_AWAY_AFTER, CloseReason::TooManyLinks);
         }
         let id = self.parts.book.next();
         let info = new.link.info.clone();
@@ -330,6 +339,8 @@ impl LinksActor {
         let lane = new.link.lane.number();
         let arbiter = lane.checked_sub(1).and_then(|at| self.parts.arbiters.get(at)).cloned();
         let mut medium = Some(new.link);
+        let close = Arc::new(OnceLock::new());
+        let to_close = Arc::clone(&close);
         let spec = ChildSpec::temporary("link", move |guard| {
             let medium = medium.take().ok_or("a link is not started twice")?;
             let nonce = random::random_bytes(&mut random::os_rng());
@@ -343,13 +354,23 @@ impl LinksActor {
                 Some(arbiter) => TransportActor::start_in_arbiter(arbiter, create),
                 None => TransportActor::create(create),
             };
+            let _first = to_close.set(address.clone().recipient());
             Ok(Child::actor(&address))
         })
         .named(format!("{id} {}", info.remote))
         .independent();
         self.links.insert(
             id,
-            Entry { info, lane, peer_key, peer, up: None, ended: new.ended.into_iter().collect() },
+            Entry {
+                info,
+                lane,
+                peer_key,
+                peer,
+                close,
+                is_leaving: false,
+                up: None,
+                ended: new.ended.into_iter().collect(),
+            },
         );
         self.start_child(spec, ctx, move |actor, why| {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_started").increment(1);
@@ -360,15 +381,33 @@ impl LinksActor {
         });
     }
 
+    /// True where this connection may become a link. Of a full registry somebody else may have to end.
+    fn finds_place(&mut self, info: &LinkInfo) -> bool {
+        let stay = || self.links.iter().filter(|(_, entry)| !entry.is_leaving);
+        if stay().count() < self.parts.links_max {
+            return true;
+        }
+        let places = stay().map(|(link, entry)| Place { link: *link, party: entry.info.party() });
+        let Some(link) = places::who_gives_way(places, info.party()) else { return false };
+        self.withdraw(link);
+        if let Some(entry) = self.links.get_mut(&link) {
+            entry.is_leaving = true;
+            let text = "its place goes to another node; many links come from this address";
+            if let Some(close) = entry.close.get() {
+                close.do_send(CloseLink { reason: CloseReason::TooManyLinks, text: text.into() });
+            }
+        }
+        true
+    }
+
     /// Closes a connection before it is a link, and tells its peer why. Nothing is read from it, and
     /// it is closed late: a handshake costs more than anything that was refused, and whoever dials
     /// again as soon as it is closed does so once a second at most.
-    fn turn_away(&self, mut link: Link, wait: Duration) {
+    fn turn_away(&self, mut link: Link, wait: Duration, reason: CloseReason) {
         let waits = Arc::clone(&self.turned_away);
         let wait = if Arc::strong_count(&waits) > TURNED_AWAY_MAX { Duration::ZERO } else { wait };
         actix_rt::spawn(async move {
             tokio::time::sleep(wait.min(TURNED_AWAY_AFTER)).await;
-            let reason = CloseReason::RateLimited;
             let code = CloseCode::FIRST_FREE.0.saturating_add(u32::from(u8::from(reason)));
             link.tx.close(CloseCode(code), reason.name()).await;
             drop(waits);
@@ -396,9 +435,11 @@ impl LinksActor {
     fn established(&mut self, mut message: LinkEstablished, ctx: &mut Context<Self>) {
         let now = clock::now();
         let own = self.parts.identity.address();
-        let Some(entry) = self.links.get(&message.link) else { return };
+        // One that gave way says its hello too late.
+        let Some(entry) = self.links.get(&message.link).filter(|entry| !entry.is_leaving) else { return };
         let (peer, peer_key) = (entry.peer, entry.peer_key);
         let (scheme, class) = (entry.info.remote.scheme(), class_of(entry.info.capability));
+        let account = account_of(&entry.info);
         let new_facts = facts(entry, message.hello.boot_epoch, now);
         let rivals: Vec<LinkId> = self
             .links
@@ -437,6 +478,7 @@ impl LinksActor {
             hello: message.hello.clone(),
             transport: scheme,
             class,
+            account,
             outlet: message.outlet.clone(),
         };
         if let Some(entry) = self.links.get_mut(&message.link) {
@@ -646,10 +688,22 @@ impl Handler<ResendLinks> for LinksActor {
                 hello: up.hello.clone(),
                 transport: entry.info.remote.scheme(),
                 class: class_of(entry.info.capability),
+                account: account_of(&entry.info),
                 outlet: up.outlet.clone(),
             });
         }
     }
+}
+
+/// In whose name a link takes shares: of those who come from one address, in that one's.
+fn account_of(info: &LinkInfo) -> Option<Address> {
+    let party = info.party()?;
+    // No node has such an address, but for one key in 2^128.
+    let octets = match party {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    };
+    Some(Address(octets))
 }
 
 /// A medium as the routing table weighs it.
@@ -673,6 +727,9 @@ impl LinksActor {
     fn report(&mut self, ctx: &mut Context<Self>) {
         let up = self.links.values().filter(|e| e.up.is_some()).count();
         let mut detail = format!("{up} links up, {} peers dialled", self.diallers.len());
+        if self.links.values().filter(|entry| !entry.is_leaving).count() >= self.parts.links_max {
+            detail.push_str("; all places are taken (transport.links_max)");
+        }
         let troubles: Vec<String> =
             self.diallers.values().filter_map(|dialled| dialled.trouble.borrow().clone()).collect();
         for trouble in troubles.iter().take(TROUBLES_SHOWN) {

@@ -151,9 +151,9 @@ impl Handler<RequestLease> for RateLimiterActor {
     fn handle(&mut self, ask: RequestLease, _: &mut Context<Self>) {
         let now = clock::now();
         let grant = match ask.budget {
-            Budget::Data(need) => self.leases.data(now, &ask.neighbour, need),
-            Budget::Checks => self.leases.checks(now, &ask.neighbour),
-            Budget::Fault if self.leases.fault(now, &ask.neighbour) => {
+            Budget::Data(need) => self.leases.data(now, ask.payer, need),
+            Budget::Checks => self.leases.checks(now, ask.payer),
+            Budget::Fault if self.leases.fault(now, ask.payer) => {
                 Grant::Lease(Lease { room: Cost::default(), until: now })
             }
             Budget::Fault => Grant::Wait(Duration::ZERO),

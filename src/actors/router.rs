@@ -131,6 +131,8 @@ impl AnnounceOrder {
 
 struct LinkState {
     peer: Address,
+    /// Whose quotas in the store what comes over it counts to.
+    account: Address,
     transport: &'static str,
     /// One long-lived recipient: a fresh clone would bring a free slot of its own.
     outlet: Recipient<ForwardBatch>,
@@ -272,8 +274,8 @@ impl RouterActor {
             }
             Output::Seen(link, envelope) => self.seen(link, *envelope),
             Output::Custody(link, envelopes) => {
-                let neighbour = self.links.get(&link).map(|l| l.peer);
-                let ingress = neighbour.or(self.program_peer).unwrap_or(self.core.own());
+                let account = self.links.get(&link).map(|l| l.account);
+                let ingress = account.or(self.program_peer).unwrap_or(self.core.own());
                 if let Err(back) = self.hold.offer(HoldEnvelopes { ingress, envelopes }) {
                     let refused = back.message.envelopes.iter();
                     again
@@ -331,7 +333,7 @@ impl RouterActor {
     fn deliver(&mut self, link: Option<LinkId>, envelopes: Vec<Verified<InboundEnvelope>>) -> Vec<PacketId> {
         let state = link.and_then(|l| self.links.get(&l));
         let via = state.map_or("local", |l| l.transport);
-        let ingress = state.map(|l| l.peer).or(self.program_peer);
+        let ingress = state.map(|l| l.account).or(self.program_peer);
         let count = envelopes.len() as u64;
         let message = DeliverLocal { link, via, ingress, envelopes };
         let Err(back) = self.deliver.offer(message) else { return Vec::new() };
@@ -486,8 +488,20 @@ impl Handler<LinkUp> for RouterActor {
 
     fn handle(&mut self, up: LinkUp, ctx: &mut Context<Self>) {
         self.parts.clock.neighbour(up.peer, up.hello.clock_unix_s);
-        let info = LinkInfo { link: up.link, peer: up.peer_key, class: up.class, trusted: false };
-        self.links.insert(up.link, LinkState { peer: up.peer, transport: up.transport, outlet: up.outlet });
+        let info = LinkInfo {
+            link: up.link,
+            peer: up.peer_key,
+            class: up.class,
+            trusted: false,
+            account: up.account,
+        };
+        let state = LinkState {
+            peer: up.peer,
+            account: up.account.unwrap_or(up.peer),
+            transport: up.transport,
+            outlet: up.outlet,
+        };
+        self.links.insert(up.link, state);
         self.step(Input::LinkUp(info), ctx);
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     },
     proto::{
         credit::CreditError,
+        lease::Payer,
         link::{self, Link as Session, LinkConfig, Output},
         verify::{Checked, Verifier},
     },
@@ -179,7 +180,7 @@ impl Drop for Ending {
 /// See the module.
 pub struct TransportActor {
     id: LinkId,
-    neighbour: Address,
+    payer: Payer,
     transport: &'static str,
     info: LinkInfo,
     session: Session,
@@ -213,8 +214,11 @@ impl TransportActor {
         let granted = (!medium.info.streams_per_class).then_some(config.initial_credit);
         Self {
             id,
-            // Whoever is nobody in particular shares one budget with all others of that kind.
-            neighbour: medium.peer.address().unwrap_or(Address([0; 16])),
+            payer: Payer {
+                // Whoever is nobody in particular shares one budget with all others of that kind.
+                neighbour: medium.peer.address().unwrap_or(Address([0; 16])),
+                party: medium.info.party(),
+            },
             transport: medium.info.remote.scheme(),
             info: medium.info.clone(),
             session: Session::new(config, clock::now(), nonce),
@@ -329,7 +333,7 @@ impl Actor for TransportActor {
         let weak = |address: &Addr<Self>| address.clone().recipient::<MediumClosed>().downgrade();
         let reader = Reader {
             link: self.id,
-            neighbour: self.neighbour,
+            payer: self.payer,
             transport: self.transport,
             rx: medium.rx,
             verifier: Verifier::sharing(self.parts.own, self.parts.network, self.parts.checked.clone()),

@@ -76,6 +76,7 @@ fn ranges(c: &MeshConfig, findings: &mut Findings) {
         super::ByteSize(16 << 10),
         super::ByteSize(1 << 50),
     );
+    findings.range("rate_limit.budgets_per_address", c.rate_limit.budgets_per_address, 1, u32::MAX);
     findings.range("rate_limit.announces_per_s", c.rate_limit.announces_per_s, 1, u32::MAX);
     // What reads the filter comes with the command line; a program that embeds the node logs its own way.
     #[cfg(feature = "cli")]

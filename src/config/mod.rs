@@ -198,7 +198,8 @@ sections! {
         order_wait: Duration = secs(MINUTE);
         /// Messages kept for other nodes.
         mailbox_max: ByteSize = ByteSize(1024 * MIB);
-        /// Share of the mailboxes that one neighbour can fill, in percent.
+        /// Share of the mailboxes that one neighbour can fill, in percent. All that connect from one
+        /// address (of IPv6: from one /64) are one neighbour here and for the inbox.
         mailbox_neighbour_percent: u8 = 25;
         /// Share of the mailboxes that one sender can fill, in percent.
         mailbox_source_percent: u8 = 10;
@@ -211,7 +212,7 @@ sections! {
         /// What is remembered of what became of messages, for `qpc message`; 0B is nothing.
         history_max: ByteSize = ByteSize(8 * MIB);
         /// Memory of the storage engine.
-        cache: ByteSize = ByteSize(32 * MIB);
+        cache: ByteSize = ByteSize(16 * MIB);
     }
 
     /// The keys that messages to this node are sealed to. Who gets hold of one opens what was
@@ -236,7 +237,8 @@ sections! {
         /// Whom to dial, and to redial for ever: quic://HOST:PORT or tcp://HOST:PORT. With
         /// #ADDRESS behind it another node at that place is refused.
         peers: Vec<PeerUrl> = vec![];
-        /// Links at a time; further ones are refused.
+        /// Links at a time. A further one takes the place of one from the address (of IPv6: the /64) that has
+        /// most, or is refused where none has two more.
         links_max: u32 = 1024;
         /// Silence after which a link is asked whether it lives; at most 20s.
         keepalive: Duration = secs(15);
@@ -255,6 +257,9 @@ sections! {
         messages_per_s: u32 = 50_000;
         /// Bytes of frames a second that one neighbour may send, over all its links.
         bytes_per_s: ByteSize = ByteSize(100 * MIB);
+        /// What all neighbours that connect from one address (of IPv6: from one /64) may send together, in
+        /// budgets of one neighbour; at least 1.
+        budgets_per_address: u32 = 4;
         /// Announces of others passed on a second, all neighbours together.
         announces_per_s: u32 = 50;
     }

@@ -161,7 +161,8 @@ pub struct DeliverLocal {
     pub link: Option<LinkId>,
     /// That link's transport.
     pub via: &'static str,
-    /// The neighbour they came from; none where no neighbour brought them.
+    /// The neighbour they came from, or the address that it shares with others: whose quotas are charged.
+    /// None where no neighbour brought them.
     pub ingress: Option<Address>,
     /// The envelopes.
     pub envelopes: Vec<Verified<InboundEnvelope>>,

@@ -3,17 +3,14 @@
 use tokio::sync::oneshot;
 
 use super::message;
-use crate::{
-    proto::lease::{Cost, Grant},
-    wire::Address,
-};
+use crate::proto::lease::{Cost, Grant, Payer};
 
 /// Link to rate limiter: what may this neighbour still cost? The answer comes at once; when the
 /// limiter is gone the sender's half is dropped, and the link asks its successor.
 #[derive(Debug)]
 pub struct RequestLease {
-    /// Whose budget.
-    pub neighbour: Address,
+    /// Whose budgets.
+    pub payer: Payer,
     /// Of which kind.
     pub budget: Budget,
     /// Takes the answer.

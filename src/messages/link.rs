@@ -92,6 +92,8 @@ pub struct LinkUp {
     pub transport: &'static str,
     /// What kind of medium it runs over.
     pub class: LinkClass,
+    /// In whose name it takes shares of what this node holds, where that is not its neighbour.
+    pub account: Option<Address>,
     /// Takes batches for the link.
     pub outlet: Recipient<ForwardBatch>,
 }

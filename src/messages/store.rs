@@ -11,7 +11,7 @@ use crate::{
 /// Router to store: these have no path. Answered by [`CustodyAnswer`].
 #[derive(Debug)]
 pub struct HoldEnvelopes {
-    /// The neighbour they came from; its quota is charged.
+    /// The neighbour they came from, or the address that it shares with others: whose quota is charged.
     pub ingress: Address,
     /// The envelopes.
     pub envelopes: Vec<Verified<InboundEnvelope>>,

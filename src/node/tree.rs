@@ -265,6 +265,7 @@ async fn launch(
         config: LeaseConfig {
             messages_per_s: config.rate_limit.messages_per_s.into(),
             bytes_per_s: config.rate_limit.bytes_per_s.0,
+            party_budgets: config.rate_limit.budgets_per_address.into(),
         },
         gauge: gauge.clone(),
         ..RateLimiterParts::default()

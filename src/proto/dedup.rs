@@ -11,8 +11,8 @@
 //!   times. Over whatever link, one is let through when the last was some seconds ago: who holds a packet
 //!   hands it on at such intervals until it arrives, and not only over links that were there when it came.
 //!   Receipts then travel that way.
-//! - A copy with fewer hops is let through once if the first copy was not forwarded, so that nobody
-//!   suppresses a message by racing it with a full hop count.
+//! - A copy with fewer hops than any before is let through if none is under way, because the first went
+//!   nowhere or was handed back, so that nobody suppresses a message by racing it with a full hop count.
 //! - So is one if the first had used up more than half of its hop limit and this one at most half of
 //!   what the first had: the first may have ended a few links further on.
 //! - Anything else is a duplicate and ends here. One that comes back over another link than it

@@ -8,10 +8,13 @@
 //! refills any other.
 //!
 //! A neighbour is whoever proved a key to the transport; nothing that a frame says (source, kind,
-//! network) and no port or address it came from picks another budget.
+//! network) and no port it came from picks another budget. Keys cost nothing, so those who come from
+//! one address, or from 64 bits of an IPv6 one, share a second budget, some times as large: that is
+//! what one party can have under any number of names (THREATS A-18).
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -32,8 +35,8 @@ const CRITICAL_ONE_IN: u64 = 20;
 /// budget holds that much, however low its rate, or a batch could wait for ever.
 pub const NEED_MAX: Cost = Cost { messages: 128, bytes: 128 * (FRAME_BYTES_MAX as u64) };
 
-/// Neighbours with a budget of their own. One whose budget is full again is forgotten without
-/// loss; beyond the bound newcomers share one budget.
+/// Neighbours with a budget of their own, and parties. One whose budget is full again is forgotten
+/// without loss; beyond the bound newcomers share one budget.
 pub const NEIGHBOURS_MAX: usize = 4096;
 
 /// Least time between two searches for neighbours to forget.
@@ -75,12 +78,23 @@ pub struct LeaseConfig {
     pub messages_per_s: u64,
     /// Bytes of frames a second.
     pub bytes_per_s: u64,
+    /// What all neighbours of one party may, in budgets of a neighbour; at least one.
+    pub party_budgets: u64,
 }
 
 impl Default for LeaseConfig {
     fn default() -> Self {
-        Self { messages_per_s: 50_000, bytes_per_s: 100 * 1024 * 1024 }
+        Self { messages_per_s: 50_000, bytes_per_s: 100 * 1024 * 1024, party_budgets: 4 }
     }
+}
+
+/// Who pays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Payer {
+    /// Who proved a key.
+    pub neighbour: Address,
+    /// Whose address it comes from; `None` where this node dialled it, or where its medium has none.
+    pub party: Option<IpAddr>,
 }
 
 /// Room for so much, until then.
@@ -105,7 +119,17 @@ pub enum Grant {
 #[derive(Debug)]
 pub struct Leases {
     config: LeaseConfig,
-    accounts: BTreeMap<Address, Account>,
+    neighbours: Accounts<Address>,
+    parties: Accounts<IpAddr>,
+}
+
+/// Budgets of one size by whose they are.
+#[derive(Debug)]
+struct Accounts<K> {
+    config: LeaseConfig,
+    /// Budgets of a neighbour in each.
+    size: u64,
+    open: BTreeMap<K, Account>,
     /// Shared by those for whom there is no account.
     crowd: Account,
     /// Budgets begin empty at this moment; none where they begin full.
@@ -134,92 +158,135 @@ impl Leases {
     }
 
     fn with(config: LeaseConfig, now: Instant, resumed_at: Option<Instant>) -> Self {
-        let crowd = Account::new(&config, now, resumed_at);
-        Self { config, accounts: BTreeMap::new(), crowd, resumed_at, swept_at: now }
+        Self {
+            config,
+            neighbours: Accounts::new(config, 1, now, resumed_at),
+            parties: Accounts::new(config, config.party_budgets.max(1), now, resumed_at),
+        }
     }
 
     /// Room for data: at least `need` (of which [`NEED_MAX`] counts at most), and what a busy link
     /// soon needs beyond it as far as that is there. With nothing needed, whatever is there.
-    pub fn data(&mut self, now: Instant, neighbour: &Address, need: Cost) -> Grant {
+    pub fn data(&mut self, now: Instant, payer: Payer, need: Cost) -> Grant {
         let ahead = Cost {
             messages: self.config.messages_per_s / LEASES_PER_S,
             bytes: self.config.bytes_per_s / LEASES_PER_S,
         };
-        let account = self.account(now, neighbour);
-        let messages = take(&mut account.messages, now, need.messages.min(NEED_MAX.messages), ahead.messages);
-        let bytes = take(&mut account.bytes, now, need.bytes.min(NEED_MAX.bytes), ahead.bytes);
-        match (messages, bytes) {
-            (Ok(messages), Ok(bytes)) => {
-                account.messages.charge(now, messages);
-                account.bytes.charge(now, bytes);
-                Grant::Lease(Lease { room: Cost { messages, bytes }, until: now + LEASE_FOR })
-            }
-            (messages, bytes) => {
-                let wait = |side: Result<u64, Duration>| side.err().unwrap_or(Duration::ZERO);
-                Grant::Wait(wait(messages).max(wait(bytes)))
+        let need = need.min(NEED_MAX);
+        let mut accounts = self.accounts(now, payer);
+        let mut room =
+            Cost { messages: need.messages.max(ahead.messages), bytes: need.bytes.max(ahead.bytes) };
+        let mut wait = Duration::ZERO;
+        for account in accounts.iter_mut().flatten() {
+            match account.data(now, need) {
+                Ok(there) => room = room.min(there),
+                Err(until) => wait = wait.max(until),
             }
         }
+        if !wait.is_zero() {
+            return Grant::Wait(wait);
+        }
+        for account in accounts.iter_mut().flatten() {
+            account.messages.charge(now, room.messages);
+            account.bytes.charge(now, room.bytes);
+        }
+        Grant::Lease(Lease { room, until: now + LEASE_FOR })
     }
 
     /// Room for checks of announces, key records and unknown keys; a lease of messages only.
-    pub fn checks(&mut self, now: Instant, neighbour: &Address) -> Grant {
-        let account = self.account(now, neighbour);
-        match take(&mut account.checks, now, 1, CHECKS_LEASE) {
-            Ok(messages) => {
-                account.checks.charge(now, messages);
-                Grant::Lease(Lease { room: Cost { messages, bytes: 0 }, until: now + LEASE_FOR })
+    pub fn checks(&mut self, now: Instant, payer: Payer) -> Grant {
+        let mut accounts = self.accounts(now, payer);
+        let (mut messages, mut wait) = (CHECKS_LEASE, Duration::ZERO);
+        for account in accounts.iter_mut().flatten() {
+            match there(&mut account.checks, now, 1) {
+                Ok(there) => messages = messages.min(there),
+                Err(until) => wait = wait.max(until),
             }
-            Err(wait) => Grant::Wait(wait),
         }
+        if !wait.is_zero() {
+            return Grant::Wait(wait);
+        }
+        for account in accounts.iter_mut().flatten() {
+            account.checks.charge(now, messages);
+        }
+        Grant::Lease(Lease { room: Cost { messages, bytes: 0 }, until: now + LEASE_FOR })
     }
 
-    /// Something did not verify. False where the neighbour's budget for that is spent.
-    pub fn fault(&mut self, now: Instant, neighbour: &Address) -> bool {
-        self.account(now, neighbour).faults.charge(now, FAULT_COST)
+    /// Something did not verify. False where the budget of the neighbour, or of its party, for that is
+    /// spent.
+    pub fn fault(&mut self, now: Instant, payer: Payer) -> bool {
+        // What one may no longer is not charged to the others of its party.
+        self.accounts(now, payer).into_iter().flatten().all(|account| account.faults.charge(now, FAULT_COST))
     }
 
     /// Neighbours with a budget of their own.
     pub fn len(&self) -> usize {
-        self.accounts.len()
+        self.neighbours.open.len()
     }
 
     /// True before the first question.
     pub fn is_empty(&self) -> bool {
-        self.accounts.is_empty()
+        self.neighbours.open.is_empty()
     }
 
-    fn account(&mut self, now: Instant, neighbour: &Address) -> &mut Account {
-        if !self.accounts.contains_key(neighbour) {
-            if self.accounts.len() >= NEIGHBOURS_MAX {
+    fn accounts(&mut self, now: Instant, payer: Payer) -> [Option<&mut Account>; 2] {
+        let party = payer.party.map(|party| self.parties.of(now, party));
+        [Some(self.neighbours.of(now, payer.neighbour)), party]
+    }
+}
+
+impl<K: Ord> Accounts<K> {
+    fn new(config: LeaseConfig, size: u64, now: Instant, resumed_at: Option<Instant>) -> Self {
+        let crowd = Account::new(&config, size, now, resumed_at);
+        Self { config, size, open: BTreeMap::new(), crowd, resumed_at, swept_at: now }
+    }
+
+    fn of(&mut self, now: Instant, whose: K) -> &mut Account {
+        if !self.open.contains_key(&whose) {
+            if self.open.len() >= NEIGHBOURS_MAX {
                 self.sweep(now);
             }
-            if self.accounts.len() >= NEIGHBOURS_MAX {
+            if self.open.len() >= NEIGHBOURS_MAX {
                 return &mut self.crowd;
             }
         }
-        let (config, resumed_at) = (&self.config, self.resumed_at);
-        self.accounts.entry(*neighbour).or_insert_with(|| Account::new(config, now, resumed_at))
+        let (config, size, resumed_at) = (&self.config, self.size, self.resumed_at);
+        self.open.entry(whose).or_insert_with(|| Account::new(config, size, now, resumed_at))
     }
 
     fn sweep(&mut self, now: Instant) {
         if now.saturating_duration_since(self.swept_at) >= SWEEP_EVERY {
             self.swept_at = now;
-            self.accounts.retain(|_, account| !account.is_full(now));
+            self.open.retain(|_, account| !account.is_full(now));
         }
     }
 }
 
 impl Account {
-    fn new(config: &LeaseConfig, now: Instant, resumed_at: Option<Instant>) -> Self {
-        let bucket = |capacity, per_s| match resumed_at {
-            None => TokenBucket::new(capacity, per_s, now),
-            Some(since) => TokenBucket::empty(capacity, per_s, since),
+    fn new(config: &LeaseConfig, size: u64, now: Instant, resumed_at: Option<Instant>) -> Self {
+        let bucket = |capacity: u64, per_s: u64| {
+            let (capacity, per_s) = (capacity.saturating_mul(size), per_s.saturating_mul(size));
+            match resumed_at {
+                None => TokenBucket::new(capacity, per_s, now),
+                Some(since) => TokenBucket::empty(capacity, per_s, since),
+            }
         };
         Self {
             messages: bucket(config.messages_per_s.max(NEED_MAX.messages), config.messages_per_s),
             bytes: bucket(config.bytes_per_s.max(NEED_MAX.bytes), config.bytes_per_s),
             checks: bucket(CHECKS_PER_S, CHECKS_PER_S),
             faults: bucket(FAULT_BURST, FAULTS_PER_S),
+        }
+    }
+
+    /// What is there, at least `need`; or how long to wait for that.
+    fn data(&mut self, now: Instant, need: Cost) -> Result<Cost, Duration> {
+        match (there(&mut self.messages, now, need.messages), there(&mut self.bytes, now, need.bytes)) {
+            (Ok(messages), Ok(bytes)) => Ok(Cost { messages, bytes }),
+            (messages, bytes) => {
+                let wait = |side: Result<u64, Duration>| side.err().unwrap_or(Duration::ZERO);
+                Err(wait(messages).max(wait(bytes)))
+            }
         }
     }
 
@@ -231,14 +298,13 @@ impl Account {
     }
 }
 
-/// How much to take of one bucket: `need`, and up to `ahead` where more is there; or how long to
-/// wait for it.
-fn take(bucket: &mut TokenBucket, now: Instant, need: u64, ahead: u64) -> Result<u64, Duration> {
+/// What a bucket has, at least `need`; or how long to wait for that.
+fn there(bucket: &mut TokenBucket, now: Instant, need: u64) -> Result<u64, Duration> {
     let there = bucket.available(now);
     if there < need {
         return Err(bucket.ready_in(now, need).unwrap_or(LEASE_FOR));
     }
-    Ok(there.min(need.max(ahead)))
+    Ok(there)
 }
 
 /// What one link may still spend.

@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod limit;
 pub mod link;
 pub mod node_clock;
+pub mod places;
 pub mod pressure;
 pub mod ranking;
 pub mod router;

@@ -140,6 +140,9 @@ pub struct LinkInfo {
     pub class: LinkClass,
     /// Trace context may cross it.
     pub trusted: bool,
+    /// In whose name it takes shares of what this node holds, where that is not the neighbour: who comes
+    /// under many names from one address has one share.
+    pub account: Option<Address>,
 }
 
 /// What happens to the router.
@@ -499,6 +502,7 @@ impl Router {
         Some(Via {
             measure: self.ranking.measure(now, origin, &state.neighbour),
             is_young: state.is_young(now),
+            account: state.account,
             ..Via::unmeasured(link, state.class, state.neighbour)
         })
     }

@@ -133,12 +133,14 @@ pub struct Via {
     pub measure: Measure,
     /// The neighbour came a short while ago, and gets a small share of the table.
     pub is_young: bool,
+    /// Whose share that is: the neighbour's, or of all who come from its address.
+    pub account: Address,
 }
 
 impl Via {
     /// A link to a neighbour of which nothing was measured, and which is no newcomer.
     pub fn unmeasured(link: LinkId, class: LinkClass, neighbour: Address) -> Self {
-        Self { link, class, neighbour, measure: Measure::default(), is_young: false }
+        Self { link, class, neighbour, measure: Measure::default(), is_young: false, account: neighbour }
     }
 
     /// The way over this link to somebody who is so many links away.
@@ -313,7 +315,7 @@ impl RoutingTable {
                 return Update::Rejected(reject);
             }
         }
-        match self.replace(now, inbound, hop) {
+        match self.replace(now, inbound, hop, via.account) {
             Some(()) => Update::Newer,
             None => Update::Rejected(Reject::TableFull),
         }
@@ -653,12 +655,18 @@ impl RoutingTable {
 
     /// A newer announce takes the place of what was known of its origin; none where no number was
     /// left for it.
-    fn replace(&mut self, now: Instant, inbound: &Verified<InboundAnnounce>, hop: NextHop) -> Option<()> {
+    fn replace(
+        &mut self,
+        now: Instant,
+        inbound: &Verified<InboundAnnounce>,
+        hop: NextHop,
+        owner: Address,
+    ) -> Option<()> {
         let content = &inbound.announce.content;
         let lifetime = Duration::from_secs(u64::from(content.lifetime_s));
         let is_constrained = content.capabilities.has(Capabilities::CONSTRAINED);
         let age_max = if is_constrained { lifetime } else { lifetime.min(ROUTE_AGE_MAX) };
-        let (handle, old_route) = self.hold(now, inbound, age_max, hop.neighbour)?;
+        let (handle, old_route) = self.hold(now, inbound, age_max, owner)?;
         self.change_route(handle, |route| {
             *route = Some(Route::renewed(old_route, hop));
             true
@@ -782,12 +790,12 @@ impl RoutingTable {
     fn make_room(&mut self, via: &Via, is_active: &dyn Fn(&Address) -> bool) -> Result<(), Reject> {
         let percent = if via.is_young { YOUNG_SHARE_PERCENT } else { SHARE_PERCENT };
         let share_max = (self.origins_max.saturating_mul(percent) / 100).max(1);
-        let own = self.shares.of(&via.neighbour);
+        let own = self.shares.of(&via.account);
         if own >= share_max {
-            let has_room = self.evict_of(&via.neighbour, is_active);
+            let has_room = self.evict_of(&via.account, is_active);
             return if has_room { Ok(()) } else { Err(Reject::ShareFull) };
         }
-        if !self.shares.has_room_for(&via.neighbour) {
+        if !self.shares.has_room_for(&via.account) {
             return Err(Reject::TableFull);
         }
         if self.slab.len() < self.origins_max {

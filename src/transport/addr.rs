@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     str::FromStr,
 };
 
@@ -64,6 +64,14 @@ pub fn is_near(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
+}
+
+/// What one party usually commands: an IPv4 address, or 64 bits of an IPv6 one.
+pub fn party_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 
@@ -338,6 +346,15 @@ mod tests {
         check("quic://Relay.Example.org.:1", "quic://relay.example.org.:1");
         let pin = "00112233445566778899aabbccddeeff";
         check(&format!("tcp://localhost:1#{pin}"), &format!("tcp://localhost:1#{pin}"));
+    }
+
+    #[test]
+    fn suffixes_of_one_network_are_one_party() {
+        let party = |text: &str| party_of(text.parse().unwrap());
+        assert_eq!(party("2001:db8::1"), party("2001:db8::ffff:2"));
+        assert_ne!(party("2001:db8::1"), party("2001:db8:0:1::1"));
+        assert_eq!(party("::ffff:192.0.2.1"), party("192.0.2.1"));
+        assert_ne!(party("192.0.2.1"), party("192.0.2.2"));
     }
 
     #[test]

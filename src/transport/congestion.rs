@@ -131,6 +131,12 @@ impl Controller for FlooredCubic {
     }
 }
 
+/// True for what this module makes.
+#[cfg(test)]
+pub(super) fn is_floored_cubic(controller: Box<dyn Controller>) -> bool {
+    controller.into_any().is::<FlooredCubic>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,8 +2,8 @@
 //!
 //! Nobody is known before the handshake, so nobody can be preferred; but an honest handshake is
 //! over within a few round trips while one that only holds a place stays until its timeout. So a
-//! full gate does not refuse the newcomer: it drops the oldest handshake of the network prefix that
-//! has the most under way.
+//! full gate does not refuse the newcomer: it drops the oldest handshake of the party that has the most
+//! under way.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::future::{AbortHandle, Abortable};
 
-use super::{inbox::count, lanes::Lane};
+use super::{addr::party_of, inbox::count, lanes::Lane};
 
 /// Counts handshakes under way and ends the stalest of the greediest when there are too many.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Pending {
 #[derive(Debug)]
 struct Handshake {
     id: u64,
-    prefix: IpAddr,
+    party: IpAddr,
     task: AbortHandle,
 }
 
@@ -82,7 +82,7 @@ impl Gate {
         }
         let id = pending.next_id;
         pending.next_id = id.wrapping_add(1);
-        pending.handshakes.push_back(Handshake { id, prefix: prefix_of(from), task });
+        pending.handshakes.push_back(Handshake { id, party: party_of(from), task });
         (Ticket { gate: Arc::clone(self), id }, full)
     }
 
@@ -119,11 +119,11 @@ impl Pending {
     fn evict(&mut self) -> bool {
         let mut held = BTreeMap::<IpAddr, usize>::new();
         for handshake in &self.handshakes {
-            let places = held.entry(handshake.prefix).or_default();
+            let places = held.entry(handshake.party).or_default();
             *places = places.saturating_add(1);
         }
-        let greediest = held.into_iter().max_by_key(|(_, places)| *places).map(|(prefix, _)| prefix);
-        let oldest = self.handshakes.iter().position(|handshake| Some(handshake.prefix) == greediest);
+        let greediest = held.into_iter().max_by_key(|(_, places)| *places).map(|(party, _)| party);
+        let oldest = self.handshakes.iter().position(|handshake| Some(handshake.party) == greediest);
         let Some(handshake) = oldest.and_then(|at| self.handshakes.remove(at)) else { return false };
         handshake.task.abort();
         true
@@ -136,14 +136,6 @@ impl Drop for Ticket {
         if let Some(at) = pending.handshakes.iter().position(|handshake| handshake.id == self.id) {
             pending.handshakes.remove(at);
         }
-    }
-}
-
-/// What one party usually commands: an IPv4 address, or 64 bits of an IPv6 one.
-fn prefix_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
     }
 }
 

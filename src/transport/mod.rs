@@ -26,7 +26,7 @@
     allow(dead_code, reason = "TLS, framing and listener errors serve the socket media only")
 )]
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, net::IpAddr, pin::Pin};
 
 use bytes::Bytes;
 
@@ -257,6 +257,17 @@ pub struct LinkInfo {
     /// from TLS, label [`tls::CHANNEL_BINDING_LABEL`]). All zero where the peer is
     /// [`LinkPeer::Nobody`].
     pub channel_binding: [u8; 32],
+}
+
+impl LinkInfo {
+    /// Who commands the address that the peer came from, see [`addr::party_of`]; `None` where this node
+    /// dialled, or the medium has no addresses.
+    pub fn party(&self) -> Option<IpAddr> {
+        match self.direction {
+            Direction::In => self.remote.socket_addr().map(|at| addr::party_of(at.ip())),
+            Direction::Out => None,
+        }
+    }
 }
 
 /// The sending half of a link.

@@ -27,8 +27,8 @@ use std::{
 };
 
 use quinn::{
-    AckFrequencyConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ConnectError, Connecting, Connection, ConnectionError, Endpoint, EndpointConfig,
+    Incoming, TransportConfig, VarInt,
     crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
@@ -248,16 +248,32 @@ impl Shared {
         let check = self.identity.check(to.pin().copied());
         let tls = self.identity.client_config(Arc::clone(&check))?;
         let tls = QuicClientConfig::try_from(tls).map_err(no_initial_suite)?;
-        let mut config = quinn::ClientConfig::new(Arc::new(tls));
-        let transport = if addr::is_near(address.ip()) { &self.near } else { &self.wide };
-        config.transport_config(Arc::clone(transport));
-        let connecting = endpoint
-            .connect_with(config, address, tls::NO_NAME)
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        let connecting = self
+            .connect(endpoint, config, address)
             .map_err(|error| TransportError::Io { url: to.clone(), detail: error.to_string() })?;
         let connection = connecting
             .await
             .map_err(|error| check.error_or(to, || handshake_error(to, &error, self.options.idle_timeout)))?;
         self.link(to, connection, Direction::Out, lane)
+    }
+
+    fn connect(
+        &self,
+        endpoint: &Endpoint,
+        mut config: quinn::ClientConfig,
+        address: SocketAddr,
+    ) -> Result<Connecting, ConnectError> {
+        let transport = if addr::is_near(address.ip()) { &self.near } else { &self.wide };
+        config.transport_config(Arc::clone(transport));
+        endpoint.connect_with(config, address, tls::NO_NAME)
+    }
+
+    fn accept(&self, incoming: Incoming) -> Result<Connecting, ConnectionError> {
+        match self.near_server.get().filter(|_| addr::is_near(incoming.remote_address().ip())) {
+            Some(near) => incoming.accept_with(Arc::clone(near)),
+            None => incoming.accept(),
+        }
     }
 
     /// The listening socket where it can reach `address`, else one made for it.
@@ -288,13 +304,7 @@ impl Shared {
     async fn greet(&self, incoming: Incoming, ticket: Ticket, lane: Lane) {
         let url = TransportAddr::socket(addr::QUIC, canonical(incoming.remote_address()));
         let limit = self.options.handshake_timeout;
-        let near = self.near_server.get().filter(|_| addr::is_near(incoming.remote_address().ip()));
-        let handshake = async {
-            match near {
-                Some(config) => incoming.accept_with(Arc::clone(config))?.await,
-                None => incoming.accept()?.await,
-            }
-        };
+        let handshake = async { self.accept(incoming)?.await };
         let greeted = match timeout(limit, handshake).await {
             Ok(Ok(connection)) => self.link(&url, connection, Direction::In, lane),
             Ok(Err(error)) => Err(handshake_error(&url, &error, self.options.idle_timeout)),
@@ -483,31 +493,40 @@ fn handshake_error(url: &TransportAddr, error: &ConnectionError, idle_timeout: D
 
 #[cfg(test)]
 mod tests {
+    use super::super::congestion::is_floored_cubic;
     use super::*;
     use crate::crypto::MeshIdentity;
 
-    /// A connection between two ports' settings, both ends.
-    async fn connected() -> (Endpoint, Connection, Connection) {
+    /// A connection between two ports, both ends.
+    async fn connected() -> (QuicPort, Connection, Connection) {
         let identity = |n| TlsIdentity::from_pkcs8(&MeshIdentity::from_seed([n; 32]).to_pkcs8_der()).unwrap();
-        let transport = || Arc::new(transport_config(&QuicOptions::default()));
-        let tls = QuicServerConfig::try_from(identity(1).server_config().unwrap()).unwrap();
-        let mut config = quinn::ServerConfig::with_crypto(Arc::new(tls));
-        config.transport_config(transport());
-        let endpoint = Endpoint::server(config, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let dialler = identity(2);
-        let tls = dialler.client_config(dialler.check(None)).unwrap();
-        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        config.transport_config(transport());
+        let at = "quic://127.0.0.1:0".parse().unwrap();
+        let port = QuicPort::listen(&identity(1), &at, QuicOptions::default()).await.unwrap();
+        // This test accepts in its place.
+        port.accepting.lock().unwrap().take().unwrap().abort();
+        let endpoint = port.shared.lock().listening.clone().unwrap();
+        let dialler = QuicPort::dial_only(&identity(2), QuicOptions::default());
+        let tls = dialler.shared.identity.client_config(dialler.shared.identity.check(None)).unwrap();
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
         let to = endpoint.local_addr().unwrap();
-        let dialled = endpoint.connect_with(config, to, tls::NO_NAME).unwrap();
-        let accepted = endpoint.accept().await.unwrap().accept().unwrap();
+        let from = dialler.shared.endpoint_towards(&at, to).unwrap();
+        let dialled = dialler.shared.connect(&from, config, to).unwrap();
+        let accepted = port.shared.accept(endpoint.accept().await.unwrap()).unwrap();
         let (dialled, accepted) = tokio::join!(dialled, accepted);
-        (endpoint, dialled.unwrap(), accepted.unwrap())
+        (port, dialled.unwrap(), accepted.unwrap())
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_a_link_within_a_local_network_go_on_under_loss() {
+        let (_port, dialled, accepted) = connected().await;
+        for end in [dialled, accepted] {
+            assert!(is_floored_cubic(end.congestion_state()), "{}", end.remote_address());
+        }
     }
 
     #[tokio::test]
     async fn each_side_asks_the_other_to_acknowledge_less() {
-        let (_endpoint, dialled, accepted) = connected().await;
+        let (_port, dialled, accepted) = connected().await;
         for (from, to) in [(&dialled, &accepted), (&accepted, &dialled)] {
             let mut stream = from.open_uni().await.unwrap();
             stream.write_all(b"a frame").await.unwrap();

@@ -118,6 +118,8 @@ pub enum CloseReason {
     RateLimited,
     /// The operator removed the peer.
     Removed,
+    /// The node has no place for another link, or gave this one's to somebody with fewer.
+    TooManyLinks,
     /// A reason of a newer version.
     Other(u8),
 }
@@ -135,6 +137,7 @@ impl From<u8> for CloseReason {
             6 => Unresponsive,
             7 => RateLimited,
             8 => Removed,
+            9 => TooManyLinks,
             other => Other(other),
         }
     }
@@ -153,6 +156,7 @@ impl From<CloseReason> for u8 {
             Unresponsive => 6,
             RateLimited => 7,
             Removed => 8,
+            TooManyLinks => 9,
             Other(number) => number,
         }
     }
@@ -172,6 +176,7 @@ impl CloseReason {
             Unresponsive => "unresponsive",
             RateLimited => "rate_limited",
             Removed => "removed",
+            TooManyLinks => "too_many_links",
             Other(_) => "other",
         }
     }
@@ -233,7 +238,8 @@ mod tests {
             assert_eq!(u8::from(CloseReason::from(number)), number);
         }
         assert_eq!(CloseReason::from(8), CloseReason::Removed);
-        assert_eq!(CloseReason::from(9), CloseReason::Other(9));
+        assert_eq!(CloseReason::from(9), CloseReason::TooManyLinks);
+        assert_eq!(CloseReason::from(10), CloseReason::Other(10));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! LinksActor: who is dialled, which of two links stays, who is let in, on which thread a link runs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use actix::prelude::*;
 use quicprochat_mesh::{
@@ -15,6 +15,7 @@ use quicprochat_mesh::{
         supervisor::{StartChild, Supervisor, Tree},
         transport::LinkParts,
     },
+    crypto::network_tag,
     error::MeshError,
     messages::{
         health::ReportHealth,
@@ -24,9 +25,13 @@ use quicprochat_mesh::{
     proto::verify::Checked,
     testing::{eventually, expect_silence, expect_within, with_virtual_time},
     transport::{
-        Lanes, Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, Spawn, TransportAddr, TransportManager,
+        FrameParts, Lanes, Link, LinkReceiver, MemNetwork, MemPort, MeshTransport, Spawn, TransportAddr,
+        TransportManager,
     },
-    wire::{LinkId, NetworkId, handshake::CloseReason},
+    wire::{
+        Address, Frame, LinkId, NetworkId, TrafficClass,
+        handshake::{CloseReason, Hello, VERSION},
+    },
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -273,6 +278,7 @@ fn beyond_its_most_links_a_node_lets_nobody_in() {
         let mut c = dialling(&network, "c", 3, "b");
         expect_silence(&mut c.ups, secs(600)).await;
         assert_eq!(b.links().await.len(), 1);
+        c.says("of no place", |detail| detail.contains("mem://b: it has no place for another link")).await;
         // There is room again.
         close_all(&a, &b);
         b.down().await;
@@ -364,6 +370,104 @@ fn a_stranger_from_outside_the_lan_is_refused_where_the_node_says_so() {
             let hello = tokio::time::timeout(secs(2), far.rx.recv(&mut frames)).await;
             let said_hello = matches!(hello, Ok(Ok(())));
             assert_eq!(said_hello, is_let_in, "{remote}");
+        }
+    });
+}
+
+/// The far end of a link that looks as if it came from `remote`, given to `to`. A hello is said on it.
+async fn comes(network: &MemNetwork, to: &Node, seed: u8, remote: &str) -> Link {
+    let (near, mut far) = from_afar(network, &format!("s{seed}"), to, seed, remote).await;
+    to.new_link.outlet().do_send(NewLink { link: near, ended: None });
+    let hello = Hello {
+        version_min: VERSION,
+        version_max: VERSION,
+        network_tag: network_tag(&NETWORK),
+        network_proof: None,
+        features: 0,
+        boot_epoch: 1,
+        nonce: *b"from far",
+        clock_unix_s: 0,
+        initial_credit: [1 << 20; 3],
+    };
+    let frames = [FrameParts::whole(Frame::Hello(hello).encode())];
+    // Whoever is turned away may be gone.
+    let _ = far.tx.send(TrafficClass::Control, &frames).await;
+    far
+}
+
+/// What the node says at the end of a link.
+async fn goodbye(far: &mut Link) -> Option<CloseReason> {
+    let until_end = async {
+        let mut reason = None;
+        let mut frames = Vec::new();
+        while far.rx.recv(&mut frames).await.is_ok() {
+            for bytes in frames.drain(..) {
+                if let Ok(Frame::Goodbye(goodbye)) = Frame::decode(&bytes) {
+                    reason = Some(goodbye.reason);
+                }
+            }
+        }
+        reason
+    };
+    tokio::time::timeout(secs(60), until_end).await.unwrap()
+}
+
+#[test]
+fn where_all_places_are_taken_the_address_with_most_gives_one_up() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = start(&network, "b", 2, |parts| parts.links_max = 4);
+        // One that the node dialled, one old neighbour, and a crowd.
+        let _dialled = plain(&network, "d", 9);
+        b.actor.send(AddPeer(url("d"))).await.unwrap().unwrap();
+        assert_eq!(b.up().await.account, None, "it answers for itself");
+        let _old = comes(&network, &b, 20, "tcp://192.0.2.1:1").await;
+        let account = b.up().await.account.unwrap();
+        assert_eq!(
+            account,
+            Address(std::net::Ipv6Addr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x201]).octets())
+        );
+        let (mut crowd, mut accounts) = (Vec::new(), BTreeSet::new());
+        for seed in [30, 31] {
+            crowd.push(comes(&network, &b, seed, &format!("tcp://192.0.2.7:{seed}")).await);
+            accounts.insert(b.up().await.account);
+        }
+        assert_eq!(accounts.len(), 1, "many names, one address");
+        // A third of them gets nothing by it.
+        let mut third = comes(&network, &b, 32, "tcp://192.0.2.7:32").await;
+        assert_eq!(goodbye(&mut third).await, None, "it was turned away before there was a link");
+        // Somebody else does, and who gives way is told.
+        let _newcomer = comes(&network, &b, 40, "tcp://198.51.100.9:1").await;
+        assert_eq!(b.up().await.peer, Signer::new(40).address());
+        assert_eq!(goodbye(&mut crowd[1]).await, Some(CloseReason::TooManyLinks));
+        b.down().await;
+        let mut there: Vec<_> = b.links().await.into_iter().map(|line| line.address).collect();
+        let mut expected = [9, 20, 30, 40].map(|seed| Signer::new(seed).address()).to_vec();
+        there.sort();
+        expected.sort();
+        assert_eq!(there, expected);
+        // From here on each address has one.
+        let mut next = comes(&network, &b, 41, "tcp://203.0.113.9:1").await;
+        assert_eq!(goodbye(&mut next).await, None);
+        expect_silence(&mut b.ups, secs(60)).await;
+    });
+}
+
+#[test]
+fn a_crowd_that_only_holds_places_gives_way_before_its_hellos() {
+    with_virtual_time(|| async {
+        let network = MemNetwork::new();
+        let mut b = start(&network, "b", 2, |parts| parts.links_max = 8);
+        let mut silent = Vec::new();
+        for seed in 30..38 {
+            let (near, far) = from_afar(&network, &format!("s{seed}"), &b, seed, "tcp://192.0.2.7:9").await;
+            b.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            silent.push(far);
+        }
+        for seed in 40..44 {
+            let at = format!("tcp://198.51.100.{seed}:1");
+            silent.push(comes(&network, &b, seed, &at).await);
+            assert_eq!(b.up().await.peer, Signer::new(seed).address());
         }
     });
 }

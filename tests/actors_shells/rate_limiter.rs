@@ -10,7 +10,7 @@ use quicprochat_mesh::{
         limit::{Budget, RequestLease},
     },
     proto::{
-        lease::{Cost, Grant, LeaseConfig},
+        lease::{Cost, Grant, LeaseConfig, Payer},
         pressure::QUEUED_BYTES_FULL,
     },
     testing::with_virtual_time,
@@ -20,12 +20,12 @@ use tokio::sync::oneshot::{self, Receiver};
 
 use crate::support::*;
 
-const NEIGHBOUR: Address = Address([3; 16]);
+const NEIGHBOUR: Payer = Payer { neighbour: Address([3; 16]), party: None };
 
 fn question(messages: u64) -> (RequestLease, Receiver<Grant>) {
     let (answer, answered) = oneshot::channel();
     let budget = Budget::Data(Cost { messages, bytes: messages * 100 });
-    (RequestLease { neighbour: NEIGHBOUR, budget, answer }, answered)
+    (RequestLease { payer: NEIGHBOUR, budget, answer }, answered)
 }
 
 async fn ask(limiter: &Limiter, messages: u64) -> Grant {

@@ -32,7 +32,7 @@ use quicprochat_mesh::{
     },
     testing::{Probe, expect_silence, expect_within, with_virtual_time},
     wire::{
-        Capabilities, EnvelopeKind, Frame, LinkId, NetworkId, PacketId,
+        Address, Capabilities, EnvelopeKind, Frame, LinkId, NetworkId, PacketId,
         control::{CustodyAck, RefuseReason},
         handshake::Hello,
     },
@@ -164,6 +164,16 @@ impl Wire {
 
 impl Bench {
     fn link_to(&self, link: LinkId, peer: &Signer, outlet: Recipient<ForwardBatch>) {
+        self.link_in_name_of(None, link, peer, outlet);
+    }
+
+    fn link_in_name_of(
+        &self,
+        account: Option<Address>,
+        link: LinkId,
+        peer: &Signer,
+        outlet: Recipient<ForwardBatch>,
+    ) {
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -182,6 +192,7 @@ impl Bench {
             hello,
             transport: "mem",
             class: LinkClass::Unconstrained,
+            account,
             outlet,
         });
     }
@@ -284,6 +295,24 @@ fn a_node_that_stores_keeps_what_a_full_link_hands_back() {
         let frame = wire.control("an acknowledgement", |f| matches!(f, Frame::CustodyAck(_))).await;
         let own = bench.own.address();
         assert_eq!(frame_ack(frame), CustodyAck { domain: own, packet_ids: vec![id] });
+    });
+}
+
+#[test]
+fn what_comes_under_many_names_counts_to_the_address_that_they_share() {
+    with_virtual_time(|| async {
+        let mut bench = start(true);
+        let account = Address([99; 16]);
+        for (link, seed) in [(A, 71), (B, 72)] {
+            let mut peer = Signer::new(seed);
+            let (outlet, _batches) = Probe::<ForwardBatch>::start();
+            bench.link_in_name_of(Some(account), link, &peer, outlet);
+            bench.bring(link, vec![peer.packet(EnvelopeKind::MESSAGE, Address([7; 16]), b"sealed")]);
+            assert_eq!(expect_within(&mut bench.hold, PATIENCE).await.ingress, account);
+            let own = bench.own.address();
+            bench.bring(link, vec![peer.packet(EnvelopeKind::MESSAGE, own, b"sealed")]);
+            assert_eq!(expect_within(&mut bench.deliver, PATIENCE).await.ingress, Some(account));
+        }
     });
 }
 

@@ -285,6 +285,11 @@ impl Spec {
         self.arg("--peer").arg(url)
     }
 
+    /// A node that listens here alone, and dials from there over QUIC.
+    pub fn listen(self, url: &str) -> Self {
+        Self { listen: vec![url.into()], ..self }
+    }
+
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
         self

@@ -39,17 +39,28 @@ impl RawPeer {
     /// Connects and says nothing yet.
     #[track_caller]
     pub fn dial(url: &str, seed: u8) -> Self {
+        Self::dial_from(None, url, [seed; 32])
+    }
+
+    /// The same from an address of this machine, such as `127.0.0.2`, over QUIC.
+    #[track_caller]
+    pub fn dial_from(from: Option<&str>, url: &str, seed: [u8; 32]) -> Self {
         let driver = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let runtime = driver.handle().clone();
         let (stop, stopped) = oneshot::channel();
         // What was handed to the link goes out also while the test looks elsewhere.
         std::thread::spawn(move || drop(driver.block_on(stopped)));
-        let identity = MeshIdentity::from_seed([seed; 32]);
+        let identity = MeshIdentity::from_seed(seed);
         let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der()).unwrap();
         let guard = runtime.enter();
-        let port: Box<dyn MeshTransport> = match url.starts_with("quic") {
-            true => Box::new(QuicPort::dial_only(&tls, QuicOptions::default())),
-            false => Box::new(TcpPort::dial_only(&tls, TcpOptions::default())),
+        let port: Box<dyn MeshTransport> = match (from, url.starts_with("quic")) {
+            (Some(from), _) => {
+                // A port dials from where it listens.
+                let at: TransportAddr = format!("quic://{from}:0").parse().unwrap();
+                Box::new(runtime.block_on(QuicPort::listen(&tls, &at, QuicOptions::default())).unwrap())
+            }
+            (None, true) => Box::new(QuicPort::dial_only(&tls, QuicOptions::default())),
+            (None, false) => Box::new(TcpPort::dial_only(&tls, TcpOptions::default())),
         };
         drop(guard);
         let url: TransportAddr = url.parse().unwrap();
@@ -61,7 +72,13 @@ impl RawPeer {
     /// Connects and says a good hello.
     #[track_caller]
     pub fn greet(url: &str, seed: u8) -> Self {
-        let mut peer = Self::dial(url, seed);
+        Self::dial(url, seed).greeted()
+    }
+
+    /// Says a good hello and waits for the node's.
+    #[track_caller]
+    pub fn greeted(self) -> Self {
+        let mut peer = self;
         peer.send(Frame::Hello(Self::hello()).encode());
         peer.frame("its hello", |frame| matches!(frame, Frame::Hello(_)));
         peer

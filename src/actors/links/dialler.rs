@@ -51,9 +51,10 @@ impl Dialler {
                             over.await
                         }
                     };
-                    let refusal = end.ok().and_then(refusal);
+                    let end = end.ok();
+                    let refusal = end.and_then(refusal);
                     self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
-                    if refusal.is_some() {
+                    if refusal.is_some() && end != Some(CloseReason::TooManyLinks) {
                         // Nothing changes that soon: somebody has to change a configuration.
                         at_least = REFUSED_PAUSE;
                     }
@@ -93,6 +94,7 @@ fn refusal(reason: CloseReason) -> Option<&'static str> {
             Some("it speaks no version that this node speaks; update the older one")
         }
         CloseReason::NotAllowed => Some("it does not let this node in"),
+        CloseReason::TooManyLinks => Some("it has no place for another link from here; it is asked again"),
         _ => None,
     }
 }

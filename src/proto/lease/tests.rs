@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const A: Address = Address([1; 16]);
-const B: Address = Address([2; 16]);
+const A: Payer = Payer { neighbour: Address([1; 16]), party: None };
+const B: Payer = Payer { neighbour: Address([2; 16]), party: None };
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -23,7 +23,7 @@ fn lease(grant: Grant) -> Lease {
 }
 
 /// Everything that can be had at `now`.
-fn empty_out(leases: &mut Leases, now: Instant, who: &Address) -> u64 {
+fn empty_out(leases: &mut Leases, now: Instant, who: Payer) -> u64 {
     let mut got = 0;
     while let Grant::Lease(lease) = leases.data(now, who, cost(1, 1)) {
         got += lease.room.messages;
@@ -35,11 +35,11 @@ fn empty_out(leases: &mut Leases, now: Instant, who: &Address) -> u64 {
 fn a_neighbour_gets_its_rate_and_no_more_over_any_number_of_links() {
     let start = Instant::now();
     let mut leases = Leases::new(LeaseConfig::default(), start);
-    assert_eq!(empty_out(&mut leases, start, &A), 50_000);
-    let Grant::Wait(wait) = leases.data(start, &A, cost(50, 0)) else { panic!("it was empty") };
+    assert_eq!(empty_out(&mut leases, start, A), 50_000);
+    let Grant::Wait(wait) = leases.data(start, A, cost(50, 0)) else { panic!("it was empty") };
     assert_eq!(wait, ms(1));
-    assert_eq!(empty_out(&mut leases, start + ms(100), &A), 5_000);
-    assert_eq!(empty_out(&mut leases, start + ms(100), &B), 50_000, "another's budget is its own");
+    assert_eq!(empty_out(&mut leases, start + ms(100), A), 5_000);
+    assert_eq!(empty_out(&mut leases, start + ms(100), B), 50_000, "another's budget is its own");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn bytes_are_bounded_as_messages_are() {
     let start = Instant::now();
     let mut leases = Leases::new(LeaseConfig::default(), start);
     let mut bytes = 0;
-    while let Grant::Lease(lease) = leases.data(start, &A, cost(1, 16 * 1024)) {
+    while let Grant::Lease(lease) = leases.data(start, A, cost(1, 16 * 1024)) {
         bytes += lease.room.bytes;
     }
     assert!(bytes <= 100 * 1024 * 1024 && bytes > 99 * 1024 * 1024, "{bytes}");
@@ -56,11 +56,12 @@ fn bytes_are_bounded_as_messages_are() {
 #[test]
 fn a_budget_below_one_batch_still_lets_a_batch_through_in_the_end() {
     let start = Instant::now();
-    let mut leases = Leases::new(LeaseConfig { messages_per_s: 1, bytes_per_s: 1024 }, start);
-    assert_eq!(lease(leases.data(start, &A, NEED_MAX)).room, NEED_MAX);
+    let mut leases =
+        Leases::new(LeaseConfig { messages_per_s: 1, bytes_per_s: 1024, ..LeaseConfig::default() }, start);
+    assert_eq!(lease(leases.data(start, A, NEED_MAX)).room, NEED_MAX);
     let beyond = cost(NEED_MAX.messages + 1, u64::MAX);
-    let Grant::Wait(wait) = leases.data(start, &A, beyond) else { panic!("it was empty") };
-    let got = lease(leases.data(start + wait, &A, beyond));
+    let Grant::Wait(wait) = leases.data(start, A, beyond) else { panic!("it was empty") };
+    let got = lease(leases.data(start + wait, A, beyond));
     assert_eq!(got.room, NEED_MAX, "what is needed beyond the bound is not waited for");
 }
 
@@ -68,20 +69,20 @@ fn a_budget_below_one_batch_still_lets_a_batch_through_in_the_end() {
 fn one_that_takes_over_after_a_crash_has_nothing_to_give_yet() {
     let start = Instant::now();
     let mut leases = Leases::resumed(LeaseConfig::default(), start);
-    assert!(matches!(leases.data(start, &A, cost(1, 1)), Grant::Wait(_)));
-    assert!(!leases.fault(start, &A));
+    assert!(matches!(leases.data(start, A, cost(1, 1)), Grant::Wait(_)));
+    assert!(!leases.fault(start, A));
     // Also for whom it sees for the first time later on.
-    assert_eq!(empty_out(&mut leases, start + ms(10), &B), 500);
+    assert_eq!(empty_out(&mut leases, start + ms(10), B), 500);
 }
 
 #[test]
 fn failures_are_few_and_the_same_for_all_links() {
     let start = Instant::now();
     let mut leases = Leases::new(LeaseConfig::default(), start);
-    let forgiven = (0..100).filter(|_| leases.fault(start, &A)).count();
+    let forgiven = (0..100).filter(|_| leases.fault(start, A)).count();
     assert_eq!(forgiven, 10);
-    assert!(!leases.fault(start + ms(500), &A));
-    assert!(leases.fault(start + ms(2_500), &A), "one more after a second");
+    assert!(!leases.fault(start + ms(500), A));
+    assert!(leases.fault(start + ms(2_500), A), "one more after a second");
 }
 
 #[test]
@@ -89,11 +90,11 @@ fn checks_are_bounded() {
     let start = Instant::now();
     let mut leases = Leases::new(LeaseConfig::default(), start);
     let mut checks = 0;
-    while let Grant::Lease(lease) = leases.checks(start, &A) {
+    while let Grant::Lease(lease) = leases.checks(start, A) {
         checks += lease.room.messages;
     }
     assert_eq!(checks, CHECKS_PER_S);
-    assert!(matches!(leases.checks(start + ms(5), &A), Grant::Lease(_)));
+    assert!(matches!(leases.checks(start + ms(5), A), Grant::Lease(_)));
 }
 
 #[test]
@@ -103,18 +104,81 @@ fn invented_neighbours_share_what_is_left_and_evict_nobody() {
     let name = |n: usize| {
         let mut name = [0; 16];
         name[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        Address(name)
+        Payer { neighbour: Address(name), party: None }
     };
     for n in 0..NEIGHBOURS_MAX {
-        leases.data(start, &name(n), cost(1, 1));
+        leases.data(start, name(n), cost(1, 1));
     }
-    let crowd: u64 = (0..10).map(|n| empty_out(&mut leases, start, &name(NEIGHBOURS_MAX + n))).sum();
+    let crowd: u64 = (0..10).map(|n| empty_out(&mut leases, start, name(NEIGHBOURS_MAX + n))).sum();
     assert_eq!((leases.len(), crowd), (NEIGHBOURS_MAX, 50_000), "ten newcomers have one budget");
     let later = start + ms(2_000);
-    empty_out(&mut leases, later, &name(0));
-    empty_out(&mut leases, later, &name(NEIGHBOURS_MAX + 1));
+    empty_out(&mut leases, later, name(0));
+    empty_out(&mut leases, later, name(NEIGHBOURS_MAX + 1));
     assert_eq!(leases.len(), 2, "whoever owes nothing was forgotten");
-    assert_eq!(empty_out(&mut leases, later, &name(0)), 0, "whoever owes is not");
+    assert_eq!(empty_out(&mut leases, later, name(0)), 0, "whoever owes is not");
+}
+
+/// Everything that `payers` get at once, each in turn a lease.
+fn empty_out_all(leases: &mut Leases, now: Instant, payers: &[Payer]) -> Vec<u64> {
+    let mut got = vec![0; payers.len()];
+    loop {
+        let before = got.clone();
+        for (got, payer) in got.iter_mut().zip(payers) {
+            if let Grant::Lease(lease) = leases.data(now, *payer, cost(1, 1)) {
+                *got += lease.room.messages;
+            }
+        }
+        if got == before {
+            return got;
+        }
+    }
+}
+
+fn of_party(n: u8, party: &str) -> Payer {
+    Payer { neighbour: Address([n; 16]), party: Some(party.parse().unwrap()) }
+}
+
+#[test]
+fn names_of_one_party_have_four_budgets_together() {
+    let start = Instant::now();
+    let mut leases = Leases::new(LeaseConfig::default(), start);
+    let names: Vec<Payer> = (10..100).map(|n| of_party(n, "192.0.2.7")).collect();
+    assert_eq!(empty_out_all(&mut leases, start, &names).iter().sum::<u64>(), 200_000);
+    let others = [of_party(200, "192.0.2.8"), A];
+    assert_eq!(empty_out_all(&mut leases, start, &others), [50_000, 50_000], "others' are their own");
+    // New names bring nothing.
+    let fresh: Vec<Payer> = (100..200).map(|n| of_party(n, "192.0.2.7")).collect();
+    assert_eq!(empty_out_all(&mut leases, start, &fresh).iter().sum::<u64>(), 0);
+    let Grant::Wait(wait) = leases.data(start, fresh[0], cost(50, 0)) else { panic!("it was empty") };
+    assert_eq!(wait, Duration::from_micros(250));
+    assert_eq!(empty_out_all(&mut leases, start + ms(100), &fresh).iter().sum::<u64>(), 20_000);
+}
+
+#[test]
+fn one_name_of_a_party_leaves_the_others_theirs() {
+    let start = Instant::now();
+    let mut leases = Leases::new(LeaseConfig::default(), start);
+    let names: Vec<Payer> = (0..4).map(|n| of_party(n, "192.0.2.7")).collect();
+    assert_eq!(empty_out(&mut leases, start, names[0]), 50_000);
+    assert_eq!(empty_out_all(&mut leases, start, &names[1..]), [50_000; 3]);
+}
+
+#[test]
+fn failures_and_checks_of_one_party_are_bounded_too() {
+    let start = Instant::now();
+    let mut leases = Leases::new(LeaseConfig::default(), start);
+    let names: Vec<Payer> = (0..100).map(|n| of_party(n, "192.0.2.7")).collect();
+    let forgiven =
+        names.iter().flat_map(|name| [name; 20]).filter(|name| leases.fault(start, **name)).count();
+    assert_eq!(forgiven, 40);
+    let mut checks = 0;
+    for name in &names {
+        while let Grant::Lease(lease) = leases.checks(start, *name) {
+            checks += lease.room.messages;
+        }
+    }
+    assert_eq!(checks, 4 * CHECKS_PER_S);
+    assert!(leases.fault(start, of_party(101, "192.0.2.8")));
 }
 
 #[test]
@@ -189,7 +253,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..300),
     ) {
         let start = Instant::now();
-        let config = LeaseConfig { messages_per_s, bytes_per_s };
+        let config = LeaseConfig { messages_per_s, bytes_per_s, ..LeaseConfig::default() };
         let mut leases = Leases::new(config, start);
         let mut now = start;
         let mut links: Vec<Allowance> = (0..3).map(|_| Allowance::new(now)).collect();
@@ -201,7 +265,7 @@ proptest! {
                 Step::Spend { link, messages, bytes } => {
                     let need = cost(messages, bytes);
                     if !links[link].spend(now, need) {
-                        match leases.data(now, &A, need) {
+                        match leases.data(now, A, need) {
                             Grant::Lease(lease) => {
                                 prop_assert!(lease.room.messages >= messages && lease.room.bytes >= bytes);
                                 links[link].add(now, lease);

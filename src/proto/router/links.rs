@@ -38,6 +38,8 @@ const YOUNG_FOR: Duration = Duration::from_secs(5 * 60);
 #[derive(Debug)]
 pub(super) struct LinkState {
     pub(super) neighbour: Address,
+    /// Whose share of the table it uses.
+    pub(super) account: Address,
     pub(super) peer: PublicKey,
     pub(super) class: LinkClass,
     pub(super) trusted: bool,
@@ -114,6 +116,7 @@ impl Links {
         let neighbour = compute_address(&info.peer);
         let state = LinkState {
             neighbour,
+            account: info.account.unwrap_or(neighbour),
             peer: info.peer,
             class: info.class,
             trusted: info.trusted,

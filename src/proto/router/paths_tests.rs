@@ -50,7 +50,7 @@ impl One {
 
     fn link(&mut self, link: u64, neighbour: &Node) {
         let (class, peer) = (LinkClass::Unconstrained, neighbour.key());
-        self.give(Input::LinkUp(LinkInfo { link: LinkId(link), peer, class, trusted: false }));
+        self.give(Input::LinkUp(LinkInfo { link: LinkId(link), peer, class, trusted: false, account: None }));
     }
 
     fn give(&mut self, input: Input) -> Vec<Output> {

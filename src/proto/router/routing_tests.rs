@@ -97,7 +97,8 @@ impl Crossroads {
         for link in 1..=3 {
             let peer = Node::new(link + 1).key();
             let link = LinkId(u64::from(link));
-            let info = LinkInfo { link, peer, class: LinkClass::Unconstrained, trusted: false };
+            let info =
+                LinkInfo { link, peer, class: LinkClass::Unconstrained, trusted: false, account: None };
             it.handle(Input::LinkUp(info));
         }
         it.announce((1, 1));
@@ -421,7 +422,13 @@ fn ten_thousand_strangers_over_one_link_push_out_nothing_in_use() {
     let peers = [Node::new(2), Node::new(3)];
     for (n, peer) in peers.iter().enumerate() {
         let link = LinkId(n as u64 + 1);
-        let info = LinkInfo { link, peer: peer.key(), class: LinkClass::Unconstrained, trusted: false };
+        let info = LinkInfo {
+            link,
+            peer: peer.key(),
+            class: LinkClass::Unconstrained,
+            trusted: false,
+            account: None,
+        };
         router.handle(now, wall, Input::LinkUp(info));
     }
     let hear = |router: &mut Router, now: Instant, link: u64, announce: Announce| {

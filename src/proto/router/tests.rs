@@ -46,7 +46,13 @@ fn an_announce_that_overtakes_the_news_of_its_link_counts() {
     let announce = verified(neighbour.announce((1, 1), 8));
     router.handle(now, wall, Input::Announce(link, Box::new(announce)));
     assert_eq!(router.routes(now).count(), 0, "nothing is known of the link it came over");
-    let info = LinkInfo { link, peer: neighbour.key(), class: LinkClass::Unconstrained, trusted: false };
+    let info = LinkInfo {
+        link,
+        peer: neighbour.key(),
+        class: LinkClass::Unconstrained,
+        trusted: false,
+        account: None,
+    };
     router.handle(now, wall, Input::LinkUp(info));
     assert_eq!(router.routes(now).count(), 1);
 }
@@ -554,7 +560,7 @@ fn a_key_record_that_is_wanted_is_asked_for_on_the_way() {
     let mut router = Router::new(RouterConfig::new(stranger.key()), sim.now, 1);
     let peer = sim.nodes[1].signer.key();
     let link = LinkId(1);
-    let info = LinkInfo { link, peer, class: LinkClass::Unconstrained, trusted: false };
+    let info = LinkInfo { link, peer, class: LinkClass::Unconstrained, trusted: false, account: None };
     router.handle(sim.now, sim.wall, Input::LinkUp(info));
     while router.poll().is_some() {}
     router.handle(sim.now, sim.wall, Input::FindKeyRecord(last));
@@ -712,6 +718,22 @@ fn a_raced_packet_goes_once_more_over_the_same_link() {
         Op::Replay(0, 4, 5, false),
         Op::Connect(5, 4),
         Op::Replay(0, 5, 0, true),
+    ])
+    .unwrap();
+}
+
+/// Somebody shows a packet with hops that it did not make; where it went next it is refused as a loop. A
+/// copy with fewer goes the only way there is once more.
+#[test]
+fn a_copy_with_fewer_hops_goes_where_the_first_was_refused() {
+    promises_are_kept(vec![
+        Op::Connect(2, 0),
+        Op::Connect(2, 4),
+        Op::Connect(1, 3),
+        Op::Send(3, 1),
+        Op::Connect(3, 0),
+        Op::Replay(0, 2, 5, false),
+        Op::Replay(0, 4, 0, false),
     ])
     .unwrap();
 }

@@ -13,6 +13,7 @@ fn via(link: u64, neighbour: u8) -> Via {
         neighbour: Address([neighbour; 16]),
         measure: Measure::default(),
         is_young: false,
+        account: Address([neighbour; 16]),
     }
 }
 
@@ -323,6 +324,19 @@ fn a_neighbour_fills_its_share_and_lets_its_own_give_way() {
     assert_eq!(table.origins(), 40);
     let evicted = table.take_evicted();
     assert!(evicted.len() == 1 && !in_use.contains(&evicted[0]));
+}
+
+#[test]
+fn many_names_of_one_account_fill_one_share() {
+    let now = Instant::now();
+    let mut table = RoutingTable::new(now, 7, 40);
+    let crowd = |n: u8| Via { account: Address([99; 16]), ..via(n.into(), n) };
+    for n in 0..40u8 {
+        let announce = Node::new(n + 1).announce((1, 1), 128);
+        let inbound = verified(Announce { hop_count: 2, ..announce });
+        assert_eq!(table.update(now, &inbound, &crowd(n % 8), &|_| false), Update::Newer);
+    }
+    assert_eq!((table.origins(), table.take_evicted().len()), (10, 30));
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! What neighbours may cost: leases, and the allowances of links that spend them.
 //!
 //! Whatever is asked, however often somebody dials again: nobody is given more than its burst and its
-//! rate, no allowance spends more than it was given, critical messages have their share and no more,
+//! rate, nor are all names of one party, no allowance spends more than it was given, critical messages have their share and no more,
 //! and who waits as long as it was told is served.
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
 use crate::{
     clock,
-    proto::lease::{Allowance, Cost, Grant, Lease, LeaseConfig, Leases, NEED_MAX},
+    proto::lease::{Allowance, Cost, Grant, Lease, LeaseConfig, Leases, NEED_MAX, Payer},
     wire::Address,
 };
 
@@ -22,6 +24,17 @@ const CRITICAL_ONE_IN: u64 = 20;
 
 /// Signatures that may fail to be looked for, at once and a second.
 const CHECKS: u64 = 200;
+
+/// Fewer than there are names of the party.
+const PARTY_BUDGETS: u64 = 2;
+
+/// The last of them came from nowhere.
+const NEIGHBOURS: u8 = 6;
+
+fn payer(who: u8) -> Payer {
+    let party = (who + 1 < NEIGHBOURS).then(|| IpAddr::from(Ipv4Addr::new(192, 0, 2, who % 2)));
+    Payer { neighbour: Address([who; 16]), party }
+}
 
 #[derive(Default)]
 struct Neighbour {
@@ -49,7 +62,11 @@ struct Story {
 pub(super) fn run(data: &[u8]) {
     let mut script = Script::new(data);
     let now = clock::now();
-    let config = LeaseConfig { messages_per_s: script.edge(1 << 40), bytes_per_s: script.edge(1 << 50) };
+    let config = LeaseConfig {
+        messages_per_s: script.edge(1 << 40),
+        bytes_per_s: script.edge(1 << 50),
+        party_budgets: PARTY_BUDGETS,
+    };
     let resumed = script.bool();
     let leases = if resumed { Leases::resumed(config, now) } else { Leases::new(config, now) };
     let mut story = Story { start: now, now, config, leases, neighbours: BTreeMap::new(), resumed };
@@ -61,7 +78,7 @@ pub(super) fn run(data: &[u8]) {
 
 impl Story {
     fn step(&mut self, kind: u8, script: &mut Script<'_>) {
-        let who = script.below(6);
+        let who = script.below(NEIGHBOURS);
         self.neighbours.entry(who).or_default();
         match kind % 8 {
             0..=2 => {
@@ -70,16 +87,16 @@ impl Story {
             }
             3 | 4 => self.spend(who, script),
             5 => {
-                let address = Address([who; 16]);
+                let payer = payer(who);
                 if kind & 8 == 0 {
-                    let grant = self.leases.checks(self.now, &address);
+                    let grant = self.leases.checks(self.now, payer);
                     let given = &mut self.neighbours.entry(who).or_default().checks;
                     match grant {
                         Grant::Lease(lease) => *given = given.saturating_add(lease.room.messages),
                         Grant::Wait(wait) => assert!(wait > Duration::ZERO),
                     }
                 } else {
-                    let _ = self.leases.fault(self.now, &address);
+                    let _ = self.leases.fault(self.now, payer);
                 }
             }
             6 => self.now += script.pause(),
@@ -96,8 +113,8 @@ impl Story {
     }
 
     fn ask(&mut self, who: u8, need: Cost, link: u8) {
-        let address = Address([who; 16]);
-        match self.leases.data(self.now, &address, need) {
+        let payer = payer(who);
+        match self.leases.data(self.now, payer, need) {
             Grant::Lease(lease) => self.given(who, link, need, lease),
             Grant::Wait(wait) => {
                 assert!(wait > Duration::ZERO, "it would ask again at once, without end");
@@ -111,7 +128,7 @@ impl Story {
                 // Nobody else spends of it meanwhile, and rates of none at all give nothing.
                 if self.config.messages_per_s > 0 && self.config.bytes_per_s > 0 && link & 1 == 0 {
                     self.now = at;
-                    match self.leases.data(self.now, &address, need) {
+                    match self.leases.data(self.now, payer, need) {
                         Grant::Lease(lease) => self.given(who, link, need, lease),
                         Grant::Wait(more) => panic!("waited for {wait:?} as told, and is told {more:?}"),
                     }
@@ -154,24 +171,34 @@ impl Story {
             // A bucket that is empty at first fills like any other, up to its burst.
             u128::from(burst) + u128::from(per_s) * u128::from(elapsed_ms) / 1000 + 1
         };
-        let LeaseConfig { messages_per_s, bytes_per_s } = self.config;
-        for (who, neighbour) in &self.neighbours {
-            let Cost { messages, bytes } = neighbour.given;
+        let LeaseConfig { messages_per_s, bytes_per_s, .. } = self.config;
+        let within = |who: &dyn Debug, given: Cost, checks: u64, budgets: u64| {
+            let most =
+                |burst: u64, per_s: u64| most(burst.saturating_mul(budgets), per_s.saturating_mul(budgets));
+            let Cost { messages, bytes } = given;
             let burst = messages_per_s.max(NEED_MAX.messages);
-            assert!(u128::from(messages) <= most(burst, messages_per_s), "{who} got {messages} messages");
+            assert!(u128::from(messages) <= most(burst, messages_per_s), "{who:?} got {messages} messages");
             let burst = bytes_per_s.max(NEED_MAX.bytes);
-            assert!(u128::from(bytes) <= most(burst, bytes_per_s), "{who} got {bytes} bytes");
-            assert!(
-                u128::from(neighbour.checks) <= most(CHECKS, CHECKS),
-                "{who} got {} checks",
-                neighbour.checks
-            );
+            assert!(u128::from(bytes) <= most(burst, bytes_per_s), "{who:?} got {bytes} bytes");
+            assert!(u128::from(checks) <= most(CHECKS, CHECKS), "{who:?} got {checks} checks");
+        };
+        let mut parties = BTreeMap::<IpAddr, (Cost, u64)>::new();
+        for (who, neighbour) in &self.neighbours {
+            within(who, neighbour.given, neighbour.checks, 1);
+            if let Some(party) = payer(*who).party {
+                let (given, checks) = parties.entry(party).or_default();
+                *given = sum(*given, neighbour.given);
+                *checks = checks.saturating_add(neighbour.checks);
+            }
             for link in &neighbour.links {
                 assert!(link.spent.messages <= link.given.messages && link.spent.bytes <= link.given.bytes);
                 // One more, which it may save over leases in which nothing critical came.
                 let share = link.given.messages / CRITICAL_ONE_IN + 1;
                 assert!(link.critical <= share, "{} critical of {}", link.critical, link.given.messages);
             }
+        }
+        for (party, (given, checks)) in parties {
+            within(&party, given, checks, PARTY_BUDGETS);
         }
         assert!(self.leases.len() <= self.neighbours.len());
     }

@@ -127,7 +127,13 @@ impl Story {
             4 => LinkClass::Medium,
             _ => LinkClass::SeverelyConstrained,
         };
-        let info = LinkInfo { link, peer: pool::peer(script.below(5)), class, trusted: script.bool() };
+        let info = LinkInfo {
+            link,
+            peer: pool::peer(script.below(5)),
+            class,
+            trusted: script.bool(),
+            account: script.bool().then(|| pool::address(0)),
+        };
         self.up.insert(link, info);
         self.handle(Input::LinkUp(info));
     }
