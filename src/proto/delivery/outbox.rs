@@ -272,7 +272,9 @@ impl Entry {
             size: self.record.body.len(),
             priority: self.record.priority(),
             attempts: self.attempts,
-            next_retry: self.next_at.map(|at| at.saturating_duration_since(now)),
+            next_retry: self
+                .next_at
+                .map(|at| at.saturating_duration_since(now).saturating_add(self.wait_after_timer())),
             expires: self.expires_at.saturating_duration_since(now),
             hold: self.hold,
             chunks: self.progress(),
@@ -593,14 +595,11 @@ impl Outbox {
                     let old = entry.packets.remove(0);
                     self.packets.remove(&old);
                 }
-                match entry.wait_for_custodian() {
-                    Some(wait) => wait,
-                    None => {
-                        let wait = backoff(&self.config, entry.unanswered);
-                        self.note_under_way(now, &t.uid);
-                        wait
-                    }
-                }
+                let wait = backoff(&self.config, entry.unanswered);
+                self.wait_under_way(&t.uid).unwrap_or_else(|| {
+                    self.note_under_way(now, &t.uid);
+                    wait
+                })
             }
         };
         self.set_timer(t.uid, now.checked_add(wait));
@@ -720,6 +719,9 @@ impl Outbox {
     fn fire_timers(&mut self, now: Instant) {
         let due: Vec<_> = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, uid)| *uid).collect();
         for uid in due {
+            if self.leaves_the_window(now, &uid) {
+                continue;
+            }
             let Some(entry) = self.entries.get(&uid) else { continue };
             let timed_out = entry.hold == Hold::None;
             self.chunks_timed_out(&uid);

@@ -19,6 +19,10 @@ const CUSTODY_RETRY_MIN: Duration = Duration::from_secs(10 * 60);
 /// custodian hands it over at once, and the receipt of an earlier time may have found no way back.
 const CUSTODY_CHECK: Duration = Duration::from_secs(30);
 
+/// What goes again while custodians have it takes room of its destination's window for so long: the next
+/// attempt is hours away, and what got no answer by then loads no path.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(30);
+
 /// What is known of a message's custodians.
 #[derive(Debug, Default)]
 pub(super) struct Custody {
@@ -59,6 +63,20 @@ impl Entry {
         let wait =
             CUSTODY_RETRY_MIN.max(Duration::from_secs(u64::from(self.record.lifetime().as_secs() / 8)));
         self.custody.is_waiting.then_some(wait)
+    }
+
+    /// True for an attempt that went while custodians have its message, and is under way.
+    fn is_extra_attempt(&self) -> bool {
+        self.hold == Hold::None
+            && self.in_flight_bytes > 0
+            && self.custody.is_waiting
+            && !self.is_sending_chunks()
+    }
+
+    /// From its next timer to its next attempt.
+    pub(super) fn wait_after_timer(&self) -> Duration {
+        let wait = self.wait_for_custodian().filter(|_| self.is_extra_attempt());
+        wait.unwrap_or_default().saturating_sub(UNDER_WAY_MAX)
     }
 }
 
@@ -107,6 +125,27 @@ impl Outbox {
         // Never longer than it would wait anew, whatever the disk says.
         let wait = kept.wait.min(entry.wait_for_custodian().unwrap_or_default());
         self.pause(now, &kept.uid, Hold::InCustody, wait);
+    }
+
+    /// How long to wait with what went just now; `None` where no custodian has the message.
+    pub(super) fn wait_under_way(&self, uid: &MessageUid) -> Option<Duration> {
+        let wait = self.entries.get(uid)?.wait_for_custodian()?;
+        Some(wait.min(UNDER_WAY_MAX))
+    }
+
+    /// An attempt that went while custodians have its message got no answer for [`UNDER_WAY_MAX`]: it counts
+    /// as under way no more, and the next one is as far away as ever. False where that is not so.
+    pub(super) fn leaves_the_window(&mut self, now: Instant, uid: &MessageUid) -> bool {
+        let Some(entry) = self.entries.get_mut(uid).filter(|entry| entry.is_extra_attempt()) else {
+            return false;
+        };
+        let wait = entry.wait_after_timer();
+        let freed = std::mem::take(&mut entry.in_flight_bytes);
+        if let Some(dest) = self.destinations.get_mut(&entry.record.destination) {
+            dest.in_flight_bytes = dest.in_flight_bytes.saturating_sub(freed);
+        }
+        self.set_timer(*uid, now.checked_add(wait));
+        true
     }
 
     /// There is a path to the destination now: whoever holds its messages hands them over, and

@@ -138,12 +138,37 @@ fn an_attempt_that_is_lost_while_custodians_have_the_message_is_no_haste() {
     let later = outbox.next_wake().unwrap();
     let t = outbox.transmit(later, 16);
     outbox.sent(later, &t[0], packet(2));
+    assert_eq!(outbox.list(later)[0].next_retry, Some(DAY / 8));
+    let after = outbox.next_wake().unwrap();
+    assert_eq!(outbox.transmit(after, 16), []);
     assert_eq!(outbox.next_wake().unwrap() - later, DAY / 8);
+    assert_eq!(outbox.list(after)[0].next_retry, Some(DAY / 8 - (after - later)));
     // A word of the destination itself is: it can be reached.
     outbox.cannot_open(&TO, &packet(2));
     let t = outbox.transmit(later, 16);
     outbox.sent(later, &t[0], packet(3));
     assert!(outbox.next_wake().unwrap() - later < Duration::from_secs(60));
+}
+
+#[test]
+fn an_attempt_that_is_lost_while_custodians_have_the_message_keeps_no_other_waiting_for_hours() {
+    let now = Instant::now();
+    let config = OutboxConfig { window_bytes_start: 300, ..OutboxConfig::default() };
+    let mut outbox = Outbox::new(config);
+    outbox.add(now, record(1, Body::Inline(vec![0; 100])), DAY, None);
+    let t = outbox.transmit(now, 16);
+    outbox.sent(now, &t[0], packet(1));
+    outbox.in_custody(now, &packet(1));
+    let again = outbox.next_wake().unwrap();
+    let t = outbox.transmit(again, 16);
+    outbox.sent(again, &t[0], packet(2));
+    // It fills the window, and nobody answers.
+    outbox.add(again, line(2), DAY, None);
+    assert_eq!(outbox.transmit(again, 16), []);
+    let after = outbox.next_wake().unwrap();
+    assert!(after - again <= Duration::from_secs(30), "{:?}", after - again);
+    let t = outbox.transmit(after, 16);
+    assert_eq!((t.len(), t[0].uid), (1, MessageUid([2; 16])));
 }
 
 #[test]
