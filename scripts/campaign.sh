@@ -18,6 +18,8 @@
 #   campaign.sh first-start      a first start killed at every call that changes a file; needs strace
 #   campaign.sh disk-faults [N]  the n-th call on a file of the store fails, each call, n to N (200); needs strace
 #   campaign.sh damage           files of a store cut at every byte of their tails and altered anywhere
+#   campaign.sh power-cuts [N]   N power cuts amid a commit, of which each sector may be on the disk (1000)
+#   campaign.sh clocks           wall clocks set by hours to decades, of running and restarted nodes; needs faketime
 #   campaign.sh removals [N]     N times kill -9 of a store that removes and expires in bulk (100)
 #   campaign.sh descriptors [S]  64 file descriptors and 200 silent strangers for S seconds (30)
 #   campaign.sh slow-handshakes [N] [S]  N connections that never finish their handshake (1000), S seconds (60)
@@ -667,7 +669,7 @@ command -v jq >/dev/null || not_measured "jq is not installed"
 
 if [[ $name == all ]]; then
     worst=0
-    for one in kills eio recovery first-start disk-faults damage removals descriptors slow-handshakes silent-links memory \
+    for one in kills eio recovery first-start disk-faults damage removals power-cuts clocks descriptors slow-handshakes silent-links memory \
         partitions half-open splits loss floods steady overload soak panics; do
         code=0
         "scripts/campaign.sh" $one || code=$?
@@ -678,7 +680,7 @@ fi
 
 case $name in
 kills | eio | partitions | half-open | splits | loss | floods | soak | overload | steady | panics) ;;
-recovery | first-start | disk-faults | damage | removals | descriptors | slow-handshakes | silent-links | memory) ;;
+recovery | first-start | disk-faults | damage | removals | power-cuts | clocks | descriptors | slow-handshakes | silent-links | memory) ;;
 *) printf 'campaign.sh: no campaign is called %s\n' "$name" >&2; exit 2 ;;
 esac
 qpc=${QPC:-target/release/qpc}

@@ -43,6 +43,16 @@ fn with_clock(spec: Spec, library: &str, file: &Path) -> Spec {
         .env("NO_FAKE_STAT", "1")
 }
 
+/// Kills it, and takes away what the library left in shared memory.
+fn kill(node: &mut Node) {
+    let pid = node.pid();
+    node.kill();
+    for name in ["faketime_shm", "sem.faketime_sem"] {
+        // It may have made none.
+        let _ = fs::remove_file(format!("/dev/shm/{name}_{pid}"));
+    }
+}
+
 /// What the node says of its clock.
 fn distrust(node: &Node) -> Option<String> {
     let detail = node.status()["subsystems"]["routing"]["detail"].as_str().unwrap().to_owned();
@@ -68,7 +78,7 @@ fn whatever_the_clocks_of_its_keepers_are_set_to_a_message_arrives() {
         fs::write(&b_clock, jump).unwrap();
         wait_until("b to see that its clock was set", || distrust(&b).is_some());
         assert_eq!(b.status()["stored"], 1, "{jump}");
-        b.kill();
+        kill(&mut b);
         b.restart();
         wait_until("b to know it after its restart", || distrust(&b).is_some());
         assert_eq!(b.status()["stored"], 1, "{jump}: an acknowledged message is gone");
@@ -79,13 +89,14 @@ fn whatever_the_clocks_of_its_keepers_are_set_to_a_message_arrives() {
         wait_until("b to believe its clock again", || distrust(&b).is_none());
 
         fs::write(&a_clock, jump).unwrap();
-        a.kill();
+        kill(&mut a);
         a.restart();
         let outbox = a.ask(&["outbox"]);
         assert_eq!(outbox.len(), 1, "{jump}: a message of its own is gone");
         let left_s = outbox[0]["expires_s"].as_u64().unwrap();
         assert!((86_400 - 600..=86_400).contains(&left_s), "{jump}: {outbox:?}");
         fs::write(&a_clock, "+0").unwrap();
+        println!("jump {jump}");
     }
 
     // Delivered while one of them is years ahead and the other years behind.
@@ -103,4 +114,6 @@ fn whatever_the_clocks_of_its_keepers_are_set_to_a_message_arrives() {
     assert_eq!(sent["status"], "delivered");
     c.take(1);
     assert_eq!(c.inbox(), [] as [serde_json::Value; 0], "once");
+    kill(&mut a);
+    kill(&mut b);
 }

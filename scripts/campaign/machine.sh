@@ -155,6 +155,25 @@ removals() {
     evidence '{kills: $n, passed: true}' --argjson n "$n"
 }
 
+# The power goes in the middle of a commit, each sector of which may be on the disk or not.
+power_cuts() {
+    local n=${1:-1000}
+    QPC_CUTS=$n QPC_SEED=$seed cargo test --locked --quiet --test storage_crash power_cut -- --nocapture >"$work/cuts.out" 2>"$work/cuts.err" ||
+        { keep=1; die "power-cuts: $(grep -m 1 panicked -A 2 "$work/cuts.err")"; }
+    jq -R -s 'capture("cuts (?<cuts>\\d+), acked (?<acked>\\d+), batches gone (?<gone>\\d+)") | map_values(tonumber)' "$work/cuts.out" >"$work/cuts.json"
+    jq '{events: {}, sent: .acked, acked: .acked, delivered: .acked, lost: 0, duplicate: 0, phantom: 0, gap: 0}' "$work/cuts.json" >"$work/verify.json"
+    evidence '{cuts: $cuts[0], passed: ($cuts[0].cuts >= $n)}' --argjson n "$n" --slurpfile cuts "$work/cuts.json"
+}
+
+# Nodes whose wall clocks are set to anything, while they run and while they are down.
+clocks() {
+    cargo test --locked --quiet --test clock_processes -- --nocapture >"$work/clocks.out" 2>"$work/clocks.err" ||
+        { keep=1; die "clocks: $(grep -m 1 panicked -A 2 "$work/clocks.err")"; }
+    ! grep -q "^not measured" "$work/clocks.out" || not_measured "$(grep -m 1 "^not measured" "$work/clocks.out")"
+    jq -R -s '[split("\n")[] | select(startswith("jump ")) | ltrimstr("jump ")]' "$work/clocks.out" >"$work/jumps.json"
+    evidence '{jumps: $jumps[0], passed: ($jumps[0] | length > 0)}' --slurpfile jumps "$work/jumps.json"
+}
+
 # 64 descriptors, 200 strangers who say nothing, for S seconds.
 descriptors() {
     local seconds=${1:-30} port fd fds=() before during=0 after cpu wall i

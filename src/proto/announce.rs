@@ -310,11 +310,17 @@ impl Allowance {
 
     /// Takes one where there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.max(now) + self.price();
-        if full_at.saturating_duration_since(now) > Duration::from_secs(1) {
+        self.take_leaving(now, 0)
+    }
+
+    /// Takes one where it leaves so many.
+    pub(super) fn take_leaving(&mut self, now: Instant, left: u32) -> bool {
+        let after = self.full_at.max(now) + self.price();
+        let spared = self.price().saturating_mul(left);
+        if after.saturating_duration_since(now).saturating_add(spared) > Duration::from_secs(1) {
             return false;
         }
-        self.full_at = full_at;
+        self.full_at = after;
         true
     }
 

@@ -22,6 +22,10 @@ const KEYS_SENT_MAX: usize = 1024;
 /// Path requests a second that a neighbour gets answered.
 const PATH_REQUESTS_PER_SECOND: u32 = 10;
 
+/// Of them, those that are passed on, of all who come from one address: half of what a link carries, so
+/// that others find paths beside one who asks for what is not there.
+const PATH_REQUESTS_PASSED_PER_SECOND: u32 = 5;
+
 /// Key questions a second that a neighbour gets answered.
 const KEY_QUESTIONS_PER_SECOND: u32 = 100;
 
@@ -95,6 +99,8 @@ pub(super) struct Links {
     /// By neighbour, the best link first.
     neighbours: BTreeMap<Address, BTreeSet<(LinkClass, LinkId)>>,
     questions: LruCache<Address, Questions>,
+    /// By account.
+    passed: LruCache<Address, Allowance>,
 }
 
 impl Links {
@@ -105,6 +111,7 @@ impl Links {
             thin: 0,
             neighbours: BTreeMap::new(),
             questions: LruCache::new(QUESTIONERS_MAX),
+            passed: LruCache::new(QUESTIONERS_MAX),
         }
     }
 
@@ -196,6 +203,13 @@ impl Links {
     /// Whether one more path is looked for because this link's neighbour asks.
     pub(super) fn may_ask_path(&mut self, now: Instant, link: LinkId) -> bool {
         self.questions(now, link).is_some_and(|questions| questions.path_requests.take(now))
+    }
+
+    /// Whether one more path that is not known here is asked for because this link's neighbour asks.
+    pub(super) fn may_pass_on(&mut self, now: Instant, link: LinkId) -> bool {
+        let Some(account) = self.links.get(&link).map(|state| state.account) else { return false };
+        let fresh = || Allowance::new(now, PATH_REQUESTS_PASSED_PER_SECOND);
+        self.passed.entry(account).or_insert_with(fresh).take(now)
     }
 
     /// Whether one more question of this link's neighbour for a key is answered.

@@ -65,6 +65,9 @@ const NEWER_SPACING: Duration = Duration::from_secs(10);
 /// Requests a second over one link; the neighbour takes no more.
 const REQUESTS_PER_SECOND: u32 = 10;
 
+/// Of them, those that are kept for this node's own searches.
+const REQUESTS_KEPT: u32 = 2;
+
 /// Origins that are known by a reply, which nobody passes on, and not yet by an announce.
 const QUIET_MAX: usize = 1024;
 
@@ -231,10 +234,10 @@ impl Paths {
         self.ids.insert(id, ()).is_none()
     }
 
-    /// Whether one more request may go over `link`.
-    fn may_send(&mut self, now: Instant, link: LinkId) -> bool {
+    /// Whether one more request may go over `link`: one of this node's own, or another's.
+    fn may_send(&mut self, now: Instant, link: LinkId, is_own: bool) -> bool {
         let budget = self.budgets.entry(link).or_insert_with(|| Allowance::new(now, REQUESTS_PER_SECOND));
-        budget.take(now)
+        budget.take_leaving(now, if is_own { 0 } else { REQUESTS_KEPT })
     }
 
     fn schedule(&mut self, destination: Address, search: Search) {
@@ -361,7 +364,7 @@ impl Router {
             if Some(link) == ingress {
                 continue;
             }
-            if self.paths.may_send(now, link) {
+            if self.paths.may_send(now, link, ingress.is_none()) {
                 sent = sent.saturating_add(1);
                 bump(&mut self.counters.path_requests_sent);
                 self.outputs.push_back(Output::Control(link, Frame::PathRequest(request)));
@@ -425,6 +428,9 @@ impl Router {
             return self.outputs.push_back(Output::Control(link, Frame::PathReply(announce)));
         }
         if crossed < request.max_hops {
+            if !self.links.may_pass_on(now, link) {
+                return bump(&mut self.counters.path_requests_over_budget);
+            }
             self.paths.remember_asker(now, destination, link);
             self.send_request(now, Some(link), PathRequest { hop_count: crossed, ..*request });
         }

@@ -49,8 +49,12 @@ impl One {
     }
 
     fn link(&mut self, link: u64, neighbour: &Node) {
+        self.link_of(None, link, neighbour);
+    }
+
+    fn link_of(&mut self, account: Option<Address>, link: u64, neighbour: &Node) {
         let (class, peer) = (LinkClass::Unconstrained, neighbour.key());
-        self.give(Input::LinkUp(LinkInfo { link: LinkId(link), peer, class, trusted: false, account: None }));
+        self.give(Input::LinkUp(LinkInfo { link: LinkId(link), peer, class, trusted: false, account }));
     }
 
     fn give(&mut self, input: Input) -> Vec<Output> {
@@ -293,6 +297,40 @@ fn a_storm_of_requests_costs_a_bounded_number_of_frames() {
     one.control(1, request(77, stranger(1), 128, 0));
     let again = one.control(2, request(77, stranger(1), 128, 0));
     assert_eq!(count(&again, "path_request"), 0);
+}
+
+#[test]
+fn who_asks_for_what_is_not_there_leaves_others_and_this_node_their_searches() {
+    let peers: Vec<Node> = (1..=7).map(Node::new).collect();
+    let mut one = One::new(&[&peers[0], &peers[1]]);
+    // Five names of one account.
+    for (link, peer) in (3..).zip(&peers[2..]) {
+        one.link_of(Some(Address([99; 16])), link, peer);
+    }
+    one.advance(SECOND * 5);
+    let (mut passed, mut honest, mut id) = (0, 0, 0);
+    for ms in 0..10_000u64 {
+        for link in 3..=7u64 {
+            id += 1;
+            let outputs = one.control(link, request(id, stranger(id as u32), 128, 0));
+            passed += frames(&outputs).iter().filter(|(over, _)| *over == 1).count();
+        }
+        // Two a second of another neighbour, and one of this node's own.
+        if ms % 500 == 0 {
+            id += 1;
+            let outputs = one.control(2, request(id, stranger(id as u32), 128, 0));
+            honest += frames(&outputs).iter().filter(|(over, _)| *over == 1).count();
+        }
+        if ms % 1000 == 0 {
+            id += 1;
+            assert_eq!(one.router.search(one.now, stranger(id as u32)), PathSearch::Started);
+            let asked: Vec<Output> = std::iter::from_fn(|| one.router.poll()).collect();
+            assert!(frames(&asked).iter().any(|(over, _)| *over == 1), "its own search went nowhere");
+        }
+        one.now += SECOND / 1000;
+    }
+    assert!(passed <= 55, "{passed}: five a second, and five at once");
+    assert_eq!(honest, 20);
 }
 
 #[test]
