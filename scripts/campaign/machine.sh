@@ -318,7 +318,9 @@ memory() {
     load_ends
     cp "$work/load.json" "$work/flood.json"
     start sink
-    until_so 900 "what is on its way to arrive" has_sent_all
+    # More than the sink's inbox has room for.
+    take_for 600s
+    until_so 60 "what is on its way to arrive" has_sent_all
     compare source relay sink
     evidence '{memory_mib: $mib, group_peak_mib: $peak, relay_killed: $killed, refused_by_reason: $flood[0].refused,
                passed: ($v.acked > 0 and $v.unobserved == 0)}' \

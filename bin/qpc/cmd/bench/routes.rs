@@ -9,6 +9,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -466,7 +467,9 @@ pub async fn strangers(args: StrangersArgs) -> Result<(), ApiError> {
     let mut tasks = tokio::task::JoinSet::new();
     let fill_every = Duration::from_secs_f64(AT_A_TIME as f64 * f64::from(args.neighbours) / FILL_PER_S);
     for (n, frames) in (0u32..).zip(parts) {
-        let sink = Sink::connect(&args.connect).await?;
+        // 127.0.1.0 and up: addresses of the loopback network, all of them this machine's.
+        let from = Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 1, 0).to_bits().saturating_add(n));
+        let sink = Sink::connect_from(&args.connect, from).await?;
         let turn = fill_every * n / args.neighbours;
         let (told, say) = (told.clone(), say.clone());
         tasks.spawn(Neighbour { sink, frames, fill_every, turn, told, say }.run());

@@ -1,5 +1,7 @@
 //! Ends that speak the link protocol and keep nothing: what is left to measure is the relay.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use quicprochat_mesh::{
     api::ApiError,
@@ -59,6 +61,14 @@ impl End {
             "tcp" => Box::new(TcpPort::dial_only(&tls, TcpOptions::default())),
             _ => Box::new(QuicPort::dial_only(&tls, QuicOptions::default())),
         };
+        Self::connect_over(port, relay, identity).await
+    }
+
+    async fn connect_over(
+        port: Box<dyn MeshTransport>,
+        relay: TransportAddr,
+        identity: MeshIdentity,
+    ) -> Result<Self, ApiError> {
         let medium = port.dial(&relay).await.map_err(ApiError::failed)?;
         let config = LinkConfig {
             network: network_id(NETWORK),
@@ -320,6 +330,19 @@ impl Sink {
     /// The same as `identity`.
     pub async fn connect_as(relay: &str, identity: MeshIdentity) -> Result<Self, ApiError> {
         let end = End::connect_as(relay, identity).await?;
+        Ok(Self { end, granted: CreditIn::new(WINDOW_BYTES), heard: 0 })
+    }
+
+    /// The same over QUIC as somebody new from this address of the machine: who comes from one address has
+    /// one share.
+    pub async fn connect_from(relay: &str, from: Ipv4Addr) -> Result<Self, ApiError> {
+        let relay: TransportAddr = relay.parse().map_err(ApiError::failed)?;
+        let identity = MeshIdentity::generate(&mut random::os_rng());
+        let tls = TlsIdentity::from_pkcs8(&identity.to_pkcs8_der()).map_err(ApiError::failed)?;
+        // A port dials from where it listens.
+        let at = TransportAddr::socket("quic", (from, 0).into());
+        let port = QuicPort::listen(&tls, &at, QuicOptions::default()).await.map_err(ApiError::failed)?;
+        let end = End::connect_over(Box::new(port), relay, identity).await?;
         Ok(Self { end, granted: CreditIn::new(WINDOW_BYTES), heard: 0 })
     }
 
