@@ -80,6 +80,7 @@ pub mod config;
 pub mod control;
 pub mod crypto;
 pub mod error;
+pub mod events;
 pub mod http;
 pub mod messages;
 pub mod node;
@@ -92,11 +93,12 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{
-    AnnounceConfig, ConfigError, CryptoConfig, DrainConfig, HealthConfig, IdentityConfig, LoggingConfig,
-    MeshConfig, RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
+    AnnounceConfig, ConfigError, CryptoConfig, DrainConfig, HealthConfig, IdentityConfig, InboxConfig,
+    LoggingConfig, MeshConfig, RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
 };
 pub use crypto::{CryptoError, MeshIdentity, compute_address};
 pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
+pub use events::{Event, EventKind, Events};
 pub use http::HealthServer;
 pub use node::{
     ConnectionDrainer, DropReason, GcReport, IncomingAction, MeshNode, MeshNodeBuilder, MeshRouter, Outbound,

@@ -168,6 +168,7 @@ const INBOUND: &[&str] = &[
     "store_failed",
     "quarantined",
     "seal_budget",
+    "unwanted",
 ];
 const LISTENER: &[&str] = &["tcp", "http", "control"];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];

@@ -75,6 +75,15 @@ fn every_object_has_the_documented_keys() {
     check(&["path", "request", "anna"], &["ok"]);
     check(&["path", "drop", "anna"], &["ok"]);
     check(&["stats"], &["links"]);
+    check(&["block", "anna"], &["address", "name"]);
+    check(&["unblock", "anna"], &["address", "name"]);
+    check(&["blocked"], &["address", "name"]);
+    check(&["requests", "list"], &["from", "messages", "bytes", "first_at", "last_at", "preview"]);
+    check(&["requests", "accept", "anna"], &["from", "accepted", "messages"]);
+    check(&["requests", "decline", "anna"], &["from", "accepted", "messages"]);
+    check(&["events"], &["at", "event", "level"]);
+    check(&["reload"], &["changed", "needs_restart"]);
+    check(&["log-level", "debug"], &["filter"]);
     check(
         &["drain"],
         &[

@@ -16,7 +16,7 @@ use quicprochat_mesh::{
     storage::{
         Awaits, Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp,
         LocalOutcome, LocalStore, MailOp, MailOutcome, Mailboxes, OutboxRow, PageLimit, QueueBounds,
-        StoreError, StoreThread, Work, WorkDone,
+        StoreError, StoreThread, Strangers, Work, WorkDone,
         faults::{FaultOn, FaultyDisk},
     },
     wire::{Address, MessageUid, PacketId, Priority},
@@ -47,6 +47,7 @@ fn inbox_commit(n: u64) -> LocalOp {
         ingress: None,
         dedup_until_unix_s: u64::MAX,
         awaits: Awaits::default(),
+        strangers: Strangers::Enter,
         entry: body(n),
     })
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
         Awaits, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, LocalOp, LocalOutcome,
-        MailOp, MailOutcome, OutboxRow, PageLimit, StoreError, Work, WorkDone,
+        MailOp, MailOutcome, OutboxRow, PageLimit, StoreError, Strangers, Work, WorkDone,
     },
     wire::{Address, MessageUid, PacketId, Priority},
 };
@@ -55,6 +55,7 @@ fn batch(n: u64) -> Vec<Work> {
                 ingress: None,
                 dedup_until_unix_s: u64::MAX,
                 awaits: Awaits::default(),
+                strangers: Strangers::Enter,
                 entry: body(n),
             }),
         ]),

@@ -20,8 +20,8 @@ use quicprochat_mesh::{
     storage::{
         Awaits, BlobDir, BlobKind, BlobName, Counter, DataDir, Disk, EmbeddedOptions, EmbeddedStore, Engine,
         HeldRow, HoldRefusal, InboxCommit, LocalOp, LocalOutcome, MailOp, MailOutcome, MemEngine, Namespace,
-        OutboxRow, PageLimit, PartialRow, QueueBounds, StopReason, StoreError, StoreThread, Work, WorkDone,
-        WorkResult, ask_local,
+        OutboxRow, PageLimit, PartialRow, QueueBounds, StopReason, StoreError, StoreThread, Strangers, Work,
+        WorkDone, WorkResult, ask_local,
         faults::{FaultOn, FaultyDisk},
         space::{Space, system_space},
     },
@@ -43,6 +43,7 @@ fn inbox_commit(n: u64) -> LocalOp {
         ingress: None,
         dedup_until_unix_s: 100 + n,
         awaits: Awaits::default(),
+        strangers: Strangers::Enter,
         entry: vec![n as u8; 500],
     })
 }

@@ -16,7 +16,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use quicprochat_mesh::{
     storage::{
         Awaits, Counter, DataDir, EmbeddedOptions, EmbeddedStore, Engine, HeldRow, InboxCommit, InboxQuota,
-        LocalOp, MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota, Work,
+        LocalOp, MailOp, MailboxQuota, MemEngine, Namespace, OutboxRow, PageLimit, PartialRow, Quota,
+        Strangers, Work,
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
 };
@@ -106,16 +107,21 @@ fn awaits() -> impl Strategy<Value = Awaits> {
 }
 
 fn inbox_commit() -> impl Strategy<Value = InboxCommit> {
-    (id(), id(), ingress(), time(), awaits(), bytes()).prop_map(
-        |(uid, source, ingress, until, awaits, entry)| InboxCommit {
+    (id(), id(), ingress(), time(), awaits(), strangers(), bytes()).prop_map(
+        |(uid, source, ingress, until, awaits, strangers, entry)| InboxCommit {
             uid: MessageUid(uid),
             source: Address(source),
             ingress,
             dedup_until_unix_s: until,
             awaits,
+            strangers,
             entry,
         },
     )
+}
+
+fn strangers() -> impl Strategy<Value = Strangers> {
+    prop_oneof![4 => Just(Strangers::Enter), 3 => Just(Strangers::Ask), 1 => Just(Strangers::Refuse)]
 }
 
 fn partial_row() -> impl Strategy<Value = PartialRow> {
@@ -168,12 +174,21 @@ fn local_op() -> impl Strategy<Value = LocalOp> {
             .prop_map(|(now_unix_s, rows_max)| LocalOp::ForgetSeen { now_unix_s, rows_max }),
         2 => (inbox_commit(), id())
             .prop_map(|(commit, tag)| LocalOp::FileCommit { commit, tag: TransferTag(tag) }),
-        3 => (partial_row(), ingress(), 0u64..1500)
-            .prop_map(|(row, ingress, file_bytes)| LocalOp::PartialOpen { row, ingress, file_bytes }),
+        3 => (partial_row(), ingress(), 0u64..1500, strangers()).prop_map(
+            |(row, ingress, file_bytes, strangers)| LocalOp::PartialOpen { row, ingress, file_bytes, strangers }
+        ),
+        2 => (id(), 0u64..12)
+            .prop_map(|(source, seq)| LocalOp::RequestEnter { source: Address(source), seq }),
+        1 => (id(), 0u64..12)
+            .prop_map(|(source, seq)| LocalOp::RequestRemove { source: Address(source), seq }),
+        1 => (proptest::option::of((id(), 0u64..8)), limit()).prop_map(|(after, limit)| LocalOp::RequestPage {
+            after: after.map(|(source, seq)| (Address(source), seq)),
+            limit,
+        }),
         3 => partial_row().prop_map(LocalOp::PartialPut),
-        2 => (select(vec![Namespace::KeyRecord, Namespace::Known]), id())
+        2 => (select(vec![Namespace::KeyRecord, Namespace::Known, Namespace::Accepted]), id())
             .prop_map(|(namespace, id)| LocalOp::KvPut { namespace, key: id.to_vec(), value: Vec::new() }),
-        1 => (select(vec![Namespace::KeyRecord, Namespace::Known]), id())
+        1 => (select(vec![Namespace::KeyRecord, Namespace::Known, Namespace::Accepted]), id())
             .prop_map(|(namespace, id)| LocalOp::KvRemove { namespace, key: id.to_vec() }),
         1 => (id(), id()).prop_map(|(source, tag)| LocalOp::PartialRemove {
             source: Address(source),

@@ -35,7 +35,18 @@ const LAYERS: [(&str, &[&str]); 7] = [
     ("messages", &["wire", "crypto", "proto", "storage", "error"]),
     (
         "actors",
-        &["wire", "crypto", "proto", "transport", "storage", "messages", "clock", "telemetry", "error"],
+        &[
+            "wire",
+            "crypto",
+            "proto",
+            "transport",
+            "storage",
+            "messages",
+            "clock",
+            "telemetry",
+            "error",
+            "events",
+        ],
     ),
 ];
 

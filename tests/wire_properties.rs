@@ -246,7 +246,11 @@ fn receipt() -> impl Strategy<Value = Receipt> {
         }
         ChunkReceipt { tag: TransferTag(tag), state: state.into(), total, bitmap }
     });
-    (packet_ids(256), vec(chunk, 0..=8)).prop_map(|(packet_ids, chunks)| Receipt { packet_ids, chunks })
+    (packet_ids(256), vec(chunk, 0..=8), packet_ids(256)).prop_map(|(packet_ids, chunks, unwanted)| Receipt {
+        packet_ids,
+        chunks,
+        unwanted,
+    })
 }
 
 fn content() -> impl Strategy<Value = Content> {

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use quicprochat_mesh::{api::ApiError, config::Layers};
+use quicprochat_mesh::{
+    api::ApiError,
+    config::{ConfigError, Layers},
+};
 
 use crate::{fail::Failure, out::Out};
 
@@ -31,7 +34,7 @@ pub struct Global {
 }
 
 /// What every command knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Context {
     /// Directory of the node's state, absolute; may not exist yet.
     pub data_dir: PathBuf,
@@ -70,7 +73,7 @@ impl Context {
     }
 
     /// File and environment; flags go on top. A file that was asked for must exist.
-    pub fn layers(&self) -> Result<Layers, Failure> {
+    pub fn layers(&self) -> Result<Layers, ConfigError> {
         let layers = match &self.config {
             Some(file) => Layers::new().file(file)?,
             None => Layers::new().file_if_present(&self.own_config_path())?,

@@ -9,7 +9,7 @@ use crate::fail::Failure;
 
 /// Prints objects or text, never both. Each line is flushed, so that a reader at the other end of a
 /// pipe has it at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Out {
     /// One JSON object a line instead of text for people.
     pub json: bool,

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use quicprochat_mesh::{
     api::{ApiError, Ready, ReadyEvent, Stopped},
-    config::MeshConfig,
+    config::{ConfigError, MeshConfig},
     node::{self, MeshNodeBuilder},
+    telemetry::LogHandle,
 };
 use tokio::sync::mpsc;
 
@@ -15,6 +16,10 @@ pub struct Foreground {
     pub data_dir: PathBuf,
     /// Its configuration.
     pub config: MeshConfig,
+    /// Reads it once more, for `qpc reload`.
+    pub read_config: Box<dyn Fn() -> Result<MeshConfig, ConfigError> + Send + Sync>,
+    /// Changes what is logged, for `qpc log-level`.
+    pub log: LogHandle,
     /// Called once when all listeners are bound.
     pub ready: Box<dyn FnOnce(&Ready) + Send>,
     /// Gets one item a signal: the first asks for a drain, the second to skip ahead.
@@ -23,13 +28,15 @@ pub struct Foreground {
 
 /// Runs a node until it is stopped.
 pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
-    let Foreground { data_dir, config, ready, mut stop } = foreground;
+    let Foreground { data_dir, config, read_config, log, ready, mut stop } = foreground;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ApiError::failed(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(async move {
-        let node = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket().build().await;
+        let set_filter = move |filter: &str| log.set_filter(filter).map_err(|error| error.to_string());
+        let builder = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket();
+        let node = builder.reload_with(read_config).log_filter_with(set_filter).build().await;
         let node = node.map_err(ApiError::failed)?;
         let mut running = node.run().await.map_err(ApiError::failed)?;
         let listening = running.listening();

@@ -10,6 +10,7 @@
 //! the node's health; to add it once more dials it at once.
 
 mod dialler;
+mod listener;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,7 @@ use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use dialler::Dialler;
+pub use listener::listener;
 
 use super::{
     child::{Child, ChildSpec},
@@ -34,6 +36,7 @@ use crate::{
     clock,
     crypto::{MeshIdentity, compute_address, random},
     error::MeshError,
+    events::{EventKind, Events},
     messages::{
         health::ReportHealth,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
@@ -106,6 +109,8 @@ pub struct LinksParts {
     pub links_max: usize,
     /// Accept links from anywhere; else from private, link-local and loopback addresses only.
     pub accept_any: bool,
+    /// Told of links.
+    pub events: Events,
 }
 
 /// Peers that are to be dialled, shared by all incarnations of the registry.
@@ -303,16 +308,16 @@ impl LinksActor {
             && !self.parts.accept_any
             && !is_near(&new.link.info.remote)
         {
-            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_lan").increment(1);
+            self.refused("not_lan");
             tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
             return;
         }
         if let Some(wait) = self.parts.book.kept_out(&peer) {
-            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "faults").increment(1);
+            self.refused("faults");
             return self.turn_away(new.link, wait, CloseReason::RateLimited);
         }
         if !self.finds_place(&new.link.info) {
-            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "too_many").increment(1);
+            self.refused("too_many");
             return self.turn_away(new.link, TURNED_AWAY_AFTER, CloseReason::TooManyLinks);
         }
         let id = self.parts.book.next();
@@ -373,12 +378,17 @@ impl LinksActor {
             },
         );
         self.start_child(spec, ctx, move |actor, why| {
-            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_started").increment(1);
+            actor.refused("not_started");
             tracing::warn!(link = %id, why, "a link was not started");
             // Nobody else will ever say that it ended; the dialler, if there is one, hears it by
             // the drop.
             actor.links.remove(&id);
         });
+    }
+
+    fn refused(&self, reason: &'static str) {
+        metrics::counter!(telemetry::LINKS_REFUSED, "reason" => reason).increment(1);
+        self.parts.events.refused("link", reason, 1);
     }
 
     /// True where this connection may become a link. Of a full registry somebody else may have to end.
@@ -484,6 +494,12 @@ impl LinksActor {
         if let Some(entry) = self.links.get_mut(&message.link) {
             let (remote, lane) = (&entry.info.remote, entry.lane);
             tracing::info!(link = %message.link, peer = %peer.short(), %remote, lane, "link up");
+            let direction = match entry.info.direction {
+                Direction::In => "in",
+                Direction::Out => "out",
+            };
+            let (url, direction) = (remote.to_string(), direction.to_owned());
+            self.parts.events.tell(EventKind::LinkUp { peer, url, direction });
             entry.up = Some(Up {
                 hello: message.hello,
                 since: now,
@@ -523,17 +539,19 @@ impl LinksActor {
     }
 
     /// Tells the router that a link is no longer to be used.
-    fn withdraw(&mut self, link: LinkId) {
-        if let Some(entry) = self.links.get_mut(&link)
-            && entry.up.take().is_some()
-        {
+    ///
+    /// True where it was.
+    fn withdraw(&mut self, link: LinkId) -> bool {
+        let was_up = self.links.get_mut(&link).is_some_and(|entry| entry.up.take().is_some());
+        if was_up {
             self.parts.book.down(link);
             self.link_down.do_send(LinkDown(link));
         }
+        was_up
     }
 
     fn ended(&mut self, message: LinkEnded) {
-        self.withdraw(message.link);
+        let was_up = self.withdraw(message.link);
         let Some(entry) = self.links.remove(&message.link) else {
             // A link of an earlier incarnation: the router may know it still.
             return self.link_down.do_send(LinkDown(message.link));
@@ -546,6 +564,15 @@ impl LinksActor {
             reason = message.reason.name(), text = %message.text, by_peer = message.by_peer, "link down"
         );
         metrics::counter!(telemetry::LINKS_CLOSED, "reason" => message.reason.name()).increment(1);
+        if was_up {
+            self.parts.events.tell(EventKind::LinkDown {
+                peer: entry.peer,
+                url: entry.info.remote.to_string(),
+                reason: message.reason.name().to_owned(),
+                text: message.text.clone(),
+                by_peer: message.by_peer,
+            });
+        }
         // A dialler whose link gave way to another one waits for the end of that one.
         let survivor = (message.reason == CloseReason::Duplicate)
             .then(|| self.links.values_mut().find(|e| e.up.is_some() && e.peer == entry.peer))
@@ -642,32 +669,6 @@ struct Dialled {
     retry: Arc<Notify>,
     /// Why there is no link to its peer.
     trouble: watch::Receiver<Option<String>>,
-}
-
-/// Accepts links on one port until it is drained. One that ends with its branch of the tree leaves
-/// the port open for the next.
-pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: Seat<NewLink>) -> ChildSpec {
-    let name = format!("listener {}", transport.info().local);
-    ChildSpec::permanent("listener", move |guard| {
-        let (transport, new_link) = (transport.clone(), new_link.clone());
-        Ok(Child::task(guard, DrainPhase::Draining, move |mut stop| async move {
-            let mut new_link = new_link.outlet();
-            loop {
-                tokio::select! {
-                    link = transport.accept() => {
-                        new_link.do_send(NewLink { link: link?, ended: None });
-                    }
-                    drain = stop.wanted() => {
-                        if drain.phase == DrainPhase::Draining {
-                            transport.close().await;
-                        }
-                        return Ok::<(), TransportError>(());
-                    }
-                }
-            }
-        }))
-    })
-    .named(name)
 }
 
 /// Router's supervisor to registry: a fresh router wants to hear of every link again.

@@ -22,3 +22,4 @@ pub mod supervisor;
 pub mod timed_store;
 pub mod transport;
 mod wake_timer;
+pub mod welcome_handle;

@@ -20,6 +20,7 @@ use actix::prelude::*;
 
 use crate::{
     clock,
+    events::{EventKind, Events},
     messages::{
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
         limit::{Budget, RequestLease},
@@ -101,6 +102,8 @@ pub struct RateLimiterParts {
     pub config: LeaseConfig,
     /// The load and the level.
     pub gauge: PressureGauge,
+    /// Told of limits.
+    pub events: Events,
     /// Set by the first incarnation; those after it begin with empty budgets.
     pub has_run: Arc<AtomicBool>,
 }
@@ -110,6 +113,7 @@ pub struct RateLimiterActor {
     leases: Leases,
     controller: BackpressureController,
     gauge: PressureGauge,
+    events: Events,
     guard: ExitGuard,
 }
 
@@ -121,7 +125,8 @@ impl RateLimiterActor {
             false => Leases::new(parts.config, now),
             true => Leases::resumed(parts.config, now),
         };
-        Self { leases, controller: BackpressureController::new(), gauge: parts.gauge, guard }
+        let RateLimiterParts { gauge, events, .. } = parts;
+        Self { leases, controller: BackpressureController::new(), gauge, events, guard }
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
@@ -132,7 +137,9 @@ impl RateLimiterActor {
         if level != before {
             tracing::info!(level = level.get(), ?load, "the pressure level changed");
             metrics::gauge!(telemetry::PRESSURE_LEVEL).set(f64::from(level.get()));
+            self.events.tell(EventKind::Pressure { level: level.get() });
         }
+        self.events.tell_counts();
         ctx.run_later(LOOK_EVERY, Self::look);
     }
 }
@@ -158,6 +165,9 @@ impl Handler<RequestLease> for RateLimiterActor {
             }
             Budget::Fault => Grant::Wait(Duration::ZERO),
         };
+        if matches!((ask.budget, grant), (Budget::Data(_), Grant::Wait(_))) {
+            self.events.limited(ask.payer.neighbour);
+        }
         // A link that is gone meanwhile gives nothing back.
         let _ = ask.answer.send(grant);
     }

@@ -35,6 +35,7 @@ use super::{
 use crate::{
     clock,
     crypto::{MeshIdentity, SignatureInput, random},
+    events::{EventKind, Events},
     messages::{
         delivery::{DeliverLocal, DestinationUp, FindKeyRecord, KeyRecordFound, Originate, PacketFate},
         health::ReportHealth,
@@ -97,6 +98,8 @@ pub struct RouterParts {
     pub custody_news: Seat<CustodyNews>,
     /// To health.
     pub health: Seat<ReportHealth>,
+    /// Told of routes.
+    pub events: Events,
     /// What time it is.
     pub clock: ClockHandle,
     /// What felled former incarnations.
@@ -299,9 +302,11 @@ impl RouterActor {
                 let is_thin = self.core.is_thin(&destination);
                 let up = DestinationUp { address: destination, is_thin };
                 self.destination_up.offer_gossip("delivery", up);
+                self.parts.events.tell(EventKind::RouteUp { destination });
                 self.custody_news.offer_gossip("store", CustodyNews::Reachable(destination));
             }
             Output::RouteDown(destination) => {
+                self.parts.events.tell(EventKind::RouteDown { destination });
                 self.custody_news.offer_gossip("store", CustodyNews::Unreachable(destination));
             }
             Output::KeyRecord(record) => {
@@ -350,7 +355,7 @@ impl RouterActor {
             EnvelopeKind::TRACE => drop(self.deliver(Some(link), vec![envelope])),
             EnvelopeKind::RECEIPT => {
                 if let Ok(receipt) = Receipt::decode(&envelope.envelope.payload()) {
-                    let settled = CustodyNews::Settled { by: envelope.source, packets: receipt.packet_ids };
+                    let settled = CustodyNews::Settled { by: envelope.source, packets: receipt.settled() };
                     self.custody_news.offer_gossip("store", settled);
                 }
             }

@@ -12,10 +12,11 @@ pub mod time;
 
 pub use error::{ApiError, ErrorClass};
 pub use objects::{
-    BackedUp, Capability, Contact, DeliveryStatus, Direction, Done, FileProgress, InboxItem, Initialised,
-    KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong,
-    Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent,
-    SubsystemStatus, Trace, TraceHop, Version,
+    BackedUp, Blocked, Capability, Contact, DeliveryStatus, Direction, Done, EventItem, EventKind,
+    FileProgress, InboxItem, Initialised, KnownNode, LogLevel, Mailbox, Message, MessageEvent, MessageId,
+    NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Ready, ReadyEvent, Received, Reloaded, Reply,
+    RequestAnswered, Route, SendOutcome, SenderRequest, Status, Stopped, StoppedEvent, SubsystemStatus,
+    Trace, TraceHop, Version,
 };
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};

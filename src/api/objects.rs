@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
+pub use crate::events::EventKind;
 use crate::wire::{Address, Digest, MessageUid, PacketId, PublicKey};
 
 /// Whether a node, or a part of it, does its work.
@@ -506,6 +507,69 @@ pub struct Contact {
     pub public_key: Option<PublicKey>,
 }
 
+/// A sender that is blocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// Who.
+    pub address: Address,
+    /// The contact's name of that address, when it has one.
+    pub name: Option<String>,
+}
+
+/// A stranger whose messages wait to be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SenderRequest {
+    /// Who signed them.
+    pub from: Address,
+    /// How many wait.
+    pub messages: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
+    /// When the first of them came.
+    pub first_at: Timestamp,
+    /// When the last of them came.
+    pub last_at: Timestamp,
+    /// How the first of them begins, where it is text: from a stranger.
+    pub preview: Option<String>,
+}
+
+/// What became of a stranger's messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestAnswered {
+    /// Who signed them.
+    pub from: Address,
+    /// True where they entered the inbox, false where they were dropped.
+    pub accepted: bool,
+    /// How many there were.
+    pub messages: u64,
+}
+
+/// Answer to `reload`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose new values hold now.
+    pub changed: Vec<String>,
+    /// Keys whose new values hold from the next start on.
+    pub needs_restart: Vec<String>,
+}
+
+/// Answer to `log-level`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// What is logged from now on.
+    pub filter: String,
+}
+
+/// One line of `events`: something that happened in the node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EventItem {
+    /// When, by this node's clock.
+    pub at: Timestamp,
+    /// What, as `event`, with what belongs to it.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
 /// It is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -636,6 +700,12 @@ pub enum Reply {
     Trace(Trace),
     Pong(Pong),
     Contact(Contact),
+    Blocked(Blocked),
+    SenderRequest(SenderRequest),
+    RequestAnswered(RequestAnswered),
+    Reloaded(Reloaded),
+    LogLevel(LogLevel),
+    EventItem(EventItem),
     Done(Done),
 }
 
@@ -670,5 +740,11 @@ reply_from!(
     Trace,
     Pong,
     Contact,
+    Blocked,
+    SenderRequest,
+    RequestAnswered,
+    Reloaded,
+    LogLevel,
+    EventItem,
     Done
 );

@@ -145,6 +145,40 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Take nothing more of a sender. One [`super::Blocked`].
+    Block {
+        /// Who.
+        address: String,
+    },
+    /// Take messages of a sender again. One [`super::Blocked`].
+    Unblock {
+        /// Who.
+        address: String,
+    },
+    /// Who is blocked. One [`super::Blocked`] each.
+    BlockedList,
+    /// Strangers whose messages wait to be accepted. One [`super::SenderRequest`] each.
+    RequestList,
+    /// Have a stranger's messages enter the inbox, or drop them. One [`super::RequestAnswered`].
+    RequestAnswer {
+        /// Who.
+        address: String,
+        /// True to have them enter.
+        accept: bool,
+    },
+    /// What happened lately, and with `follow` what happens from then on, until the caller goes away.
+    /// One [`super::EventItem`] each.
+    Events {
+        /// Go on.
+        follow: bool,
+    },
+    /// Read the configuration again and have hold what can change. One [`super::Reloaded`].
+    Reload,
+    /// Log what a filter lets through. One [`super::LogLevel`].
+    LogLevel {
+        /// Levels by module, as `logging.filter`.
+        filter: String,
+    },
 }
 
 impl Request {

@@ -24,8 +24,8 @@ pub use layers::{Entry, Layers, Loaded, Origin};
 pub use nearest::nearest;
 pub use url::{ListenUrl, ParseUrlError, PeerUrl, Scheme};
 pub use value::{
-    Accept, ByteSize, HealthListen, LINK_THREADS_MAX, LinkThreads, LogFormat, ParseValueError, Role,
-    format_duration, parse_duration,
+    Accept, ByteSize, HealthListen, InboxAccept, LINK_THREADS_MAX, LinkThreads, LogFormat, ParseValueError,
+    Role, format_duration, parse_duration,
 };
 
 use value::ConfigValue;
@@ -215,6 +215,15 @@ sections! {
         cache: ByteSize = ByteSize(16 * MIB);
     }
 
+    /// Who may write to the person at this node. What it forwards for others is none of this; single
+    /// senders are blocked with `qpc block`.
+    "inbox" => inbox: InboxConfig {
+        /// Whose messages enter: anyone (strangers within their share), requests (those of strangers
+        /// wait for `qpc requests accept`) or contacts (strangers are refused). A stranger is no
+        /// contact, was not accepted, and this node never wrote to it.
+        accept: InboxAccept = InboxAccept::Anyone;
+    }
+
     /// The keys that messages to this node are sealed to. Who gets hold of one opens what was
     /// sealed to it, so they are replaced, and destroyed when no message for them can be alive:
     /// 14 days after others may seal to them no longer.
@@ -291,6 +300,11 @@ sections! {
         /// text or json.
         format: LogFormat = LogFormat::Text;
     }
+}
+
+/// Names of the keys, as `section.name`, whose values differ, in the order of the file.
+pub fn changed_keys(before: &MeshConfig, after: &MeshConfig) -> Vec<String> {
+    KEYS.iter().filter(|key| (key.to_toml)(before) != (key.to_toml)(after)).map(Key::path).collect()
 }
 
 impl MeshConfig {

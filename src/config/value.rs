@@ -115,6 +115,7 @@ text_value!(
     |v: &Duration| format_duration(*v)
 );
 text_value!(Accept, Accept::expected());
+text_value!(InboxAccept, InboxAccept::expected());
 text_value!(Role, Role::expected());
 text_value!(LogFormat, LogFormat::expected());
 text_value!(HealthListen, "an address such as \"127.0.0.1:7411\", or \"off\"");
@@ -362,6 +363,18 @@ words! {
         Lan = "lan",
         /// Every address.
         Any = "any",
+    }
+}
+
+words! {
+    /// Whose messages enter the inbox.
+    InboxAccept {
+        /// Everyone's.
+        Anyone = "anyone",
+        /// Those of contacts and of whom this node wrote to; others wait to be accepted.
+        Requests = "requests",
+        /// Those of contacts and of whom this node wrote to.
+        Contacts = "contacts",
     }
 }
 

@@ -103,6 +103,11 @@ message!(CancelMessage => Result<bool, MeshError>);
 pub struct MessagesTaken(pub Vec<(MessageUid, Address)>);
 message!(MessagesTaken => ());
 
+/// Handle to delivery: so many messages entered the inbox by the word of this node's owner.
+#[derive(Debug, Clone, Copy)]
+pub struct MessagesEntered(pub u64);
+message!(MessagesEntered => ());
+
 /// Handle to delivery: what is here of messages with these ids? Answered when their history is written
 /// as far as it goes.
 #[derive(Debug)]

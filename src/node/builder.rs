@@ -7,22 +7,30 @@ use std::{
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Inner, MeshNode, Seats, ShutdownCoordinator, sweep, tree::Prepared};
+use super::{
+    Inner, MeshNode, Seats, ShutdownCoordinator, people,
+    reload::{LogFilter, Program, ReadConfig},
+    sweep,
+    tree::Prepared,
+};
 use crate::{
     actors::{
         clock_handle::ClockHandle,
         delivery::{HistoryFile, OwnKeys},
         health::HealthHandle,
         maintenance::{CLOCK_MARK_KEY, RECEIVER_SECRETS_KEY},
+        welcome_handle::WelcomeHandle,
     },
     clock,
-    config::{HealthListen, MeshConfig},
+    config::{ConfigError, HealthListen, MeshConfig},
     crypto::{
         MeshIdentity, ReceiverKeys, RotationPolicy, SignatureInput, key_record, network_id,
         random::{self, check_os_rng},
     },
     error::{ErrorContext, MeshError},
+    events::Events,
     proto::{
+        delivery::welcome::Welcome,
         link::NetworkSecret,
         node_clock::{Mark, NodeTime},
         verify::Verifier,
@@ -52,6 +60,8 @@ pub struct MeshNodeBuilder {
     transports: Vec<Arc<dyn MeshTransport>>,
     control_socket: bool,
     program: Option<ShutdownCoordinator>,
+    read_config: Option<ReadConfig>,
+    log_filter: Option<LogFilter>,
 }
 
 impl std::fmt::Debug for MeshNodeBuilder {
@@ -103,6 +113,26 @@ impl MeshNodeBuilder {
         self
     }
 
+    /// Says how the configuration is read once more, for `qpc reload`: flags, environment and file as
+    /// at the start.
+    pub fn reload_with(
+        mut self,
+        read: impl Fn() -> Result<MeshConfig, ConfigError> + Send + Sync + 'static,
+    ) -> Self {
+        self.read_config = Some(Box::new(read));
+        self
+    }
+
+    /// Says how the filter of log lines is changed, for `qpc log-level` and `logging.filter`; the error
+    /// is told to who asked.
+    pub fn log_filter_with(
+        mut self,
+        set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.log_filter = Some(Box::new(set));
+        self
+    }
+
     /// Makes the program's own tasks, connections and hooks part of the node's drain. A coordinator
     /// serves one node.
     pub fn shutdown(mut self, coordinator: ShutdownCoordinator) -> Self {
@@ -132,6 +162,9 @@ impl MeshNodeBuilder {
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
         sweep::contents_without_rows(&*store, &opened.blobs).await;
         let clock = node_clock(&*store).await?;
+        let blocked = people::blocked_on_record(&*store).await?;
+        let welcome = WelcomeHandle::new(Welcome::new(people::accept(self.config.inbox.accept), blocked));
+        let events = Events::default();
         let policy = rotation_policy(&self.config);
         let keys = receiver_keys(&*store, &opened.identity, network, policy, clock.time()).await?;
 
@@ -155,6 +188,8 @@ impl MeshNodeBuilder {
             blobs: opened.blobs.clone(),
             keys,
             clock: clock.clone(),
+            welcome: welcome.clone(),
+            events: events.clone(),
             inbox_grown,
             health: health.clone(),
             seats: seats.clone(),
@@ -163,6 +198,10 @@ impl MeshNodeBuilder {
             program: self.program,
         };
         Ok(MeshNode(Arc::new(Inner {
+            live: std::sync::RwLock::new(Arc::new(self.config.clone())),
+            program: Program { read_config: self.read_config, log_filter: self.log_filter },
+            welcome,
+            events,
             config: self.config,
             identity: opened.identity,
             health,

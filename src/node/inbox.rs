@@ -68,6 +68,15 @@ impl InboxMessage {
         self.record.body.len()
     }
 
+    pub(super) fn new(seq: u64, record: InboxRecord) -> Self {
+        Self { seq, record }
+    }
+
+    /// Its content, or the file that holds it.
+    pub(super) fn body(&self) -> &Body {
+        &self.record.body
+    }
+
     fn blob(&self) -> Option<BlobName> {
         content_of(&self.record)
     }

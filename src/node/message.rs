@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{InboxMessage, MeshNode, ask};
+use super::{InboxMessage, MeshNode, ask, people::readable};
 use crate::{
     error::MeshError,
     messages::delivery::{FindMessages, FoundMessages, MessagesTaken},
@@ -40,6 +40,8 @@ pub enum MessageState {
     Arriving(ArrivingFile),
     /// In the inbox, not taken yet.
     Inbox(InboxMessage),
+    /// Here, and waits for its sender to be accepted.
+    Request(InboxMessage),
     /// Neither: the last event says how it ended, as far as that is remembered.
     Past,
 }
@@ -51,6 +53,7 @@ impl MessageState {
             Self::Outgoing(line) => outgoing_state(line),
             Self::Arriving(_) => "arriving",
             Self::Inbox(_) => "in_inbox",
+            Self::Request(_) => "requested",
             Self::Past => match last {
                 Some(HistoryEvent::Delivered { .. }) => "delivered",
                 Some(HistoryEvent::Expired) => "expired",
@@ -109,6 +112,19 @@ impl MeshNode {
                     all.messages.entry(key).or_default().state = Some(MessageState::Inbox(message));
                 }
                 after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let mut after = None;
+            loop {
+                let page = self.request_page(after).await?;
+                let messages = page.rows.into_iter().filter_map(readable);
+                for message in messages.filter(|message| id.ids().contains(&message.id())) {
+                    let key = (message.id(), Some(message.from()));
+                    all.messages.entry(key).or_default().state = Some(MessageState::Request(message));
+                }
+                after = page.next;
                 if after.is_none() {
                     break;
                 }

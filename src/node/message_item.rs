@@ -58,7 +58,7 @@ pub(super) fn message_item(of: &MessageHistory, names: &Names) -> Message {
             (item.size, item.hops) = (Some(file.size), Some(file.hops));
             (item.chunks_done, item.chunks) = (Some(file.done), Some(file.all));
         }
-        MessageState::Inbox(message) => {
+        MessageState::Inbox(message) | MessageState::Request(message) => {
             (item.size, item.hops) = (Some(message.size()), Some(message.hops()));
             item.broadcast = message.is_broadcast();
         }

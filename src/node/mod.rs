@@ -13,7 +13,10 @@ mod inbox;
 mod link_arbiters;
 mod message;
 mod message_item;
+mod people;
+mod people_service;
 mod ports;
+mod reload;
 mod router;
 mod service;
 mod shutdown;
@@ -32,6 +35,8 @@ pub use builder::MeshNodeBuilder;
 pub use gc::GcReport;
 pub use inbox::{InboxMessage, Taker};
 pub use message::{ArrivingFile, HistoryEntry, HistoryEvent, IdPrefix, MessageHistory, MessageState, NoId};
+pub use people::SenderRequest;
+pub use reload::{LIVE_KEYS, Reloaded};
 pub use router::MeshRouter;
 pub use service::stopped;
 pub use shutdown::{ConnectionDrainer, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard};
@@ -44,14 +49,16 @@ use crate::{
         links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
         mailbox::Seat,
         supervisor::Supervisor,
+        welcome_handle::WelcomeHandle,
     },
     config::MeshConfig,
     crypto::MeshIdentity,
     error::MeshError,
+    events::{Events, Follower},
     messages::{
         delivery::{
-            Accepted, AwaitEnd, CancelMessage, FindMessages, GetHold, GetProgress, ListOutbox, MessagesTaken,
-            Probe, ProbeAnswer, SendBroadcast, SendContent, TellEnd,
+            Accepted, AwaitEnd, CancelMessage, FindMessages, GetHold, GetProgress, ListOutbox,
+            MessagesEntered, MessagesTaken, Probe, ProbeAnswer, SendBroadcast, SendContent, TellEnd,
         },
         lifecycle::{BeginDrain, DrainSummary, SkipAhead},
         route::{
@@ -96,6 +103,7 @@ pub(crate) struct Seats {
     cancel: Seat<CancelMessage>,
     find_messages: Seat<FindMessages>,
     messages_taken: Seat<MessagesTaken>,
+    messages_entered: Seat<MessagesEntered>,
     probe: Seat<Probe>,
     list_routes: Seat<ListRoutes>,
     router_state: Seat<GetRouterState>,
@@ -129,6 +137,7 @@ impl Seats {
             cancel: Seat::vacant(),
             find_messages: Seat::vacant(),
             messages_taken: Seat::vacant(),
+            messages_entered: Seat::vacant(),
             probe: Seat::vacant(),
             list_routes: Seat::vacant(),
             router_state: Seat::vacant(),
@@ -161,6 +170,11 @@ struct Inner {
     inbox_grown: watch::Receiver<u64>,
     history: HistoryFile,
     clock: ClockHandle,
+    welcome: WelcomeHandle,
+    events: Events,
+    /// What holds now: as built, but for what was changed since.
+    live: std::sync::RwLock<Arc<MeshConfig>>,
+    program: reload::Program,
     backup: BackupSource,
     /// Checks what the program brings from media of its own.
     verifier: std::sync::Mutex<Verifier>,
@@ -241,6 +255,11 @@ impl MeshNode {
         &self.0.config
     }
 
+    /// What happened lately, and what happens from now on.
+    pub fn events(&self) -> Follower {
+        self.0.events.follow()
+    }
+
     /// Where it listens; none before it runs.
     pub fn listening(&self) -> Option<&Listening> {
         self.0.listening.get()
@@ -292,7 +311,7 @@ impl MeshNode {
             destination: message.to,
             name: message.name.unwrap_or_default(),
             bytes: message.content,
-            ttl: message.ttl.unwrap_or(self.0.config.store.message_ttl),
+            ttl: message.ttl.unwrap_or_else(|| self.live_config().store.message_ttl),
             priority: message.priority,
             tell,
         };
@@ -364,7 +383,7 @@ impl MeshNode {
         let send = SendBroadcast {
             name: name.unwrap_or_default(),
             bytes: content.into(),
-            ttl: ttl.unwrap_or(self.0.config.store.broadcast_ttl),
+            ttl: ttl.unwrap_or_else(|| self.live_config().store.broadcast_ttl),
             max_hops: max_hops.unwrap_or(self.0.config.routing.message_max_hops),
         };
         ask(&self.0.seats.broadcast, "delivery", send).await?

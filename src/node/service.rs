@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Stopper, message::outgoing_state,
-    message_item::message_item, taking,
+    FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Reloaded, Stopper, message::outgoing_state,
+    message_item::message_item, people_service, taking,
 };
 use crate::{
     actors::links::{PeerLine, PeerName},
@@ -20,6 +20,7 @@ use crate::{
         TraceHop,
     },
     control::{ReplyTx, Service},
+    error::MeshError,
     http::{ApiQuery, ApiSource},
     messages::{
         delivery::{Accepted, ProbeAnswer},
@@ -41,6 +42,9 @@ use crate::{
 
 /// The `reason` of a message that is gone and of whose end nothing is known.
 const END_UNKNOWN: &str = "unknown: a part of the node was restarted";
+
+/// The `reason` of a message that its destination does not take from here.
+const UNWANTED: &str = "its destination takes no messages from this node (blocked, or contacts only)";
 
 /// Serves the control socket.
 pub(super) struct NodeService {
@@ -233,6 +237,20 @@ impl NodeService {
                 }
                 replies.send(Done::OK).await?;
             }
+            Request::Block { .. }
+            | Request::Unblock { .. }
+            | Request::BlockedList
+            | Request::RequestList
+            | Request::RequestAnswer { .. } => people_service::serve(node, request, &replies).await?,
+            Request::Events { follow } => people_service::events(node, follow, &replies).await?,
+            Request::Reload => {
+                let Reloaded { changed, needs_restart } = node.reload().await.map_err(reload_failed)?;
+                replies.send(api::Reloaded { changed, needs_restart }).await?;
+            }
+            Request::LogLevel { filter } => {
+                node.set_log_filter(&filter).map_err(ApiError::usage)?;
+                replies.send(api::LogLevel { filter }).await?;
+            }
         }
         Ok(())
     }
@@ -244,7 +262,7 @@ impl NodeService {
             Err(_) => PeerName::Address(node.resolve(peer, false).await?),
         };
         let configured: Vec<TransportAddr> =
-            node.config().transport.peers.iter().filter_map(|p| p.to_string().parse().ok()).collect();
+            node.live_config().transport.peers.iter().filter_map(|p| p.to_string().parse().ok()).collect();
         let in_config = match &name {
             PeerName::Url(url) => configured.iter().any(|c| c.same_place(url)),
             PeerName::Address(address) => {
@@ -256,7 +274,7 @@ impl NodeService {
         };
         if in_config {
             return Err(ApiError::failed(
-                "this peer stands in the configuration: remove it from `peers` there and restart the node",
+                "this peer stands in the configuration: remove it from `peers` there, then `qpc reload`",
             ));
         }
         let removed = node.remove_peer(name).await.map_err(ApiError::failed)?;
@@ -404,6 +422,14 @@ impl Names {
 /// An error of the node as its client is told.
 pub(super) fn failed(error: impl std::fmt::Display) -> ApiError {
     ApiError::failed(error)
+}
+
+/// A configuration that is wrong is the caller's to mend, with all that is wrong about it.
+fn reload_failed(error: MeshError) -> ApiError {
+    match error {
+        MeshError::Config(error) => ApiError::config(error),
+        other => ApiError::failed(other),
+    }
 }
 
 fn stats() -> serde_json::Map<String, Value> {
@@ -574,6 +600,7 @@ fn outcome(finished: &Finished) -> SendOutcome {
             (DeliveryStatus::Expired, Some("its time ran out before the receipt came"), None, None)
         }
         End::Rejected => (DeliveryStatus::Failed, Some("the destination refused it"), None, None),
+        End::Unwanted => (DeliveryStatus::Failed, Some(UNWANTED), None, None),
         End::Cancelled => (DeliveryStatus::Failed, Some("cancelled"), None, None),
     };
     let reason = reason.map(str::to_owned);

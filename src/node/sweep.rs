@@ -34,6 +34,7 @@ async fn sweep(store: &dyn LocalStore, blobs: &Arc<BlobDir>, kind: BlobKind) -> 
         BlobKind::Incoming => {
             strike_open_files(store, &mut unknown).await?;
             strike_inbox(store, &mut unknown).await?;
+            strike_requests(store, &mut unknown).await?;
         }
     }
     if unknown.is_empty() {
@@ -101,6 +102,24 @@ async fn strike_inbox(store: &dyn LocalStore, unknown: &mut BTreeSet<BlobName>) 
     Ok(())
 }
 
+/// Strikes out what waits for its sender to be accepted.
+async fn strike_requests(store: &dyn LocalStore, unknown: &mut BTreeSet<BlobName>) -> Result<(), MeshError> {
+    let mut after = None;
+    while !unknown.is_empty() {
+        let op = LocalOp::RequestPage { after, limit: PageLimit::default() };
+        let LocalOutcome::Requests(page) = ask(store, op).await? else { break };
+        let records = page.rows.iter().filter_map(|row| InboxRecord::decode(&row.entry).ok());
+        for name in records.filter_map(|record| content_of(&record)) {
+            unknown.remove(&name);
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 async fn ask(store: &dyn LocalStore, op: LocalOp) -> Result<LocalOutcome, MeshError> {
     let answer = ask_local(store, vec![op]).map_err(|reason| MeshError::Refused(reason.to_string()))?;
     Ok(answer.await?.pop().unwrap_or(LocalOutcome::Done))
@@ -121,7 +140,7 @@ mod tests {
     use crate::{
         crypto::FileKey,
         proto::delivery::record::{Body, FileRecord},
-        storage::{Awaits, InboxCommit, MemStore, OutboxRow, PartialRow, space::system_space},
+        storage::{Awaits, InboxCommit, MemStore, OutboxRow, PartialRow, Strangers, space::system_space},
         wire::{Address, Digest, MessageUid, PacketId},
     };
 
@@ -171,6 +190,7 @@ mod tests {
             ingress: None,
             dedup_until_unix_s: 1,
             awaits: Awaits::default(),
+            strangers: Strangers::Enter,
             entry: record.encode(),
         })
     }

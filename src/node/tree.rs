@@ -43,11 +43,13 @@ use crate::{
         supervisor::{StartChild, Supervisor, Tree},
         timed_store::TimedStore,
         transport::LinkParts,
+        welcome_handle::WelcomeHandle,
     },
     config::{Accept, MeshConfig, Role},
     control::{ControlServer, location::Fallbacks},
     crypto::MeshIdentity,
     error::MeshError,
+    events::Events,
     http::{HealthServer, Surface},
     messages::lifecycle::{DrainPhase, DrainSummary},
     proto::{
@@ -78,6 +80,8 @@ pub(crate) struct Prepared {
     pub(super) blobs: Arc<BlobDir>,
     pub(super) keys: OwnKeys,
     pub(super) clock: ClockHandle,
+    pub(super) welcome: WelcomeHandle,
+    pub(super) events: Events,
     pub(super) inbox_grown: watch::Sender<u64>,
     pub(super) health: HealthHandle,
     pub(super) seats: Seats,
@@ -213,6 +217,8 @@ async fn launch(
         blobs,
         keys,
         clock,
+        welcome,
+        events,
         inbox_grown,
         health,
         seats,
@@ -268,6 +274,7 @@ async fn launch(
             party_budgets: config.rate_limit.budgets_per_address.into(),
         },
         gauge: gauge.clone(),
+        events: events.clone(),
         ..RateLimiterParts::default()
     };
     let custody = CustodyParts {
@@ -303,6 +310,8 @@ async fn launch(
         history: node.0.history.clone(),
         clock: clock.clone(),
         quarantine: Quarantine::default(),
+        welcome,
+        events: events.clone(),
     };
     start.child(delivery_child(delivery, ways.clone(), seats.clone())).await?;
     let router = RouterParts {
@@ -331,6 +340,7 @@ async fn launch(
         custody_news: ways.custody_news.clone(),
         health: ways.health.clone(),
         clock: clock.clone(),
+        events: events.clone(),
         quarantine: Quarantine::default(),
     };
     start.child(router_child(router, ways.clone(), seats.clone())).await?;
@@ -373,6 +383,7 @@ async fn launch(
         keepalive: config.transport.keepalive,
         links_max: config.transport.links_max as usize,
         accept_any: config.accept() == Accept::Any,
+        events,
     };
     start.child(transport_child(links, ports.listening, ways.clone(), seats)).await?;
     if let Some(program) = program {
@@ -534,7 +545,7 @@ fn delivery_child(parts: DeliveryParts, ways: Ways, seats: Seats) -> ChildSpec {
         publish!(address in
             ways.deliver, ways.destination_up, ways.fate, ways.key_found,
             seats.send, seats.broadcast, seats.await_end, seats.list_outbox, seats.get_hold,
-            seats.get_progress, seats.cancel, seats.find_messages, seats.messages_taken, seats.probe,
+            seats.get_progress, seats.cancel, seats.find_messages, seats.messages_taken, seats.messages_entered, seats.probe,
         );
         Ok(Child::actor(&address))
     })

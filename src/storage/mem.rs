@@ -15,7 +15,7 @@ use super::{
     ops::{
         Awaits, Counter, DestinationUsage, EarlyPage, EarlyRow, HeldPage, HeldRow, HeldSummary, InboxCommit,
         InboxPage, InboxRow, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome, MailUsage,
-        Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow,
+        Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, RequestPage, Strangers,
     },
     quota::{
         HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, MailboxQuota,
@@ -42,6 +42,8 @@ pub struct MemEngine {
     inbox_costs: BTreeMap<InboxCostOf, InboxCost>,
     /// With their entries.
     early: BTreeMap<(Address, MessageUid), (EarlyRow, Vec<u8>)>,
+    /// What waits for its source to be accepted.
+    requests: BTreeMap<(Address, u64), InboxRow>,
     seen_messages: BTreeMap<(Address, MessageUid), u64>,
     partials: BTreeMap<(Address, TransferTag), PartialRow>,
     counters: BTreeMap<Counter, u64>,
@@ -54,6 +56,7 @@ pub struct MemEngine {
 enum InboxCostOf {
     Entry(u64),
     Early(Address, MessageUid),
+    Request(Address, u64),
     File(Address, TransferTag),
 }
 
@@ -88,6 +91,7 @@ impl MemEngine {
             inbox: BTreeMap::new(),
             inbox_costs: BTreeMap::new(),
             early: BTreeMap::new(),
+            requests: BTreeMap::new(),
             seen_messages: BTreeMap::new(),
             partials: BTreeMap::new(),
             counters: BTreeMap::new(),
@@ -155,8 +159,12 @@ impl MemEngine {
             LocalOp::InboxCommit(commit) => {
                 let cost = self.inbox_cost(&commit.source, commit.ingress, commit.entry.len() as u64);
                 let is_seen = self.seen_messages.contains_key(&(commit.source, commit.uid));
+                let is_stranger = self.standing(&commit.source) == Standing::Stranger;
+                if is_stranger && commit.strangers == Strangers::Refuse && !is_seen {
+                    return O::Unwanted;
+                }
                 let refuses = self.inbox_refuses(cost, false).or_else(|| {
-                    if cost.stranger && !commit.awaits.stranger_waits {
+                    if cost.stranger && !stranger_waits(commit) {
                         return None;
                     }
                     self.awaited(&commit.source, &commit.awaits)?;
@@ -208,10 +216,32 @@ impl MemEngine {
                 self.inbox_costs.remove(&InboxCostOf::Entry(*seq));
                 done_or_absent(self.inbox.remove(seq))
             }
+            LocalOp::RequestPage { after, limit } => {
+                let (rows, next) = page(&self.requests, behind(*after), *limit, |_, row| row.entry.len());
+                let rows = rows.into_iter().map(|(_, row)| row).collect();
+                O::Requests(RequestPage { rows, next, damaged: 0 })
+            }
+            LocalOp::RequestEnter { source, seq } => {
+                let Some(row) = self.requests.remove(&(*source, *seq)) else { return O::Absent };
+                let cost = self.inbox_costs.remove(&InboxCostOf::Request(*source, *seq));
+                self.inbox_seq += 1;
+                let seq = self.inbox_seq;
+                self.inbox.insert(seq, InboxRow { seq, ..row });
+                self.inbox_costs.extend(cost.map(|cost| (InboxCostOf::Entry(seq), cost)));
+                O::Committed { seq }
+            }
+            LocalOp::RequestRemove { source, seq } => {
+                self.inbox_costs.remove(&InboxCostOf::Request(*source, *seq));
+                done_or_absent(self.requests.remove(&(*source, *seq)))
+            }
             LocalOp::ForgetSeen { now_unix_s, rows_max } => self.forget_seen(*now_unix_s, *rows_max),
-            LocalOp::PartialOpen { row, ingress, file_bytes } => {
+            LocalOp::PartialOpen { row, ingress, file_bytes, strangers } => {
                 let key = (row.source, row.tag);
                 if !self.partials.contains_key(&key) {
+                    let is_stranger = self.standing(&row.source) == Standing::Stranger;
+                    if is_stranger && *strangers == Strangers::Refuse {
+                        return O::Unwanted;
+                    }
                     let cost = self.inbox_cost(&row.source, *ingress, *file_bytes);
                     if let Some(scope) = self.inbox_refuses(cost, false) {
                         return O::InboxFull(scope);
@@ -281,7 +311,7 @@ impl MemEngine {
             }
             LocalOp::Counts => O::Counts(LocalCounts {
                 outbox: self.outbox.len() as u64,
-                inbox: (self.inbox.len() + self.early.len()) as u64,
+                inbox: (self.inbox.len() + self.early.len() + self.requests.len()) as u64,
                 partials: self.partials.len() as u64,
                 seen_messages: self.seen_messages.len() as u64,
                 quarantined: 0,
@@ -297,8 +327,15 @@ impl MemEngine {
         }
         self.inbox_seq += 1;
         let seq = self.inbox_seq;
+        let entry = commit.entry.clone();
+        let row = InboxRow { seq, uid: commit.uid, source: commit.source, entry };
+        if self.standing(&commit.source) == Standing::Stranger && commit.strangers != Strangers::Enter {
+            self.requests.insert((commit.source, seq), row);
+            self.inbox_costs.insert(InboxCostOf::Request(commit.source, seq), cost);
+            return LocalOutcome::Requested;
+        }
         let stranger = cost.stranger;
-        if (commit.awaits.stranger_waits || !stranger)
+        if (stranger_waits(commit) || !stranger)
             && let Some(awaits) = self.awaited(&commit.source, &commit.awaits)
         {
             let row = EarlyRow { source: commit.source, uid: commit.uid, seq, awaits, stranger };
@@ -306,7 +343,6 @@ impl MemEngine {
             self.inbox_costs.insert(InboxCostOf::Early(commit.source, commit.uid), cost);
             return LocalOutcome::Early { awaits, stranger };
         }
-        let row = InboxRow { seq, uid: commit.uid, source: commit.source, entry: commit.entry.clone() };
         self.inbox.insert(seq, row);
         self.inbox_costs.insert(InboxCostOf::Entry(seq), cost);
         LocalOutcome::Committed { seq }
@@ -322,7 +358,8 @@ impl MemEngine {
 
     fn standing(&self, source: &Address) -> Standing {
         let is_in = |namespace| self.kv.contains_key(&(namespace, source.0.to_vec()));
-        match (is_in(Namespace::Known), is_in(Namespace::KeyRecord)) {
+        let is_known = is_in(Namespace::KeyRecord) || is_in(Namespace::Accepted);
+        match (is_in(Namespace::Known), is_known) {
             (true, _) => Standing::Contact,
             (false, true) => Standing::Known,
             (false, false) => Standing::Stranger,
@@ -488,6 +525,11 @@ impl Engine for MemEngine {
     fn boot_epoch(&self) -> u32 {
         self.boot_epoch
     }
+}
+
+/// Whether a stranger's message may wait for the one that it follows.
+fn stranger_waits(commit: &InboxCommit) -> bool {
+    commit.awaits.stranger_waits && commit.strangers == Strangers::Enter
 }
 
 fn done_or_absent<V>(row: Option<V>) -> LocalOutcome {

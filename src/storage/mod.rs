@@ -61,6 +61,7 @@ pub use ops::{
     Awaits, Counter, DestinationUsage, EarlyPage, EarlyRow, HeldPage, HeldRow, HeldSummary, InboxCommit,
     InboxPage, InboxRow, KV_KEY_BYTES_MAX, KvPage, LocalCounts, LocalOp, LocalOutcome, MailOp, MailOutcome,
     MailUsage, Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow, Patience, ROW_BYTES_MAX,
+    RequestPage, Strangers,
 };
 pub use quota::{
     HELD_ROW_OVERHEAD_BYTES, HoldRefusal, INBOX_ROW_OVERHEAD_BYTES, InboxQuota, InboxScope, InboxShares,

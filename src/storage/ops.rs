@@ -54,8 +54,9 @@ pub enum LocalOp {
 
     /// Enters a message into the inbox together with both records that keep it from entering
     /// again. → [`LocalOutcome::Committed`], [`LocalOutcome::Seen`], or [`LocalOutcome::InboxFull`],
-    /// which leaves no record; [`LocalOutcome::Early`] where it awaits another: then it is as durable as
-    /// any, and in no page of the inbox.
+    /// which leaves no record; [`LocalOutcome::Early`] where it awaits another, [`LocalOutcome::Requested`]
+    /// where its source has to be accepted first: then it is as durable as any, and in no page of the
+    /// inbox; [`LocalOutcome::Unwanted`], which leaves no record either.
     InboxCommit(InboxCommit),
     /// Has an early message enter the inbox if what it awaits is there or was, or in any case.
     /// → [`LocalOutcome::Committed`], [`LocalOutcome::Early`], or [`LocalOutcome::Absent`], also where its
@@ -76,7 +77,8 @@ pub enum LocalOp {
         limit: PageLimit,
     },
     /// The same for a whole file, which takes over the room that [`LocalOp::PartialOpen`] reserved
-    /// and so is never refused. → [`LocalOutcome::Committed`] or [`LocalOutcome::Seen`].
+    /// and so is never refused. → [`LocalOutcome::Committed`], [`LocalOutcome::Requested`] or
+    /// [`LocalOutcome::Seen`].
     FileCommit {
         /// What enters the inbox.
         commit: InboxCommit,
@@ -93,6 +95,30 @@ pub enum LocalOp {
     /// Takes an entry out of the inbox; its duplicate records stay. → [`LocalOutcome::Done`] or
     /// [`LocalOutcome::Absent`].
     InboxRemove(u64),
+    /// Reads what waits for its source to be accepted, by source and in arrival order.
+    /// → [`LocalOutcome::Requests`].
+    RequestPage {
+        /// Source and number of the last entry already read; `None` starts.
+        after: Option<(Address, u64)>,
+        /// Bounds of the page.
+        limit: PageLimit,
+    },
+    /// Has what waited for its source to be accepted enter the inbox. → [`LocalOutcome::Committed`] or
+    /// [`LocalOutcome::Absent`], also where its row cannot be read and was set aside.
+    RequestEnter {
+        /// Who sent it.
+        source: Address,
+        /// Its number in the page.
+        seq: u64,
+    },
+    /// Forgets what waited for its source to be accepted; its duplicate record stays.
+    /// → [`LocalOutcome::Done`] or [`LocalOutcome::Absent`].
+    RequestRemove {
+        /// Who sent it.
+        source: Address,
+        /// Its number in the page.
+        seq: u64,
+    },
     /// Drops duplicate records whose time has passed, oldest first, at most `rows_max`.
     /// → [`LocalOutcome::Forgotten`]. Only a caller that trusts its clock may ask.
     ForgetSeen {
@@ -103,7 +129,7 @@ pub enum LocalOp {
     },
 
     /// Stores the state of a file that is to be received and reserves its room in the inbox.
-    /// → [`LocalOutcome::Done`] or [`LocalOutcome::InboxFull`].
+    /// → [`LocalOutcome::Done`], [`LocalOutcome::InboxFull`] or [`LocalOutcome::Unwanted`].
     PartialOpen {
         /// Its state.
         row: PartialRow,
@@ -111,6 +137,8 @@ pub enum LocalOp {
         ingress: Option<Address>,
         /// Bytes the whole file will have.
         file_bytes: u64,
+        /// What becomes of a stranger's.
+        strangers: Strangers,
     },
     /// Stores or replaces the state of a file being received. → [`LocalOutcome::Done`].
     PartialPut(PartialRow),
@@ -216,6 +244,10 @@ pub enum LocalOutcome {
         /// Whether it is charged to the strangers' share.
         stranger: bool,
     },
+    /// The message is here, and not in the inbox before its source is accepted.
+    Requested,
+    /// It is a stranger's, and strangers are refused; nothing was stored and nothing recorded.
+    Unwanted,
     /// The inbox has no room for it; nothing was stored and nothing recorded.
     InboxFull(InboxScope),
     /// It arrived before.
@@ -224,6 +256,8 @@ pub enum LocalOutcome {
     Outbox(OutboxPage),
     /// A page of the inbox.
     Inbox(InboxPage),
+    /// A page of what waits for its source to be accepted.
+    Requests(RequestPage),
     /// A page of the early messages.
     Earlies(EarlyPage),
     /// A page of files being received.
@@ -296,8 +330,23 @@ pub struct InboxCommit {
     pub dedup_until_unix_s: u64,
     /// What of this source has to be in the inbox first.
     pub awaits: Awaits,
+    /// What becomes of it where its source is a stranger.
+    pub strangers: Strangers,
     /// What `recv` needs, opaque. Sealed.
     pub entry: Vec<u8>,
+}
+
+/// What becomes of the messages of strangers: sources that this node never wrote to, that are no
+/// contacts and were not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Strangers {
+    /// They enter the inbox.
+    #[default]
+    Enter,
+    /// They wait, durably, until their source is accepted.
+    Ask,
+    /// They are refused.
+    Refuse,
 }
 
 /// What has to be in the inbox before a message.
@@ -357,6 +406,17 @@ pub struct InboxPage {
     pub rows: Vec<InboxRow>,
     /// Give it as `after` for the next page; `None` at the end.
     pub next: Option<u64>,
+    /// Rows that could not be read; they were set aside and counted, and cost only themselves.
+    pub damaged: usize,
+}
+
+/// What waits for its source to be accepted, by source and in arrival order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestPage {
+    /// The entries.
+    pub rows: Vec<InboxRow>,
+    /// Give it as `after` for the next page; `None` at the end.
+    pub next: Option<(Address, u64)>,
     /// Rows that could not be read; they were set aside and counted, and cost only themselves.
     pub damaged: usize,
 }
@@ -433,6 +493,8 @@ pub enum Namespace {
     Known = 10,
     /// Envelopes of others that felled a part of this node, for who looks into it.
     Quarantine = 11,
+    /// Strangers whose messages their owner accepted: no strangers to the inbox.
+    Accepted = 12,
 }
 
 impl Namespace {
@@ -458,7 +520,8 @@ pub struct KvPage {
 pub struct LocalCounts {
     /// Messages of our own on their way.
     pub outbox: u64,
-    /// Messages that arrived and were not taken yet, the early ones among them.
+    /// Messages that arrived and were not taken yet, the early ones and those among them whose source
+    /// is not accepted.
     pub inbox: u64,
     /// Files being received.
     pub partials: u64,
@@ -681,6 +744,9 @@ impl LocalOp {
             | LocalOp::EarlyPage { .. }
             | LocalOp::InboxPage { .. }
             | LocalOp::InboxRemove(_)
+            | LocalOp::RequestPage { .. }
+            | LocalOp::RequestEnter { .. }
+            | LocalOp::RequestRemove { .. }
             | LocalOp::OutboxPage { .. }
             | LocalOp::PartialPage { .. }
             | LocalOp::ForgetSeen { .. }

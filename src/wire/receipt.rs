@@ -74,23 +74,40 @@ impl ChunkReceipt {
     }
 }
 
+/// First byte of a receipt that names unwanted packets.
+const ARRAY_OF_THREE: u8 = 0x83;
+
 type ChunkWire = (TransferTag, TransferState, u32, serde_bytes::ByteBuf);
 
-/// Payload of a receipt: `[packet_ids, [chunk receipts]]`, the ids as one byte string. Relays read
-/// it to credit the links that delivered.
+/// Payload of a receipt: `[packet_ids, [chunk receipts], ?unwanted]`, ids as one byte string. Relays read
+/// it to credit the links that delivered, and custodians to let go.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Receipt {
     /// Packets that are durably stored, or were before; at most 256.
     pub packet_ids: Vec<PacketId>,
     /// Progress of files; at most 8.
     pub chunks: Vec<ChunkReceipt>,
+    /// Packets of messages that the destination's owner does not take from this source, or of a file's
+    /// manifest: nothing of them is kept, and the source stops; at most 256. Left out where there are none.
+    pub unwanted: Vec<PacketId>,
 }
 
 impl Receipt {
     /// Reads a receipt's payload.
     pub fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let (ids, chunks): (serde_bytes::ByteBuf, Vec<ChunkWire>) =
-            cbor::decode(payload, PAYLOAD_BYTES_MAX, "receipt")?;
+        type Two = (serde_bytes::ByteBuf, Vec<ChunkWire>);
+        type Three = (serde_bytes::ByteBuf, Vec<ChunkWire>, serde_bytes::ByteBuf);
+        let (ids, chunks, unwanted) = if payload.first() == Some(&ARRAY_OF_THREE) {
+            let (ids, chunks, unwanted): Three = cbor::decode(payload, PAYLOAD_BYTES_MAX, "receipt")?;
+            if unwanted.is_empty() {
+                // Another spelling of a receipt without them.
+                return Err(DecodeError::OutOfRange { field: "unwanted", offset: 0, got: 0 });
+            }
+            (ids, chunks, unwanted)
+        } else {
+            let (ids, chunks): Two = cbor::decode(payload, PAYLOAD_BYTES_MAX, "receipt")?;
+            (ids, chunks, serde_bytes::ByteBuf::new())
+        };
         if chunks.len() > RECEIPT_BITMAPS_MAX {
             return Err(DecodeError::TooLarge {
                 field: "chunk receipts",
@@ -111,7 +128,8 @@ impl Receipt {
                 Ok(ChunkReceipt { tag, state, total, bitmap: bitmap.into_vec() })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { packet_ids: split_ids(&ids, RECEIPT_IDS_MAX)?, chunks })
+        let packet_ids = split_ids(&ids, RECEIPT_IDS_MAX)?;
+        Ok(Self { packet_ids, chunks, unwanted: split_ids(&unwanted, RECEIPT_IDS_MAX)? })
     }
 
     /// Writes a receipt's payload.
@@ -121,7 +139,19 @@ impl Receipt {
             .iter()
             .map(|c| (c.tag, c.state, c.total, serde_bytes::ByteBuf::from(c.bitmap.clone())))
             .collect();
-        cbor::encode(&(serde_bytes::Bytes::new(&join_ids(&self.packet_ids)), chunks))
+        let ids = join_ids(&self.packet_ids);
+        let ids = serde_bytes::Bytes::new(&ids);
+        if self.unwanted.is_empty() {
+            return cbor::encode(&(ids, chunks));
+        }
+        cbor::encode(&(ids, chunks, serde_bytes::Bytes::new(&join_ids(&self.unwanted))))
+    }
+
+    /// Packets that are over for who keeps them for the destination: delivered, or not wanted there.
+    pub fn settled(self) -> Vec<PacketId> {
+        let Self { mut packet_ids, unwanted, .. } = self;
+        packet_ids.extend(unwanted);
+        packet_ids
     }
 }
 

@@ -114,6 +114,8 @@ fn start_as(store: FragileStore, outbox: OutboxConfig, history: Option<HistoryFi
         history: history.clone(),
         clock: ClockHandle::new(None),
         quarantine: Default::default(),
+        welcome: Default::default(),
+        events: quicprochat_mesh::Events::default(),
     };
     let actor = DeliveryActor::create(move |ctx| {
         ctx.set_mailbox_capacity(mailbox::DELIVERY);

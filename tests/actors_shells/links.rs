@@ -93,6 +93,7 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
         book: LinkBook::default(),
         links_max: 64,
         accept_any: true,
+        events: quicprochat_mesh::Events::default(),
     };
     change(&mut parts);
     let (guard, parent) = guard();

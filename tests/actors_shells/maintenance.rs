@@ -14,7 +14,7 @@ use quicprochat_mesh::{
     crypto::ReceiverKeys,
     messages::{lifecycle::ExitReason, route::AnnounceNow},
     proto::node_clock::Mark,
-    storage::{Awaits, InboxCommit, LocalOp, LocalOutcome, MemFault, Namespace, ask_local},
+    storage::{Awaits, InboxCommit, LocalOp, LocalOutcome, MemFault, Namespace, Strangers, ask_local},
     testing::{expect_silence, expect_within, set_wall_clock_off, with_virtual_time},
     wire::{Address, MessageUid},
 };
@@ -108,6 +108,7 @@ fn a_clock_that_jumped_destroys_no_key_and_forgets_no_message() {
                 ingress: None,
                 dedup_until_unix_s: now + DAY,
                 awaits: Awaits::default(),
+                strangers: Strangers::Enter,
                 entry: Vec::new(),
             })
         };

@@ -99,6 +99,7 @@ fn start_with(stores: bool, change: impl FnOnce(&mut RouterParts)) -> Bench {
         health: Seat::vacant(),
         clock: ClockHandle::new(None),
         quarantine: Default::default(),
+        events: quicprochat_mesh::Events::default(),
     };
     change(&mut parts);
     let actor = RouterActor::create(move |ctx| {

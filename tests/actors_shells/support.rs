@@ -132,7 +132,7 @@ impl Signer {
     }
 
     pub(crate) fn receipt(&mut self, to: Address, packet_ids: &[PacketId]) -> Verified<InboundEnvelope> {
-        let receipt = Receipt { packet_ids: packet_ids.to_vec(), chunks: Vec::new() };
+        let receipt = Receipt { packet_ids: packet_ids.to_vec(), chunks: Vec::new(), unwanted: Vec::new() };
         self.packet(EnvelopeKind::RECEIPT, to, &receipt.encode())
     }
 

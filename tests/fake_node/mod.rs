@@ -218,6 +218,45 @@ impl Fake {
                 return Err(ApiError::failed("no contact is called \"nobody\""));
             }
             Request::ContactRemove { .. } => replies.send(Done::OK).await?,
+            other => self.people_and_events(other, replies).await?,
+        }
+        Ok(())
+    }
+
+    async fn people_and_events(&self, request: Request, replies: ReplyTx) -> Result<(), ApiError> {
+        match request {
+            Request::Block { address } | Request::Unblock { address } => {
+                let address = self.resolve(&address)?;
+                replies.send(Blocked { address, name: None }).await?;
+            }
+            Request::BlockedList => {
+                replies.send(Blocked { address: BERT, name: Some("b\u{1b}ert".into()) }).await?;
+            }
+            Request::RequestList => {
+                let request = SenderRequest {
+                    from: BERT,
+                    messages: 2,
+                    bytes: 30,
+                    first_at: Timestamp(0),
+                    last_at: Timestamp(1000),
+                    preview: Some("Hi \u{1b}[2J".into()),
+                };
+                replies.send(request).await?;
+            }
+            Request::RequestAnswer { address, accept } => {
+                let from = self.resolve(&address)?;
+                replies.send(RequestAnswered { from, accepted: accept, messages: 2 }).await?;
+            }
+            Request::Events { .. } => {
+                let kind = EventKind::Pressure { level: 1 };
+                replies.send(EventItem { at: Timestamp(0), kind }).await?;
+            }
+            Request::Reload => {
+                let needs_restart = vec!["announce.interval".to_owned()];
+                replies.send(Reloaded { changed: vec!["inbox.accept".to_owned()], needs_restart }).await?;
+            }
+            Request::LogLevel { filter } => replies.send(LogLevel { filter }).await?,
+            other => return Err(ApiError::failed(format!("the fake node does not know {other:?}"))),
         }
         Ok(())
     }

@@ -633,7 +633,7 @@ fn receipts() -> Vec<Vector> {
     };
     let chunk =
         |tag, state, total, bitmap| ChunkReceipt { tag: TransferTag([tag; 16]), state, total, bitmap };
-    let receipt = |packet_ids, chunks| Receipt { packet_ids, chunks }.encode();
+    let receipt = |packet_ids, chunks, unwanted| Receipt { packet_ids, chunks, unwanted }.encode();
     let richest = vec![
         chunk(0xa1, TransferState::Partial, 11, vec![0b1110_1111, 0b0000_0101]),
         chunk(0xa2, TransferState::Complete, 3, vec![]),
@@ -645,9 +645,14 @@ fn receipts() -> Vec<Vector> {
     };
     let smallest_record = KeyRecord { order: 0, not_after: 0, ..bob_record() };
     vec![
-        payload("receipt", "smallest", Kind::Receipt, receipt(vec![], vec![])),
-        payload("receipt", "richest", Kind::Receipt, receipt(ids(2), richest)),
-        payload("receipt", "maximal", Kind::Receipt, receipt(ids(RECEIPT_IDS_MAX), largest)),
+        payload("receipt", "smallest", Kind::Receipt, receipt(vec![], vec![], vec![])),
+        payload("receipt", "richest", Kind::Receipt, receipt(ids(2), richest, ids(1))),
+        payload(
+            "receipt",
+            "maximal",
+            Kind::Receipt,
+            receipt(ids(RECEIPT_IDS_MAX), largest, ids(RECEIPT_IDS_MAX)),
+        ),
         payload(
             "cannot_open",
             "smallest",

@@ -213,6 +213,8 @@ impl Node {
             history: HistoryFile::default(),
             clock: clock.clone(),
             quarantine: Default::default(),
+            welcome: Default::default(),
+            events: quicprochat_mesh::Events::default(),
         };
         let delivery = child(&root, "delivery", move |guard| {
             let parts = parts.clone();
@@ -241,6 +243,7 @@ impl Node {
             health: Seat::vacant(),
             clock,
             quarantine: Default::default(),
+            events: quicprochat_mesh::Events::default(),
         };
         let router = child(&root, "router", move |guard| {
             let parts = parts.clone();
@@ -285,6 +288,7 @@ impl Node {
             book: LinkBook::default(),
             links_max: 1024,
             accept_any: true,
+            events: quicprochat_mesh::Events::default(),
         };
         let links = child(&root, "links", move |guard| {
             let parts = parts.clone();

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use quicprochat_mesh::{
     storage::{
-        Awaits, BatchStats, DataDir, EmbeddedOptions, EmbeddedStore, HeldRow, InboxCommit, LocalOp, LocalStore,
+        Awaits, Strangers, BatchStats, DataDir, EmbeddedOptions, EmbeddedStore, HeldRow, InboxCommit, LocalOp, LocalStore,
         MailOp, Mailboxes, OutboxRow, QueueBounds, StoreEvent, StoreThread,
     },
     wire::{Address, MessageUid, PacketId, Priority},
@@ -89,6 +89,7 @@ fn local(kind: &str, n: u64) -> Option<LocalOp> {
             ingress: None,
             dedup_until_unix_s: n / 100,
             awaits: Awaits::default(),
+            strangers: Strangers::Enter,
             entry: vec![7; BODY_BYTES],
         })),
         "outbox" => Some(LocalOp::OutboxPut(OutboxRow {

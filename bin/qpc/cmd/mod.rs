@@ -4,15 +4,18 @@ mod announce;
 mod backup;
 #[cfg(feature = "quic")]
 mod bench;
+mod block;
 mod broadcast;
 mod config;
 mod contact;
 mod demo;
 mod drain;
+mod events;
 mod health;
 mod inbox;
 mod init;
 mod known;
+mod log_level;
 mod mailboxes;
 mod message;
 mod outbox;
@@ -21,6 +24,8 @@ mod peer;
 mod peers;
 mod ping;
 mod recv;
+mod reload;
+mod requests;
 mod routes;
 mod run;
 mod send;
@@ -99,6 +104,15 @@ pub enum Command {
     /// Names for addresses
     #[command(subcommand)]
     Contact(Deferred<contact::Command>),
+    /// Take nothing more of a sender
+    Block(Deferred<block::Args>),
+    /// Take messages of a blocked sender again
+    Unblock(Deferred<block::UnblockArgs>),
+    /// List who is blocked
+    Blocked(Deferred<block::ListArgs>),
+    /// Strangers whose messages wait to be accepted
+    #[command(subcommand)]
+    Requests(Deferred<requests::Command>),
     /// Send a message, end-to-end encrypted and signed
     Send(Deferred<send::Args>),
     /// Send to every node within reach: signed, NOT ENCRYPTED
@@ -119,6 +133,12 @@ pub enum Command {
     Trace(Deferred<trace::Args>),
     /// Measure round trips to a node
     Ping(Deferred<ping::Args>),
+    /// Show what happens in the node: links, routes, messages, refusals, limits
+    Events(Deferred<events::Args>),
+    /// Have a changed configuration hold, as far as it can while the node runs
+    Reload(Deferred<reload::Args>),
+    /// Change what the running node logs
+    LogLevel(Deferred<log_level::Args>),
     /// Show or check the configuration
     #[command(subcommand)]
     Config(Deferred<config::Command>),
@@ -198,6 +218,10 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Peer(command) => peer::run(command.0, cx).await,
             Command::Announce(args) => announce::run(args.0, cx).await,
             Command::Contact(command) => contact::run(command.0, cx).await,
+            Command::Block(args) => block::run(args.0, cx).await,
+            Command::Unblock(args) => block::unblock(args.0, cx).await,
+            Command::Blocked(args) => block::list(args.0, cx).await,
+            Command::Requests(command) => requests::run(command.0, cx).await,
             Command::Send(args) => send::run(args.0, cx).await,
             Command::Broadcast(args) => broadcast::run(args.0, cx).await,
             Command::Recv(args) => recv::run(args.0, cx).await,
@@ -207,6 +231,9 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Mailboxes(args) => mailboxes::run(args.0, cx).await,
             Command::Trace(args) => trace::run(args.0, cx).await,
             Command::Ping(args) => ping::run(args.0, cx).await,
+            Command::Events(args) => events::run(args.0, cx).await,
+            Command::Reload(args) => reload::run(args.0, cx).await,
+            Command::LogLevel(args) => log_level::run(args.0, cx).await,
             Command::Config(command) => config::run(command.0, cx),
             Command::Backup(args) => backup::run(args.0, cx).await,
             Command::Wire(args) => wire::run(args.0, cx),

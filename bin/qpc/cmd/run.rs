@@ -80,29 +80,34 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         ),
         None => None,
     };
-    let loaded = cx
-        .layers()?
-        .flag("--listen", "transport.listen", args.listen)
-        .flag("--peer", "transport.peers", args.peer)
-        .flag("--health-listen", "health.listen", args.health_listen.into_iter().collect())
-        .flag("--network", "network", args.network.into_iter().collect())
-        .flag(
+    let flags = [
+        ("--listen", "transport.listen", args.listen),
+        ("--peer", "transport.peers", args.peer),
+        ("--health-listen", "health.listen", args.health_listen.into_iter().collect()),
+        ("--network", "network", args.network.into_iter().collect()),
+        (
             "--network-secret-file",
             "network_secret_file",
             secret.iter().map(|p| p.display().to_string()).collect(),
-        )
-        .load()?;
+        ),
+    ];
+    let sources = cx.clone();
+    // Once more for `qpc reload`.
+    let load = move || {
+        let layers = sources.layers()?;
+        flags.iter().fold(layers, |l, (flag, key, values)| l.flag(flag, key, values.clone())).load()
+    };
+    let loaded = load()?;
     for warning in &loaded.warnings {
         note(format!("warning: {warning}"));
     }
-    // First, so that whatever goes wrong from here on is told with its circumstances. The handle
-    // changes the filter at run time, which nothing asks for yet.
+    // First, so that whatever goes wrong from here on is told with its circumstances.
     let logging = &loaded.config.logging;
     let format = match logging.format {
         LogFormat::Text => telemetry::LogFormat::Text,
         LogFormat::Json => telemetry::LogFormat::Json,
     };
-    telemetry::init_logging(format, &logging.filter).map_err(ApiError::failed)?;
+    let log = telemetry::init_logging(format, &logging.filter).map_err(ApiError::failed)?;
     raise_open_files()?;
     init::ensure(cx)?;
     if init::is_test_identity(&cx.data_dir) {
@@ -113,8 +118,9 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let record = cx.data_dir.join(health::RECORD_NAME);
     let written = Arc::new(AtomicBool::new(false));
     let ready = announce_ready(cx.out.json, record.clone(), written.clone());
-    let stopped =
-        run_foreground(Foreground { data_dir: cx.data_dir.clone(), config: loaded.config, ready, stop });
+    let read_config = Box::new(move || load().map(|loaded| loaded.config));
+    let (data_dir, config) = (cx.data_dir.clone(), loaded.config);
+    let stopped = run_foreground(Foreground { data_dir, config, read_config, log, ready, stop });
     // Whatever it was, the node is gone. One that never ran may have met another that does, whose
     // record this is.
     if written.load(Ordering::Relaxed) {

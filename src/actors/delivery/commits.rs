@@ -149,13 +149,26 @@ impl DeliveryActor {
                         LocalOutcome::Committed { .. } => {
                             grown += 1;
                             received += 1;
-                            self.note(arrival.uid, arrival.event());
+                            self.received(arrival, false);
                             self.turns.entered((arrival.from, arrival.uid));
                         }
                         LocalOutcome::Early { awaits, stranger } => {
                             received += 1;
-                            self.note(arrival.uid, arrival.event());
+                            self.received(arrival, false);
                             self.turns.is_early(now, (arrival.from, arrival.uid), awaits, stranger);
+                        }
+                        LocalOutcome::Requested => {
+                            received += 1;
+                            self.received(arrival, true);
+                            self.turns.entered((arrival.from, arrival.uid));
+                        }
+                        LocalOutcome::Unwanted => {
+                            self.turns.entered((arrival.from, arrival.uid));
+                            match receipt_to {
+                                Some(source) => self.unwanted(now, source, packet_id),
+                                None => count_refused("unwanted"),
+                            }
+                            continue;
                         }
                         LocalOutcome::Seen => {
                             metrics::counter!(telemetry::INBOX_DUPLICATES).increment(1);
@@ -190,6 +203,11 @@ impl DeliveryActor {
                         refused.push((packet_id, scope));
                         continue;
                     }
+                    if outcome == LocalOutcome::Unwanted {
+                        self.incoming.not_opened(&record.key());
+                        self.unwanted(now, record.from, packet_id);
+                        continue;
+                    }
                     let source = record.from;
                     let offered =
                         HistoryEvent::Offered { from: source, size: record.file.length, hops: record.hops };
@@ -214,12 +232,13 @@ impl DeliveryActor {
                     }
                 }
                 Committing::File { key } => {
-                    if matches!(outcome, LocalOutcome::Committed { .. }) {
-                        grown += 1;
+                    if matches!(outcome, LocalOutcome::Committed { .. } | LocalOutcome::Requested) {
+                        grown += u64::from(outcome != LocalOutcome::Requested);
                         received += 1;
                         if let Some(file) = self.incoming.file(&key) {
                             let ArrivingFile { uid, from, size, hops, .. } = file;
-                            self.note(uid, HistoryEvent::Received { from, size, hops, broadcast: false });
+                            let arrival = Received { uid, from, size, hops, broadcast: false };
+                            self.received(arrival, outcome == LocalOutcome::Requested);
                         }
                     }
                     if let Some(receipt) = self.incoming.complete(&key) {
@@ -235,7 +254,9 @@ impl DeliveryActor {
                 Committing::Gone(finished) => {
                     match finished.end {
                         End::Delivered { .. } => self.ledger.delivered(1),
-                        End::Expired | End::Rejected | End::Cancelled => self.ledger.rejected(1),
+                        End::Expired | End::Rejected | End::Unwanted | End::Cancelled => {
+                            self.ledger.rejected(1)
+                        }
                     }
                     self.rows.remove(&finished.uid);
                     self.gone(finished);
@@ -266,6 +287,13 @@ impl DeliveryActor {
         if self.receipts.next_wake().is_some() || !self.turns.is_empty() {
             self.pump_soon(ctx);
         }
+    }
+
+    /// A message is durable here.
+    fn received(&mut self, arrival: Received, request: bool) {
+        let Received { uid: id, from, size, broadcast, .. } = arrival;
+        self.note(id, arrival.event());
+        self.parts.events.tell(EventKind::Received { id, from, size, broadcast, request });
     }
 
     /// Nothing of a submission happened.
@@ -333,6 +361,7 @@ impl DeliveryActor {
             return;
         }
         metrics::counter!(telemetry::INBOUND_REFUSED, "reason" => label).increment(packets.len() as u64);
+        self.parts.events.refused("message", label, packets.len() as u64);
         let refused = packets.into_iter().map(|id| (id, reason)).collect();
         self.refusals.offer_gossip("router", CustodyAnswer { taken: Vec::new(), refused });
     }

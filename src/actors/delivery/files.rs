@@ -145,7 +145,7 @@ impl DeliveryActor {
     /// the store knows.
     pub(super) fn take_up(&mut self, offer: Offer, ingress: Option<Address>, ctx: &mut Context<Self>) {
         let known = |namespace| LocalOp::KvGet { namespace, key: offer.from.0.to_vec() };
-        let ops = vec![known(Namespace::KeyRecord), known(Namespace::Known)];
+        let ops = vec![known(Namespace::KeyRecord), known(Namespace::Known), known(Namespace::Accepted)];
         let Ok(asked) = crate::storage::ask_local(&*self.parts.store, ops) else {
             self.incoming.not_opened(&offer.key());
             return self.refuse(vec![offer.packet_id], "store_busy", RefuseReason::Congested);
@@ -157,7 +157,9 @@ impl DeliveryActor {
             match actor.incoming.take_up(&offer, !is_known, actor.parts.clock.unix_s()) {
                 Some(record) => {
                     let file_bytes = record.file.length;
-                    let put = LocalOp::PartialOpen { row: partial_row(&record), ingress, file_bytes };
+                    let strangers = strangers(actor.parts.welcome.read().accept);
+                    let row = partial_row(&record);
+                    let put = LocalOp::PartialOpen { row, ingress, file_bytes, strangers };
                     actor.submit(vec![(put, Committing::Manifest { packet_id, record: record.into() })], ctx);
                 }
                 None => actor.refuse(vec![packet_id], "too_many_files", RefuseReason::StoreFull),
@@ -229,6 +231,7 @@ impl DeliveryActor {
             ingress: None,
             dedup_until_unix_s: record.dedup_until_unix_s,
             awaits: Awaits::default(),
+            strangers: strangers(self.parts.welcome.read().accept),
             entry: entry.encode(),
         };
         let commit = LocalOp::FileCommit { commit, tag: key.1 };

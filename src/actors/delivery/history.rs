@@ -263,6 +263,14 @@ impl DeliveryActor {
     }
 }
 
+impl Handler<MessagesEntered> for DeliveryActor {
+    type Result = ();
+
+    fn handle(&mut self, MessagesEntered(count): MessagesEntered, _: &mut Context<Self>) {
+        self.parts.inbox_grown.send_modify(|n| *n = n.wrapping_add(count));
+    }
+}
+
 impl Handler<MessagesTaken> for DeliveryActor {
     type Result = ();
 

@@ -46,6 +46,7 @@ use super::{
     panics::poison,
     quarantine::Quarantine,
     wake_timer::WakeTimer,
+    welcome_handle::WelcomeHandle,
 };
 use crate::{
     clock,
@@ -54,6 +55,7 @@ use crate::{
         key_record, random,
     },
     error::MeshError,
+    events::{EventKind, Events},
     messages::{
         delivery::*,
         lifecycle::{Drain, DrainCounts, DrainPhase, ExitGuard},
@@ -77,6 +79,7 @@ use crate::{
             },
             turns::{Enters, Place, Turns},
             uids::Uids,
+            welcome::{Accept, Reception},
         },
         ledger::Ledger,
         limit::TokenBucket,
@@ -87,7 +90,7 @@ use crate::{
     },
     storage::{
         Awaits, BlobDir, BlobKind, BlobName, EarlyRow, InboxCommit, LocalOp, LocalOutcome, LocalStore,
-        Namespace, OutboxRow, PageLimit, PartialRow, StoreError,
+        Namespace, OutboxRow, PageLimit, PartialRow, StoreError, Strangers,
     },
     telemetry,
     wire::{
@@ -171,6 +174,19 @@ pub struct DeliveryParts {
     pub clock: ClockHandle,
     /// What felled former incarnations.
     pub quarantine: Quarantine,
+    /// Who may reach the person here.
+    pub welcome: WelcomeHandle,
+    /// Told of messages.
+    pub events: Events,
+}
+
+/// What becomes of a stranger's message, as the store is told.
+pub(super) fn strangers(accept: Accept) -> Strangers {
+    match accept {
+        Accept::Anyone => Strangers::Enter,
+        Accept::Requests => Strangers::Ask,
+        Accept::Contacts => Strangers::Refuse,
+    }
 }
 
 /// The node's receiver secrets and the record that announces them.

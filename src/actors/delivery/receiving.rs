@@ -12,6 +12,9 @@ impl DeliveryActor {
         let keys = self.parts.keys.borrow().clone();
         let ingress = deliver.ingress;
         let mut ops = Vec::new();
+        let door = self.parts.welcome.clone();
+        let welcome = door.read();
+        let strangers = strangers(welcome.accept);
         let quarantine = self.parts.quarantine.clone();
         let mut hand = quarantine.empty_hand();
         for verified in deliver.envelopes {
@@ -25,9 +28,21 @@ impl DeliveryActor {
             poison("delivery", verified.envelope.header().lifetime);
             let inbound = verified.into_inner();
             let (id, from) = (inbound.packet_id, inbound.source);
+            match welcome.reception(inbound.envelope.header().kind, &from) {
+                Reception::Open => {}
+                Reception::Unwanted => {
+                    self.unwanted(now, from, id);
+                    continue;
+                }
+                Reception::Silence => {
+                    count_refused("unwanted");
+                    continue;
+                }
+            }
             let hops = inbound.envelope.hop_count().saturating_add(1);
             let until = dedup_until(&inbound, time.unix_s);
-            let arrival = Arrival { ingress, hops, until_unix_s: until, at_unix_ms: received_at_unix_ms };
+            let at_unix_ms = received_at_unix_ms;
+            let arrival = Arrival { ingress, hops, until_unix_s: until, at_unix_ms, strangers };
             let is_sealed = inbound.envelope.header().kind == EnvelopeKind::MESSAGE;
             if is_sealed && !self.seals.admits(now, &from, ingress.as_ref()) {
                 count_refused("seal_budget");
@@ -179,6 +194,13 @@ impl DeliveryActor {
         }
     }
 
+    /// Tells a source that its message is not taken, for good. One receipt for many, as for those that are.
+    pub(super) fn unwanted(&mut self, now: Instant, from: Address, packet_id: PacketId) {
+        count_refused("unwanted");
+        self.parts.events.refused("message", "unwanted", 1);
+        self.receipts.unwanted(now, from, packet_id);
+    }
+
     /// Signs receipts together and hands them to the router.
     pub(super) fn send_receipts(&mut self, receipts: Vec<(Address, Receipt)>) {
         if receipts.is_empty() {
@@ -260,6 +282,7 @@ struct Arrival {
     hops: u8,
     until_unix_s: u64,
     at_unix_ms: u64,
+    strangers: Strangers,
 }
 
 fn into_inbox(
@@ -286,6 +309,7 @@ fn into_inbox(
         ingress: arrival.ingress,
         dedup_until_unix_s: arrival.until_unix_s,
         awaits: Awaits::default(),
+        strangers: arrival.strangers,
         entry: record.encode(),
     };
     let receipt_to = (!broadcast).then_some(from);

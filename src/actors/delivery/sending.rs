@@ -93,6 +93,7 @@ impl DeliveryActor {
         self.ledger.accepted(1);
         let (to, size) = (record.destination, record.body.len());
         self.note(message.uid, HistoryEvent::Accepted { to, size });
+        self.parts.events.tell(EventKind::Accepted { id: message.uid, to, size });
         let left = Duration::from_secs(record.lifetime().as_secs().into());
         self.accept(clock::now(), left, record);
         if let Some(tell) = tell {
@@ -299,10 +300,17 @@ impl DeliveryActor {
                 ("delivered", HistoryEvent::Delivered { rtt_us, hops })
             }
             End::Expired => ("expired", HistoryEvent::Expired),
-            End::Rejected => ("failed", HistoryEvent::Rejected),
+            End::Rejected | End::Unwanted => ("failed", HistoryEvent::Rejected),
             End::Cancelled => ("cancelled", HistoryEvent::Cancelled),
         };
         metrics::counter!(telemetry::MESSAGES_ENDED, "outcome" => status).increment(1);
+        let (id, to) = (finished.uid, finished.destination);
+        self.parts.events.tell(match finished.end {
+            End::Delivered { rtt, .. } => {
+                EventKind::Delivered { id, to, rtt_ms: rtt.map(|rtt| rtt.as_micros() as f64 / 1e3) }
+            }
+            _ => EventKind::Ended { id, to, outcome: status.to_owned() },
+        });
         // A message that is taken back is told of when nothing can bring it back.
         if finished.end != End::Cancelled {
             self.note(finished.uid, event);

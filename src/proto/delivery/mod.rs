@@ -12,6 +12,7 @@
 //! - [`shelf`]: what came a moment before the one that it follows.
 //! - [`turns`]: which of what has arrived waits for what was sent before it.
 //! - [`uids`]: what messages are called.
+//! - [`welcome`]: who may reach the person at this node.
 //! - [`history`]: what became of a message, for people who ask.
 //!
 //! None of it knows a socket, a disk or a clock; `actors::delivery` carries the effects out.
@@ -28,3 +29,4 @@ pub mod shelf;
 pub mod transfer;
 pub mod turns;
 pub mod uids;
+pub mod welcome;

@@ -161,8 +161,10 @@ pub enum End {
     },
     /// Its time ran out.
     Expired,
-    /// The destination refused it for good.
+    /// The destination refused it for good: a file that is not what was announced.
     Rejected,
+    /// The destination's owner takes nothing from this node.
+    Unwanted,
     /// Its sender took it back.
     Cancelled,
 }
@@ -652,6 +654,12 @@ impl Outbox {
                 }
                 Part::Manifest => self.open_chunks(&uid, receipt),
                 Part::Chunk(_) => {}
+            }
+        }
+        for packet_id in &receipt.unwanted {
+            let Some(Left { uid, .. }) = self.packets.get(packet_id).copied() else { continue };
+            if self.entries.get(&uid).is_some_and(|e| e.record.destination == *from) {
+                finished.extend(self.finish(&uid, End::Unwanted));
             }
         }
         for chunk in &receipt.chunks {

@@ -37,6 +37,7 @@ pub const FLOWS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 struct Flow {
     packets: BTreeSet<PacketId>,
+    unwanted: BTreeSet<PacketId>,
     /// The last word about a file wins.
     chunks: BTreeMap<TransferTag, ChunkReceipt>,
     /// When what is gathered goes; none where nothing is.
@@ -66,6 +67,12 @@ impl Receipts {
         flow.packets.insert(packet_id);
         let waits = flow.packets.len() >= PROMPT_IDS;
         self.plan(now, to, waits);
+    }
+
+    /// This packet of `to` is not wanted here, and its sender is to stop.
+    pub fn unwanted(&mut self, now: Instant, to: Address, packet_id: PacketId) {
+        self.flow(to).unwanted.insert(packet_id);
+        self.plan(now, to, false);
     }
 
     /// A file of `to` has come forward.
@@ -107,11 +114,10 @@ impl Receipts {
         while let Some((at, to)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, to));
             let Some(flow) = self.flows.get_mut(&to) else { continue };
-            let (packets, chunks) = (std::mem::take(&mut flow.packets), std::mem::take(&mut flow.chunks));
-            flow.due = None;
+            let said = std::mem::take(flow);
             flow.last_sent = Some(now);
             self.quiet.insert((now, to));
-            out.extend(split(packets, chunks).map(|receipt| (to, receipt)));
+            out.extend(split(said).map(|receipt| (to, receipt)));
         }
         // Whoever was quiet for so long is answered at once the next time, remembered or not.
         while let Some((sent, to)) = self.quiet.first().copied() {
@@ -128,10 +134,7 @@ impl Receipts {
     /// What is gathered, whether its time has come or not: the node drains.
     pub fn take_all(&mut self) -> Vec<(Address, Receipt)> {
         let flows = std::mem::take(self).flows;
-        flows
-            .into_iter()
-            .flat_map(|(to, flow)| split(flow.packets, flow.chunks).map(move |receipt| (to, receipt)))
-            .collect()
+        flows.into_iter().flat_map(|(to, flow)| split(flow).map(move |receipt| (to, receipt))).collect()
     }
 
     /// When to call [`Receipts::take_due`]; none where nothing is gathered.
@@ -141,15 +144,16 @@ impl Receipts {
 }
 
 /// One receipt where it fits.
-fn split(
-    packets: BTreeSet<PacketId>,
-    chunks: BTreeMap<TransferTag, ChunkReceipt>,
-) -> impl Iterator<Item = Receipt> {
-    let parts = packets.len().div_ceil(RECEIPT_IDS_MAX).max(chunks.len().div_ceil(RECEIPT_BITMAPS_MAX));
-    let (mut packets, mut chunks) = (packets.into_iter(), chunks.into_values());
+fn split(flow: Flow) -> impl Iterator<Item = Receipt> {
+    let Flow { packets, unwanted, chunks, .. } = flow;
+    let ids = packets.len().max(unwanted.len());
+    let parts = ids.div_ceil(RECEIPT_IDS_MAX).max(chunks.len().div_ceil(RECEIPT_BITMAPS_MAX));
+    let mut chunks = chunks.into_values();
+    let (mut packets, mut unwanted) = (packets.into_iter(), unwanted.into_iter());
     (0..parts).map(move |_| Receipt {
         packet_ids: packets.by_ref().take(RECEIPT_IDS_MAX).collect(),
         chunks: chunks.by_ref().take(RECEIPT_BITMAPS_MAX).collect(),
+        unwanted: unwanted.by_ref().take(RECEIPT_IDS_MAX).collect(),
     })
 }
 
@@ -201,6 +205,17 @@ mod tests {
         assert_eq!(receipts.next_wake(), None);
         receipts.packet(start + ms(41), A, packet(99));
         assert_eq!(receipts.take_due(start + ms(41)).len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_said_beside_what_is_here() {
+        let now = Instant::now();
+        let mut receipts = Receipts::new();
+        receipts.unwanted(now, A, packet(1));
+        receipts.packet(now, A, packet(2));
+        let sent = receipts.take_due(now);
+        let (packet_ids, unwanted) = (vec![packet(2)], vec![packet(1)]);
+        assert_eq!(sent, [(A, Receipt { packet_ids, chunks: Vec::new(), unwanted })]);
     }
 
     #[test]

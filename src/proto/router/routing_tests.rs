@@ -167,7 +167,11 @@ fn a_packet_that_comes_around_is_refused_as_a_loop_and_its_way_is_demoted() {
     let next = it.packet();
     assert_eq!(went_over(&it.arrives(3, &next)), Some(2));
     // Somebody replayed it, and it arrives all the same: nothing is held against the way.
-    let receipt = crate::wire::receipt::Receipt { packet_ids: vec![packet.packet_id], chunks: vec![] };
+    let receipt = crate::wire::receipt::Receipt {
+        packet_ids: vec![packet.packet_id],
+        chunks: vec![],
+        unwanted: Vec::new(),
+    };
     let header = it.origin.header(it.sender.address(), EnvelopeKind::RECEIPT);
     let (_, envelope) = it.origin.seal(header, &receipt.encode());
     let receipt = it.origin.inbound(envelope, FrameExt::default());
@@ -213,7 +217,11 @@ fn a_way_that_delivers_outlives_a_newer_announce_that_another_brought_first() {
     for _ in 0..2 {
         let packet = it.packet();
         it.arrives(3, &packet);
-        let receipt = crate::wire::receipt::Receipt { packet_ids: vec![packet.packet_id], chunks: vec![] };
+        let receipt = crate::wire::receipt::Receipt {
+            packet_ids: vec![packet.packet_id],
+            chunks: vec![],
+            unwanted: Vec::new(),
+        };
         let header = it.origin.header(it.sender.address(), EnvelopeKind::RECEIPT);
         let (_, envelope) = it.origin.seal(header, &receipt.encode());
         let receipt = it.origin.inbound(envelope, FrameExt::default());
@@ -447,7 +455,11 @@ fn ten_thousand_strangers_over_one_link_push_out_nothing_in_use() {
             let (packet_id, envelope) = sender.envelope(node.address(), MESSAGE);
             let packet = sender.inbound(envelope, FrameExt::default());
             router.handle(now, wall, Input::Envelopes(LinkId(2), vec![packet]));
-            let receipt = crate::wire::receipt::Receipt { packet_ids: vec![packet_id], chunks: vec![] };
+            let receipt = crate::wire::receipt::Receipt {
+                packet_ids: vec![packet_id],
+                chunks: vec![],
+                unwanted: Vec::new(),
+            };
             let header = node.header(sender.address(), EnvelopeKind::RECEIPT);
             let (_, envelope) = node.seal(header, &receipt.encode());
             let receipt = node.inbound(envelope, FrameExt::default());

@@ -176,7 +176,7 @@ impl Sim {
 
     /// The destination's receipt for what it got.
     pub(super) fn receipt(&mut self, from: usize, to: Address, ids: &[PacketId]) -> PacketId {
-        let receipt = Receipt { packet_ids: ids.to_vec(), chunks: vec![] };
+        let receipt = Receipt { packet_ids: ids.to_vec(), chunks: vec![], unwanted: Vec::new() };
         let signer = &mut self.nodes[from].signer;
         let header = signer.header(to, EnvelopeKind::RECEIPT);
         let (packet_id, envelope) = signer.seal(header, &receipt.encode());

@@ -68,7 +68,7 @@ impl Cost {
         let standing = if is_in(Namespace::Known)? {
             Standing::Contact
         // Whoever this node wrote to has a key record here.
-        } else if is_in(Namespace::KeyRecord)? {
+        } else if is_in(Namespace::KeyRecord)? || is_in(Namespace::Accepted)? {
             Standing::Known
         } else {
             Standing::Stranger

@@ -4,6 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use super::{
     inbox_cost::{self, Cost, CostHeader},
+    requests,
     tables::{
         EARLY_HEADER_BYTES, Fields, INBOX_HEADER_BYTES, OUTBOX_HEADER_BYTES, PARTIAL_HEADER_BYTES, T, join,
         number,
@@ -16,8 +17,9 @@ use crate::{
         ops::{
             Awaits, Counter, EarlyPage, EarlyRow, InboxCommit, InboxPage, InboxRow, KvPage, LocalCounts,
             LocalOp, LocalOutcome, Namespace, OutboxPage, OutboxRow, PageLimit, PartialPage, PartialRow,
+            Strangers,
         },
-        quota::{INBOX_ROW_OVERHEAD_BYTES, InboxQuota},
+        quota::{INBOX_ROW_OVERHEAD_BYTES, InboxQuota, Standing},
     },
     wire::{Address, MessageUid, TransferTag, UidPrefix},
 };
@@ -40,9 +42,12 @@ pub(super) fn apply(txn: &mut Txn<'_>, op: &LocalOp, quota: &InboxQuota) -> Resu
         LocalOp::FileCommit { commit, tag } => file_commit(txn, commit, tag),
         LocalOp::InboxPage { after, limit } => inbox_page(txn, *after, *limit),
         LocalOp::InboxRemove(seq) => Ok(done_or_absent(remove_entry(txn, &seq.to_be_bytes())?)),
+        LocalOp::RequestPage { after, limit } => requests::page(txn, *after, *limit),
+        LocalOp::RequestEnter { source, seq } => requests::enter(txn, source, *seq),
+        LocalOp::RequestRemove { source, seq } => Ok(done_or_absent(requests::remove(txn, source, *seq)?)),
         LocalOp::ForgetSeen { now_unix_s, rows_max } => forget_seen(txn, *now_unix_s, *rows_max),
-        LocalOp::PartialOpen { row, ingress, file_bytes } => {
-            partial_open(txn, row, *ingress, *file_bytes, quota)
+        LocalOp::PartialOpen { row, ingress, file_bytes, strangers } => {
+            partial_open(txn, row, *ingress, *file_bytes, *strangers, quota)
         }
         LocalOp::PartialPut(row) => partial_put(txn, row),
         LocalOp::PartialRemove { source, tag } => {
@@ -216,6 +221,13 @@ pub(super) fn outbox_header(row: &[u8]) -> Option<OutboxRow> {
 
 fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> Result<LocalOutcome> {
     let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes(commit))?;
+    let is_seen = |txn: &Txn<'_>| {
+        Ok::<_, StoreError>(txn.get(T::SeenMessage, &message_key(&commit.source, &commit.uid))?.is_some())
+    };
+    // A duplicate is answered before any refusal: its sender may let go of it.
+    if standing == Standing::Stranger && commit.strangers == Strangers::Refuse && !is_seen(txn)? {
+        return Ok(LocalOutcome::Unwanted);
+    }
     let refused = cost.refused(txn, standing, quota)?;
     let mut full = refused.always;
     if full.is_none()
@@ -225,23 +237,20 @@ fn inbox_commit(txn: &mut Txn<'_>, commit: &InboxCommit, quota: &InboxQuota) -> 
     {
         full = Some(scope);
     }
-    // A duplicate is answered before any refusal: its sender may let go of it.
     if let Some(scope) = full
-        && txn.get(T::SeenMessage, &message_key(&commit.source, &commit.uid))?.is_none()
+        && !is_seen(txn)?
     {
         return Ok(LocalOutcome::InboxFull(scope));
     }
-    inbox_enter(txn, commit, cost)
+    inbox_enter(txn, commit, cost, standing)
 }
 
 fn file_commit(txn: &mut Txn<'_>, commit: &InboxCommit, tag: &TransferTag) -> Result<LocalOutcome> {
     let reserved = inbox_cost::release(txn, &partial_key(&commit.source, tag))?;
     let entry_bytes = entry_bytes(commit);
-    let cost = match reserved {
-        Some(file) => file.and(entry_bytes),
-        None => Cost::of(txn, &commit.source, commit.ingress, entry_bytes)?.0,
-    };
-    inbox_enter(txn, commit, cost)
+    let (cost, standing) = Cost::of(txn, &commit.source, commit.ingress, entry_bytes)?;
+    let cost = reserved.map_or(cost, |file| file.and(entry_bytes));
+    inbox_enter(txn, commit, cost, standing)
 }
 
 fn entry_bytes(commit: &InboxCommit) -> u64 {
@@ -252,7 +261,12 @@ fn message_key(source: &Address, uid: &MessageUid) -> Vec<u8> {
     join(&[source.as_bytes(), uid.as_bytes()])
 }
 
-fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<LocalOutcome> {
+fn inbox_enter(
+    txn: &mut Txn<'_>,
+    commit: &InboxCommit,
+    cost: Cost,
+    standing: Standing,
+) -> Result<LocalOutcome> {
     let InboxCommit { uid, source, dedup_until_unix_s: until, entry, .. } = commit;
     let message = message_key(source, uid);
     // A clock set far ahead may have dropped the record of one that is early still.
@@ -260,6 +274,11 @@ fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<Lo
         return Ok(LocalOutcome::Seen);
     }
     let seq = next(&mut txn.heads.inbox_seq);
+    // Strangers are refused before a file of theirs begins; one that had begun waits.
+    if standing == Standing::Stranger && commit.strangers != Strangers::Enter {
+        requests::put(txn, seq, uid, source, cost, entry)?;
+        return Ok(LocalOutcome::Requested);
+    }
     let stranger = cost.is_stranger();
     if may_wait(commit, cost)
         && let Some(awaits) = awaited(txn, source, &commit.awaits)?
@@ -274,7 +293,7 @@ fn inbox_enter(txn: &mut Txn<'_>, commit: &InboxCommit, cost: Cost) -> Result<Lo
 }
 
 /// An entry has what it costs with it, which one row a message less pays for.
-fn put_entry(
+pub(super) fn put_entry(
     txn: &mut Txn<'_>,
     seq: u64,
     uid: &MessageUid,
@@ -310,6 +329,7 @@ fn early_cost_key(message: &[u8]) -> Vec<u8> {
 /// Whether it waits where it has to wait for something.
 fn may_wait(commit: &InboxCommit, cost: Cost) -> bool {
     let Awaits { follows, behind, stranger_waits } = commit.awaits;
+    let stranger_waits = stranger_waits && commit.strangers == Strangers::Enter;
     (follows.is_some() || behind.is_some()) && (stranger_waits || !cost.is_stranger())
 }
 
@@ -465,6 +485,7 @@ fn partial_open(
     row: &PartialRow,
     ingress: Option<Address>,
     file_bytes: u64,
+    strangers: Strangers,
     quota: &InboxQuota,
 ) -> Result<LocalOutcome> {
     let key = partial_key(&row.source, &row.tag);
@@ -472,6 +493,9 @@ fn partial_open(
     if txn.get(T::Partial, &key)?.is_none() {
         let bytes = INBOX_ROW_OVERHEAD_BYTES.saturating_add(file_bytes);
         let (cost, standing) = Cost::of(txn, &row.source, ingress, bytes)?;
+        if standing == Standing::Stranger && strangers == Strangers::Refuse {
+            return Ok(LocalOutcome::Unwanted);
+        }
         if let Some(scope) = cost.refused(txn, standing, quota)?.always {
             return Ok(LocalOutcome::InboxFull(scope));
         }

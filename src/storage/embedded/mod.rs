@@ -30,6 +30,7 @@ mod guard;
 mod inbox_cost;
 mod local;
 mod mail;
+mod requests;
 mod tables;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@
 //! outbox_state  seq 8                        → state
 //! inbox         seq 8                        → hdr: uid 16, source 16, cost 25; sealed entry
 //! inbox_early   source 16, uid 16            → hdr: seq 8, awaits 8; sealed entry
+//! inbox_request source 16, seq 8             → hdr: uid 16, cost 25; sealed entry
 //! seen_message  source 16, uid 16            → until 8
 //! seen_expiry   until 8, source 16, uid 16   →
 //! partial       source 16, tag 16            → hdr: until 8; sealed state
@@ -69,6 +70,7 @@ tables! {
     Quarantine = 14 "quarantine",
     InboxCost = 15 "inbox_cost",
     InboxEarly = 16 "inbox_early",
+    InboxRequest = 17 "inbox_request",
 }
 
 impl T {
@@ -84,6 +86,8 @@ impl T {
 
 /// Open part of an inbox row.
 pub(super) const INBOX_HEADER_BYTES: usize = 32 + COST_HEADER_BYTES;
+/// Open part of a row of a message whose source is not accepted.
+pub(super) const REQUEST_HEADER_BYTES: usize = 16 + COST_HEADER_BYTES;
 /// Open part of a row of an early message.
 pub(super) const EARLY_HEADER_BYTES: usize = 16;
 /// Open part of a row of a file being received.

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     storage::{
         Awaits, HeldRow, InboxCommit, LocalOutcome, MailOutcome, Namespace, OutboxRow, PageLimit, PartialRow,
-        Quota,
+        Quota, Strangers,
         row_seal::{RowPlace, UnsealError},
     },
     wire::{Address, MessageUid, PacketId, Priority, TransferTag},
@@ -112,6 +112,7 @@ fn one_of_each() -> [Work; 2] {
                 ingress: None,
                 dedup_until_unix_s: 0,
                 awaits: Awaits::default(),
+                strangers: Strangers::Enter,
                 entry: SECRET.to_vec(),
             }),
             LocalOp::PartialPut(PartialRow {
@@ -338,6 +339,7 @@ fn a_damaged_row_costs_only_itself() {
         ingress: None,
         dedup_until_unix_s: 0,
         awaits: Awaits::default(),
+        strangers: Strangers::Enter,
         entry: b"whole".to_vec(),
     };
     local(&mut store, LocalOp::InboxCommit(second));
@@ -386,6 +388,7 @@ fn an_early_message_that_cannot_be_read_costs_only_itself() {
         ingress: None,
         dedup_until_unix_s: 0,
         awaits: Awaits { follows: Some(MessageUid([9; 16]).prefix()), behind: None, stranger_waits: true },
+        strangers: Strangers::Enter,
         entry: b"whole".to_vec(),
     };
     let release = |n: u8| LocalOp::EarlyRelease { source, uid: MessageUid([n; 16]), force: true };
@@ -427,6 +430,7 @@ fn early_messages_leave_room_for_what_they_wait_for() {
                 behind: None,
                 stranger_waits: true,
             },
+            strangers: Strangers::Enter,
             entry: b"whole".to_vec(),
         })
     };

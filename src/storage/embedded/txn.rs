@@ -122,12 +122,13 @@ impl<'t> Txn<'t> {
     /// True if this batch looked at the inbox.
     pub(super) fn touches_inbox(&self) -> bool {
         let is_open = |t: T| self.tables.get(t.index()).is_some_and(|table| table.get().is_some());
-        is_open(T::Inbox) || is_open(T::InboxEarly)
+        is_open(T::Inbox) || is_open(T::InboxEarly) || is_open(T::InboxRequest)
     }
 
-    /// Messages in the inbox, the early ones among them.
+    /// Messages in the inbox, the early ones and those among them whose source is not accepted.
     pub(super) fn inbox_messages(&self) -> Result<u64> {
-        Ok(self.rows(T::Inbox)?.saturating_add(self.rows(T::InboxEarly)?))
+        let waiting = self.rows(T::InboxEarly)?.saturating_add(self.rows(T::InboxRequest)?);
+        Ok(self.rows(T::Inbox)?.saturating_add(waiting))
     }
 
     /// Shows `visit` the rows between two bounds in key order until it breaks off.

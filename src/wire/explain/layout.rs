@@ -190,7 +190,7 @@ pub(super) fn receipt() -> Layout {
         ("total", Plain),
         ("bitmap", Bytes("bit i % 8 of byte i / 8 is chunk i")),
     ]);
-    Array(vec![("packet_ids", Ids), ("chunks", List("transfer", Box::new(chunks)))])
+    Array(vec![("packet_ids", Ids), ("chunks", List("transfer", Box::new(chunks))), ("unwanted", Ids)])
 }
 
 pub(super) fn cannot_open() -> Layout {

@@ -329,13 +329,17 @@ impl Model {
         total: u32,
         bitmap: Vec<u8>,
     ) -> Receipt {
-        Receipt { packet_ids, chunks: vec![ChunkReceipt { tag: tag(&uid), state, total, bitmap }] }
+        Receipt {
+            packet_ids,
+            chunks: vec![ChunkReceipt { tag: tag(&uid), state, total, bitmap }],
+            unwanted: Vec::new(),
+        }
     }
 
     fn answer(&mut self, id: PacketId, uid: MessageUid, part: Part, by_another: bool, answer: Answer) {
         let Some(message) = self.messages.get_mut(&uid) else {
             // It has ended: late answers find nothing.
-            let late = Receipt { packet_ids: vec![id], chunks: Vec::new() };
+            let late = Receipt { packet_ids: vec![id], chunks: Vec::new(), unwanted: Vec::new() };
             for n in 0..3 {
                 assert!(self.outbox.receipt(self.now, &address(n), &late, 1).is_empty());
             }
@@ -349,14 +353,14 @@ impl Model {
         let Some(total) = message.chunks else {
             let ends =
                 !by_another && message.attempts.iter().rev().take(ATTEMPTS_REMEMBERED).any(|a| *a == id);
-            let receipt = Receipt { packet_ids: vec![id], chunks: Vec::new() };
+            let receipt = Receipt { packet_ids: vec![id], chunks: Vec::new(), unwanted: Vec::new() };
             let ended = self.outbox.receipt(self.now, &from, &receipt, 1);
             let ends = if ends && !self.unsure.contains(&id) { vec![uid] } else { vec![] };
             let ends = if self.unsure.contains(&id) { ended.iter().map(|e| e.uid).collect() } else { ends };
             return self.ends(ended, ends, |end| matches!(end, End::Delivered { .. }));
         };
         let receipt = match answer {
-            Answer::Packet => Receipt { packet_ids: vec![id], chunks: Vec::new() },
+            Answer::Packet => Receipt { packet_ids: vec![id], chunks: Vec::new(), unwanted: Vec::new() },
             Answer::ManifestWanted => {
                 self.of_file(uid, TransferState::ManifestWanted, Vec::new(), total, Vec::new())
             }
@@ -381,7 +385,9 @@ impl Model {
         let Some(message) = self.messages.get_mut(&uid) else { return };
         let to = message.to;
         let receipt = match (part, message.chunks) {
-            (Part::Whole, _) | (_, None) => Receipt { packet_ids: vec![id], chunks: Vec::new() },
+            (Part::Whole, _) | (_, None) => {
+                Receipt { packet_ids: vec![id], chunks: Vec::new(), unwanted: Vec::new() }
+            }
             (Part::Manifest, Some(total)) => {
                 let there = message.there.get_or_insert_default().clone();
                 let bits = bitmap(total, |i| there.contains(&i));
@@ -399,7 +405,7 @@ impl Model {
                     let there = there.clone();
                     if there.len() == total as usize {
                         // It is being checked; who asks once more is told that it is complete.
-                        Receipt { packet_ids: vec![id], chunks: Vec::new() }
+                        Receipt { packet_ids: vec![id], chunks: Vec::new(), unwanted: Vec::new() }
                     } else {
                         let bits = bitmap(total, |i| there.contains(&i));
                         self.of_file(uid, TransferState::Partial, vec![id], total, bits)

@@ -104,7 +104,7 @@ impl Line {
         self.most_early = self.most_early.max(self.here.turns.len());
         let here: Vec<_> = self.receipts.extract_if(.., |(at, _)| *at <= now).collect();
         let packet_ids = here.into_iter().map(|(_, packet)| packet).collect();
-        self.outbox.receipt(now, &TO, &Receipt { packet_ids, chunks: Vec::new() }, 1);
+        self.outbox.receipt(now, &TO, &Receipt { packet_ids, chunks: Vec::new(), unwanted: Vec::new() }, 1);
         for t in self.outbox.transmit(now, 100_000) {
             self.sent += 1;
             let mut packet = [0; 16];
@@ -223,7 +223,7 @@ fn what_waits_in_the_queue_of_a_lower_priority_is_not_lost() {
     let third = start + Duration::from_millis(2_500);
     outbox.add(third, record(3, Priority::Normal), day, None);
     assert_eq!(send(&mut outbox, third), [3]);
-    let answer = Receipt { packet_ids: vec![PacketId([5; 16])], chunks: Vec::new() };
+    let answer = Receipt { packet_ids: vec![PacketId([5; 16])], chunks: Vec::new(), unwanted: Vec::new() };
     let ended = outbox.receipt(third, &TO, &answer, 1);
     assert_eq!(ended.len(), 1);
     assert_eq!(send(&mut outbox, third), [2], "the low one may stand in a queue");

@@ -41,7 +41,7 @@ fn packet(n: u8) -> PacketId {
 }
 
 fn receipt_for(ids: &[PacketId]) -> Receipt {
-    Receipt { packet_ids: ids.to_vec(), chunks: vec![] }
+    Receipt { packet_ids: ids.to_vec(), chunks: vec![], unwanted: Vec::new() }
 }
 
 #[test]
@@ -58,6 +58,24 @@ fn a_receipt_from_the_destination_ends_it_and_from_nobody_else() {
     assert!(outbox.is_empty());
     assert!(outbox.packets.is_empty() && outbox.destinations.is_empty());
     assert_eq!(outbox.next_wake(), None);
+}
+
+#[test]
+fn what_the_destination_does_not_want_ends_and_from_nobody_elses_word() {
+    let now = Instant::now();
+    let mut outbox = Outbox::new(OutboxConfig::default());
+    let unwanted = |id| Receipt { unwanted: vec![packet(id)], ..receipt_for(&[]) };
+    outbox.add(now, line(1), DAY, None);
+    outbox.add(now, file(2, 3 * CHUNK_BYTES as u64), DAY, Some(TransferTag([7; 16])));
+    for t in outbox.transmit(now, 16) {
+        outbox.sent(now, &t, packet(t.uid.0[0]));
+    }
+    for id in [1, 2] {
+        assert!(outbox.receipt(now, &Address([8; 16]), &unwanted(id), 1).is_empty());
+        let done = outbox.receipt(now, &TO, &unwanted(id), 1);
+        assert_eq!(done.iter().map(|f| f.end).collect::<Vec<_>>(), [End::Unwanted], "{id}");
+    }
+    assert!(outbox.is_empty() && outbox.packets.is_empty() && outbox.next_wake().is_none());
 }
 
 #[test]
@@ -281,6 +299,7 @@ fn chunk_receipt(tag: TransferTag, total: u32, have: impl Iterator<Item = u32>) 
     }
     Receipt {
         packet_ids: vec![],
+        unwanted: vec![],
         chunks: vec![ChunkReceipt { tag, state: TransferState::Partial, total, bitmap }],
     }
 }
@@ -321,6 +340,7 @@ fn a_file_goes_manifest_first_then_chunks_within_the_window() {
 
     let done = Receipt {
         packet_ids: vec![],
+        unwanted: vec![],
         chunks: vec![ChunkReceipt { tag, state: TransferState::Complete, total, bitmap: vec![] }],
     };
     let done = outbox.receipt(now, &TO, &done, 4);
@@ -358,6 +378,7 @@ fn a_destination_that_lost_the_manifest_gets_it_again() {
     outbox.receipt(now, &TO, &receipt_for(&[packet(1)]), 1);
     let wanted = Receipt {
         packet_ids: vec![],
+        unwanted: vec![],
         chunks: vec![ChunkReceipt { tag, state: TransferState::ManifestWanted, total: 3, bitmap: vec![] }],
     };
     outbox.receipt(now, &TO, &wanted, 1);
@@ -390,12 +411,12 @@ fn reopened(id: u8, tag: TransferTag, have: impl Iterator<Item = u32>) -> Receip
 
 fn manifest_wanted(tag: TransferTag) -> Receipt {
     let wanted = ChunkReceipt { tag, state: TransferState::ManifestWanted, total: 3, bitmap: vec![] };
-    Receipt { packet_ids: vec![], chunks: vec![wanted] }
+    Receipt { packet_ids: vec![], chunks: vec![wanted], unwanted: Vec::new() }
 }
 
 fn is_complete(tag: TransferTag) -> Receipt {
     let complete = ChunkReceipt { tag, state: TransferState::Complete, total: 3, bitmap: vec![] };
-    Receipt { packet_ids: vec![], chunks: vec![complete] }
+    Receipt { packet_ids: vec![], chunks: vec![complete], unwanted: Vec::new() }
 }
 
 const ALL: [Part; 3] = [Part::Chunk(0), Part::Chunk(1), Part::Chunk(2)];

@@ -133,7 +133,12 @@ fn envelope(n: u8) -> Option<Envelope> {
     // To this node, to neighbours and to others.
     let to = [0, 1, 2, 3, 12, 13, 30, 31][usize::from(n / 2) % 8];
     let payload = if kind == EnvelopeKind::RECEIPT {
-        Receipt { packet_ids: vec![packet_id(n / 2), packet_id(n + 1)], chunks: Vec::new() }.encode()
+        Receipt {
+            packet_ids: vec![packet_id(n / 2), packet_id(n + 1)],
+            chunks: Vec::new(),
+            unwanted: Vec::new(),
+        }
+        .encode()
     } else {
         vec![n; usize::from(n) * 40]
     };
