@@ -58,6 +58,8 @@ pub enum Place {
     Env(String),
     /// On the command line.
     Flag(String),
+    /// In the values of a preset.
+    Preset(&'static str),
     /// In a value that a program set.
     Value,
 }
@@ -68,6 +70,7 @@ impl fmt::Display for Place {
             Self::File { path, line, column } => write!(f, "{}:{line}:{column}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Preset(name) => write!(f, "preset {name}"),
             Self::Value => f.write_str("configuration"),
         }
     }

@@ -14,8 +14,9 @@ use toml::{
 };
 
 use super::{
-    ConfigError, KEYS, Key, MeshConfig, Place, Problem, SECTIONS, check,
+    ConfigError, KEYS, Key, MeshConfig, Place, Preset, Problem, SECTIONS, changed_keys, check,
     nearest::{distance, nearest},
+    value::ConfigValue,
 };
 
 /// Variables that begin like ours and name no key.
@@ -139,12 +140,27 @@ impl Layers {
         self
     }
 
+    /// What all values begin from, by the layer that says so last. One that is wrong is reported where
+    /// it is read.
+    fn preset(&self) -> Preset {
+        let in_file = |text: &str| {
+            let (document, _) = DeTable::parse_recoverable(text);
+            Preset::from_text(document.get_ref().get("preset")?.get_ref().as_str()?).ok()
+        };
+        let flag = self.flags.iter().rev().find(|(_, key, _)| *key == "preset");
+        let flag = flag.and_then(|(_, _, values)| Preset::from_text(values.last()?).ok());
+        let of_env = |(_, value): &(String, String)| Preset::from_text(value).ok();
+        let env = || self.env.iter().find(|(name, _)| name == "QPC_PRESET").and_then(of_env);
+        let file = || self.file.as_ref().and_then(|(_, text)| in_file(text));
+        flag.or_else(env).or_else(file).unwrap_or(Preset::Default)
+    }
+
     /// Puts the layers over each other and checks the result.
     ///
     /// # Errors
     /// Everything that is wrong in any layer.
     pub fn load(self) -> Result<Loaded, ConfigError> {
-        let mut work = Work::default();
+        let mut work = Work::of(self.preset());
         if let Some((path, text)) = &self.file {
             work.read_file(path, text);
         }
@@ -174,6 +190,14 @@ struct Work {
 }
 
 impl Work {
+    /// With the values of a preset, each of which knows where it came from.
+    fn of(preset: Preset) -> Self {
+        let config = MeshConfig::of(preset);
+        let own = changed_keys(&MeshConfig::default(), &config);
+        let origins = own.into_iter().map(|key| (key, Place::Preset(preset.as_str()))).collect();
+        Self { config, origins, ..Self::default() }
+    }
+
     fn problem(&mut self, place: Place, message: String, hint: Option<String>) {
         self.problems.push(Problem { place, message, hint });
     }

@@ -25,7 +25,7 @@ pub use nearest::nearest;
 pub use url::{ListenUrl, ParseUrlError, PeerUrl, Scheme};
 pub use value::{
     Accept, ByteSize, HealthListen, InboxAccept, LINK_THREADS_MAX, LinkThreads, LogFormat, ParseValueError,
-    Role, format_duration, parse_duration,
+    Preset, Role, format_duration, parse_duration,
 };
 
 use value::ConfigValue;
@@ -143,8 +143,12 @@ const fn secs(s: u64) -> Duration {
 }
 
 sections! {
-    /// Which network this node belongs to.
+    /// What all values begin from, and which network this node belongs to.
     "" => identity: IdentityConfig {
+        /// What the values of keys that are not set begin from: default, constrained (small hardware or
+        /// a thin link), personal (a machine that is on now and then) or relay (a server for many).
+        /// `qpc config show` says what comes from it.
+        preset: Preset = Preset::Default;
         /// Name of the network. Nodes of other names refuse the link.
         network: String = "public".into();
         /// File with a secret that every node of the network holds. Without one, whoever knows the
@@ -327,6 +331,42 @@ impl MeshConfig {
         config.rate_limit.messages_per_s = 500;
         config.rate_limit.bytes_per_s = ByteSize(4 * MIB);
         config.rate_limit.announces_per_s = 5;
+        config
+    }
+
+    /// A machine of one's own that is on now and then: it forwards and keeps nothing for others, and
+    /// messages of strangers wait to be accepted.
+    pub fn personal() -> Self {
+        let mut config = Self::default();
+        config.announce.capabilities = vec![];
+        config.inbox.accept = InboxAccept::Requests;
+        config.store.mailbox_max = ByteSize(16 * MIB);
+        config.transport.links_max = 64;
+        config
+    }
+
+    /// A server for many: takes links from anywhere and keeps much for others. Nobody reads mail there,
+    /// so strangers cannot leave any.
+    pub fn relay() -> Self {
+        let mut config = Self::default();
+        config.inbox.accept = InboxAccept::Contacts;
+        config.routing.routes_max = 262_144;
+        config.store.mailbox_max = ByteSize(16 * 1024 * MIB);
+        config.store.cache = ByteSize(64 * MIB);
+        config.transport.accept = Some(Accept::Any);
+        config.transport.links_max = 8192;
+        config
+    }
+
+    /// The values of a preset.
+    pub fn of(preset: Preset) -> Self {
+        let mut config = match preset {
+            Preset::Default => Self::default(),
+            Preset::Constrained => Self::constrained(),
+            Preset::Personal => Self::personal(),
+            Preset::Relay => Self::relay(),
+        };
+        config.identity.preset = preset;
         config
     }
 

@@ -238,3 +238,32 @@ proptest! {
         prop_assert_eq!(MeshConfig::from_toml(&config.to_toml()).unwrap(), config);
     }
 }
+
+#[test]
+fn a_preset_is_what_the_rest_begins_from_and_says_so() {
+    let load = |text: &str, preset: &str| {
+        let loaded = Layers::new().text("config.toml", text).env(env(&[("QPC_PRESET", preset)])).load();
+        loaded.map_err(|error| error.to_string())
+    };
+    let loaded = load("preset = 'constrained'\n[store]\nhistory_max = '2MiB'\n", "").unwrap();
+    let mut wanted = MeshConfig::of(Preset::Constrained);
+    wanted.store.history_max = ByteSize(2 << 20);
+    assert_eq!(loaded.config, wanted);
+    let origin =
+        |key: &str| loaded.entries().into_iter().find(|entry| entry.key == key).unwrap().origin.to_string();
+    assert_eq!(origin("transport.links_max"), "preset constrained");
+    assert_eq!(origin("store.history_max"), "config.toml:3:1");
+    assert_eq!(origin("preset"), "config.toml:1:1");
+    assert_eq!(origin("network"), "default");
+
+    // The environment goes before the file, wherever in it the preset stands.
+    let loaded = load("preset = 'constrained'\n", "personal").unwrap();
+    assert_eq!(loaded.config, MeshConfig::of(Preset::Personal));
+    let wrong = load("preset = 'huge'\n", "").unwrap_err();
+    assert!(wrong.contains("config.toml:1:10") && wrong.contains("constrained"), "{wrong}");
+    for preset in [Preset::Default, Preset::Constrained, Preset::Personal, Preset::Relay] {
+        MeshConfig::of(preset).validate().unwrap();
+        let again = MeshConfig::from_toml(&MeshConfig::of(preset).to_toml()).unwrap();
+        assert_eq!(again, MeshConfig::of(preset));
+    }
+}

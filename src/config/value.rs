@@ -116,6 +116,7 @@ text_value!(
 );
 text_value!(Accept, Accept::expected());
 text_value!(InboxAccept, InboxAccept::expected());
+text_value!(Preset, Preset::expected());
 text_value!(Role, Role::expected());
 text_value!(LogFormat, LogFormat::expected());
 text_value!(HealthListen, "an address such as \"127.0.0.1:7411\", or \"off\"");
@@ -363,6 +364,21 @@ words! {
         Lan = "lan",
         /// Every address.
         Any = "any",
+    }
+}
+
+words! {
+    /// What all values begin from.
+    Preset {
+        /// Each key's own default.
+        Default = "default",
+        /// Small hardware or a thin link: announces rarely, keeps and forwards little.
+        Constrained = "constrained",
+        /// A machine of one's own that is on now and then: forwards and keeps nothing for others, and
+        /// strangers wait to be accepted.
+        Personal = "personal",
+        /// A server for many: takes links from anywhere and keeps much for others; nobody reads mail there.
+        Relay = "relay",
     }
 }
 

@@ -63,6 +63,7 @@ fn show(cx: &Context) -> Result<(), Failure> {
             value: entry.value.as_deref().map_or(Value::Null, json),
             origin: match &entry.origin {
                 Origin::Default | Origin::Set(Place::Value) => "default",
+                Origin::Set(Place::Preset(_)) => "preset",
                 Origin::Set(Place::File { .. }) => "file",
                 Origin::Set(Place::Env(_)) => "env",
                 Origin::Set(Place::Flag(_)) => "flag",

@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     health_listen: Option<String>,
 
+    /// What values begin from that nothing sets: default, constrained, personal or relay
+    #[arg(long, value_name = "PRESET")]
+    preset: Option<String>,
+
     /// Name of the network [default: public]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
@@ -84,6 +88,7 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         ("--listen", "transport.listen", args.listen),
         ("--peer", "transport.peers", args.peer),
         ("--health-listen", "health.listen", args.health_listen.into_iter().collect()),
+        ("--preset", "preset", args.preset.into_iter().collect()),
         ("--network", "network", args.network.into_iter().collect()),
         (
             "--network-secret-file",
