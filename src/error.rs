@@ -20,6 +20,9 @@ pub enum MeshError {
     /// A URL of a link.
     #[error(transparent)]
     Addr(#[from] crate::transport::AddrError),
+    /// A URL of a listener or a peer.
+    #[error(transparent)]
+    Url(#[from] crate::config::ParseUrlError),
     /// Routing.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -50,6 +53,9 @@ pub enum MeshError {
     /// A node runs once.
     #[error("this node was started before; build another on its data directory when it has ended")]
     StartedBefore,
+    /// Somebody else takes messages out of the inbox; one at a time does.
+    #[error("another stream or `qpc recv` takes messages from this node; end it first")]
+    InboxTaken,
     /// The message cannot be taken.
     #[error("{0}")]
     Refused(String),

@@ -99,8 +99,9 @@ pub use crypto::{CryptoError, MeshIdentity, compute_address};
 pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
 pub use http::HealthServer;
 pub use node::{
-    ConnectionDrainer, DropReason, GcReport, IncomingAction, MeshNode, MeshNodeBuilder, MeshRouter, Outbound,
-    RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard,
+    ConnectionDrainer, DropReason, GcReport, InboxMessage, IncomingAction, MeshNode, MeshNodeBuilder,
+    MeshRouter, Messages, Outbound, Received, RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport,
+    TaskGuard,
 };
 pub use proto::{
     announce::{AnnounceDedup, AnnounceParts, Freshness, create_announce, process_received_announce},

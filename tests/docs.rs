@@ -1,6 +1,8 @@
 //! What the documents say about files and keys is so.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod docs_reference;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -41,6 +43,16 @@ fn the_configuration_page_holds_the_file_that_init_writes() {
         return;
     }
     panic!("docs/configuration.md is behind the table of keys: QPC_BLESS=1 cargo test --test docs");
+}
+
+#[test]
+fn the_configuration_page_holds_every_key() {
+    docs_reference::check("docs/configuration.md", "keys", &MeshConfig::markdown_table());
+}
+
+#[test]
+fn the_configuration_page_holds_what_no_key_changes() {
+    docs_reference::check("docs/configuration.md", "limits", &docs_reference::limits::markdown());
 }
 
 #[test]
