@@ -2,12 +2,30 @@
 //! QUIC and TCP, hop by hop, with no server that owns the network.
 //!
 //! A node is built with [`MeshNodeBuilder`] and used through [`MeshNode`] and [`RunHandle`]; that
-//! it is a tree of actors inside is nothing its user has to know. Two nodes in one program, over
-//! TCP on this machine:
+//! it is a tree of actors inside is nothing its user has to know. `docs/library.md` is the guide. A
+//! node in ten lines:
+//!
+//! ```
+//! use quicprochat_mesh::{MeshConfig, MeshNodeBuilder};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("node");
+//! let config = MeshConfig::from_toml("[transport]\nlisten = ['tcp://127.0.0.1:0']\n[health]\nlisten = 'off'")?;
+//! let running = MeshNodeBuilder::new().config(config).data_dir(&dir).build().await?.run().await?;
+//! println!("{} listens on {:?}", running.node().address(), running.listening().urls);
+//! running.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Two nodes in one program, over TCP on this machine:
 //!
 //! ```
 //! use std::time::Duration;
-//! use quicprochat_mesh::{MeshConfig, MeshNode, MeshNodeBuilder, Outbound, RunHandle};
+//! use futures_util::StreamExt;
+//! use quicprochat_mesh::{MeshConfig, MeshNodeBuilder, Outbound, RunHandle};
 //!
 //! async fn start(dir: &std::path::Path, peers: &str) -> Result<RunHandle, quicprochat_mesh::MeshError> {
 //!     let config = MeshConfig::from_toml(&format!(
@@ -31,8 +49,14 @@
 //! let end = tokio::time::timeout(Duration::from_secs(60), anna.node().wait_for(id)).await??;
 //! println!("{end:?}");
 //!
-//! let (message, content) = bert.node().receive().await?;
-//! assert_eq!((message.from(), &content[..]), (anna.node().address(), &b"hello"[..]));
+//! let mut messages = bert.node().messages()?;
+//! if let Some(received) = messages.next().await {
+//!     let received = received?;
+//!     assert_eq!(received.message().from(), anna.node().address());
+//!     assert_eq!(received.content(), "hello");
+//!     // Out of Bert's inbox when this returns; what is not acknowledged comes again.
+//!     received.ack().await?;
+//! }
 //! anna.shutdown().await?;
 //! bert.shutdown().await?;
 //! # Ok(())
@@ -71,6 +95,11 @@
 //! | `PersistentRoutingTable` | not as a type of its own: a node keeps what it heard over a restart, see [`proto::router::SavedRow`] |
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
+
+/// The guide's code, compiled and run with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+pub struct LibraryGuide;
 
 mod accept;
 pub mod actors;

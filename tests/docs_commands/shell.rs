@@ -67,6 +67,14 @@ __up() {
         sleep 0.03
     done
 }
+__gone() {
+    local tries
+    for ((tries = 0; tries < 1000; tries++)); do
+        kill -0 "$1" 2>/dev/null || return 0
+        sleep 0.03
+    done
+    return 1
+}
 __last=0
 "#;
 
@@ -76,7 +84,8 @@ echo end >"$DOCS_STATE/at"
 for __file in "$DOCS_STATE"/pids/*; do
     __pid=${__file##*/}
     if __of "$__pid" && [[ $kind == run ]] && kill -0 "$__pid" 2>/dev/null; then
-        __qpc drain >>"$DOCS_STATE/drains" 2>&1 || { cat "$DOCS_STATE/drains"; exit 1; }
+        # One that a page drained may be on its way out still.
+        __qpc drain >>"$DOCS_STATE/drains" 2>&1 || __gone "$__pid" || { cat "$DOCS_STATE/drains"; exit 1; }
     fi
 done
 wait
