@@ -91,8 +91,7 @@
 //! | `MeshMetrics` | [`MeshMetrics::install`] |
 //! | `ShutdownCoordinator`, `TaskGuard`, `ConnectionDrainer` | the same names, with [`MeshNodeBuilder::shutdown`] |
 //! | `CryptoConfig` | how long receiver keys live |
-//! | `PersistentMessageStore` | not as a type of its own: [`storage::Mailboxes`] of [`storage::EmbeddedStore`], or a node's [`MeshRouter::drain_store_for`] |
-//! | `PersistentRoutingTable` | not as a type of its own: a node keeps what it heard over a restart, see [`proto::router::SavedRow`] |
+//! | `PersistentMessageStore`, `PersistentRoutingTable` | the same names, for programs that route by themselves; a node keeps both on its own, see [`MeshRouter::drain_store_for`] and [`MeshNode::held`] |
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
 
@@ -112,6 +111,7 @@ pub mod error;
 pub mod http;
 pub mod messages;
 pub mod node;
+pub mod persistent;
 pub mod proto;
 pub mod storage;
 pub mod telemetry;
@@ -132,6 +132,7 @@ pub use node::{
     MeshRouter, Messages, Outbound, Received, RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport,
     TaskGuard,
 };
+pub use persistent::{PersistentMessageStore, PersistentRoutingTable};
 pub use proto::{
     announce::{AnnounceDedup, AnnounceParts, Freshness, create_announce, process_received_announce},
     health::{HealthStatus, NodeHealth},

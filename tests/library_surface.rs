@@ -43,6 +43,8 @@ const ROOT: &[&str] = &[
     "MetricsSnapshot",
     "NodeHealth",
     "Outbound",
+    "PersistentMessageStore",
+    "PersistentRoutingTable",
     "ProtocolError",
     "RateLimitConfig",
     "Received",
@@ -96,6 +98,8 @@ fn handles_go_to_other_threads_and_errors_can_be_boxed() {
     goes_anywhere::<mesh::RunHandle>();
     goes_anywhere::<mesh::MeshNodeBuilder>();
     goes_anywhere::<mesh::MeshIdentity>();
+    goes_anywhere::<mesh::PersistentMessageStore>();
+    goes_anywhere::<mesh::PersistentRoutingTable>();
     goes_anywhere::<mesh::RoutingTable>();
     goes_anywhere::<mesh::TaskGuard>();
     goes_anywhere::<mesh::ConnectionDrainer>();
