@@ -243,7 +243,7 @@ fn text(value: &Value, shown: Shown) -> String {
 fn time(nanos: u128) -> String {
     let units =
         [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("min", 60_000_000_000), ("s", 1_000_000_000)];
-    let whole = units.iter().find(|(_, unit)| nanos >= *unit && nanos % unit == 0);
+    let whole = units.iter().find(|(_, unit)| nanos >= *unit && nanos.is_multiple_of(*unit));
     whole.map_or_else(
         || format!("{} ms", nanos / 1_000_000),
         |(name, unit)| format!("{} {name}", nanos / unit),
@@ -252,7 +252,7 @@ fn time(nanos: u128) -> String {
 
 fn bytes(number: u128) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let whole = units.iter().find(|(_, unit)| number >= *unit && number % unit == 0);
+    let whole = units.iter().find(|(_, unit)| number >= *unit && number.is_multiple_of(*unit));
     whole.map_or_else(
         || format!("{} B", with_commas(number)),
         |(name, unit)| format!("{} {name}", number / unit),
@@ -263,7 +263,7 @@ fn with_commas(number: u128) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
