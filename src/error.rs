@@ -11,7 +11,12 @@ use crate::{
     wire::DecodeError,
 };
 
-/// Anything that can go wrong when a node is built or used.
+/// Anything that can go wrong when a node is built or used. The message says what happened, to what, and
+/// what to do about it.
+///
+/// [`MeshError::Refused`] and [`MeshError::InboxTaken`] are the caller's to change.
+/// [`MeshError::Draining`] is for good, of this node. [`MeshError::Stopped`] is for good where the node
+/// has ended, and else over within a minute. For what other layers say see their own types.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A link or a listener.
