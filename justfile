@@ -26,3 +26,13 @@ fuzz seconds="60" *targets:
 # Writes those seeds of the fuzzers' corpus that are missing.
 fuzz-seeds:
     QPC_BLESS=1 cargo test --test fuzz_replay committed_seeds
+
+# Writes what is made from the code into the documents, and runs the commands of all pages.
+docs:
+    QPC_BLESS=1 cargo test --test docs
+    cargo test --test docs_commands
+
+# What a new person sees, written into docs/new-user-walk.md to be read.
+walk:
+    cargo build --release
+    ./scripts/new-user-walk.sh

@@ -11,7 +11,12 @@ use crate::{
     wire::DecodeError,
 };
 
-/// Anything that can go wrong when a node is built or used.
+/// Anything that can go wrong when a node is built or used. The message says what happened, to what, and
+/// what to do about it.
+///
+/// [`MeshError::Refused`] and [`MeshError::InboxTaken`] are the caller's to change.
+/// [`MeshError::Draining`] is for good, of this node. [`MeshError::Stopped`] is for good where the node
+/// has ended, and else over within a minute. For what other layers say see their own types.
 #[derive(Debug, thiserror::Error)]
 pub enum MeshError {
     /// A link or a listener.
@@ -20,6 +25,9 @@ pub enum MeshError {
     /// A URL of a link.
     #[error(transparent)]
     Addr(#[from] crate::transport::AddrError),
+    /// A URL of a listener or a peer.
+    #[error(transparent)]
+    Url(#[from] crate::config::ParseUrlError),
     /// Routing.
     #[error(transparent)]
     Routing(#[from] RoutingError),
@@ -50,6 +58,9 @@ pub enum MeshError {
     /// A node runs once.
     #[error("this node was started before; build another on its data directory when it has ended")]
     StartedBefore,
+    /// Somebody else takes messages out of the inbox; one at a time does.
+    #[error("another stream or `qpc recv` takes messages from this node; end it first")]
+    InboxTaken,
     /// The message cannot be taken.
     #[error("{0}")]
     Refused(String),

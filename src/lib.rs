@@ -2,12 +2,30 @@
 //! QUIC and TCP, hop by hop, with no server that owns the network.
 //!
 //! A node is built with [`MeshNodeBuilder`] and used through [`MeshNode`] and [`RunHandle`]; that
-//! it is a tree of actors inside is nothing its user has to know. Two nodes in one program, over
-//! TCP on this machine:
+//! it is a tree of actors inside is nothing its user has to know. `docs/library.md` is the guide. A
+//! node in ten lines:
+//!
+//! ```
+//! use quicprochat_mesh::{MeshConfig, MeshNodeBuilder};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("node");
+//! let config = MeshConfig::from_toml("[transport]\nlisten = ['tcp://127.0.0.1:0']\n[health]\nlisten = 'off'")?;
+//! let running = MeshNodeBuilder::new().config(config).data_dir(&dir).build().await?.run().await?;
+//! println!("{} listens on {:?}", running.node().address(), running.listening().urls);
+//! running.shutdown().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Two nodes in one program, over TCP on this machine:
 //!
 //! ```
 //! use std::time::Duration;
-//! use quicprochat_mesh::{MeshConfig, MeshNode, MeshNodeBuilder, Outbound, RunHandle};
+//! use futures_util::StreamExt;
+//! use quicprochat_mesh::{MeshConfig, MeshNodeBuilder, Outbound, RunHandle};
 //!
 //! async fn start(dir: &std::path::Path, peers: &str) -> Result<RunHandle, quicprochat_mesh::MeshError> {
 //!     let config = MeshConfig::from_toml(&format!(
@@ -31,8 +49,14 @@
 //! let end = tokio::time::timeout(Duration::from_secs(60), anna.node().wait_for(id)).await??;
 //! println!("{end:?}");
 //!
-//! let (message, content) = bert.node().receive().await?;
-//! assert_eq!((message.from(), &content[..]), (anna.node().address(), &b"hello"[..]));
+//! let mut messages = bert.node().messages()?;
+//! if let Some(received) = messages.next().await {
+//!     let received = received?;
+//!     assert_eq!(received.message().from(), anna.node().address());
+//!     assert_eq!(received.content(), "hello");
+//!     // Out of Bert's inbox when this returns; what is not acknowledged comes again.
+//!     received.ack().await?;
+//! }
 //! anna.shutdown().await?;
 //! bert.shutdown().await?;
 //! # Ok(())
@@ -67,10 +91,14 @@
 //! | `MeshMetrics` | [`MeshMetrics::install`] |
 //! | `ShutdownCoordinator`, `TaskGuard`, `ConnectionDrainer` | the same names, with [`MeshNodeBuilder::shutdown`] |
 //! | `CryptoConfig` | how long receiver keys live |
-//! | `PersistentMessageStore` | not as a type of its own: [`storage::Mailboxes`] of [`storage::EmbeddedStore`], or a node's [`MeshRouter::drain_store_for`] |
-//! | `PersistentRoutingTable` | not as a type of its own: a node keeps what it heard over a restart, see [`proto::router::SavedRow`] |
+//! | `PersistentMessageStore`, `PersistentRoutingTable` | the same names, for programs that route by themselves; a node keeps both on its own, see [`MeshRouter::drain_store_for`] and [`MeshNode::held`] |
 //! | `DutyCycleTracker` | not yet: comes with radio |
 //! | `fapp_relay`, `fapp_patient`, `fapp_therapist` of the builder | not yet: come with FAPP |
+
+/// The guide's code, compiled and run with the other examples of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/library.md")]
+pub struct LibraryGuide;
 
 mod accept;
 pub mod actors;
@@ -84,6 +112,7 @@ pub mod events;
 pub mod http;
 pub mod messages;
 pub mod node;
+pub mod persistent;
 pub mod proto;
 pub mod storage;
 pub mod telemetry;
@@ -101,9 +130,11 @@ pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
 pub use events::{Event, EventKind, Events};
 pub use http::HealthServer;
 pub use node::{
-    ConnectionDrainer, DropReason, GcReport, IncomingAction, MeshNode, MeshNodeBuilder, MeshRouter, Outbound,
-    RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport, TaskGuard,
+    ConnectionDrainer, DropReason, GcReport, InboxMessage, IncomingAction, MeshNode, MeshNodeBuilder,
+    MeshRouter, Messages, Outbound, Received, RunHandle, ShutdownCoordinator, ShutdownError, ShutdownReport,
+    TaskGuard,
 };
+pub use persistent::{PersistentMessageStore, PersistentRoutingTable};
 pub use proto::{
     announce::{AnnounceDedup, AnnounceParts, Freshness, create_announce, process_received_announce},
     health::{HealthStatus, NodeHealth},

@@ -1,6 +1,8 @@
 //! What the documents say about files and keys is so.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod docs_reference;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -44,6 +46,16 @@ fn the_configuration_page_holds_the_file_that_init_writes() {
 }
 
 #[test]
+fn the_configuration_page_holds_every_key() {
+    docs_reference::check("docs/configuration.md", "keys", &MeshConfig::markdown_table());
+}
+
+#[test]
+fn the_configuration_page_holds_what_no_key_changes() {
+    docs_reference::check("docs/configuration.md", "limits", &docs_reference::limits::markdown());
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
     for document in documents() {
         let text = fs::read_to_string(&document).unwrap();
@@ -55,6 +67,45 @@ fn links_between_documents_lead_somewhere() {
             let path = document.parent().unwrap().join(file);
             assert!(path.exists(), "{}: {target} leads nowhere", document.display());
         }
+    }
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
+    heading.to_lowercase().chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_to_headings_lead_to_one() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let Some((file, wanted)) = target.split_once('#').filter(|(file, _)| !file.contains("://"))
+            else {
+                continue;
+            };
+            let path = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            let there = fs::read_to_string(path).unwrap();
+            let found = there
+                .lines()
+                .filter(|line| line.starts_with('#'))
+                .any(|line| anchor(line.trim_start_matches('#').trim()) == wanted);
+            assert!(found, "{}: there is no heading for {target}", document.display());
+        }
+    }
+}
+
+#[test]
+fn the_contents_name_every_page() {
+    let contents = fs::read_to_string(root().join("docs/README.md")).unwrap();
+    for document in documents() {
+        let name = document.file_name().unwrap().to_string_lossy().into_owned();
+        let is_page = document.parent().is_some_and(|parent| parent.ends_with("docs"));
+        assert!(
+            !is_page || name == "README.md" || contents.contains(&format!("({name})")),
+            "{name} is not in docs/README.md"
+        );
     }
 }
 

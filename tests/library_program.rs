@@ -11,12 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 mod common;
 
 use common::embedded::{PATIENCE, Stranger, within};
 use quicprochat_mesh::{
-    DropReason, IncomingAction, MeshConfig, MeshError, MeshIdentity, MeshNodeBuilder, Outbound, RoutingError,
-    RunHandle, ShutdownCoordinator, ShutdownError, clock,
+    DropReason, IncomingAction, MeshConfig, MeshError, MeshIdentity, MeshNodeBuilder, Messages, Outbound,
+    Received, RoutingError, RunHandle, ShutdownCoordinator, ShutdownError, clock,
     config::HealthListen,
     crypto::network_id,
     proto::delivery::compose::{Composer, Sequences},
@@ -228,4 +229,57 @@ async fn a_program_that_stops_stops_its_node() {
     let summary = within("the node", running.wait()).await.unwrap();
     // Two at once are one stop, and nothing is skipped.
     assert!(summary.drained, "{summary:?}");
+}
+
+/// The next message of a stream, as text.
+async fn next(messages: &mut Messages) -> Option<(String, Received)> {
+    let received = within("a message", messages.next()).await?.unwrap();
+    Some((String::from_utf8(received.content().to_vec()).unwrap(), received))
+}
+
+// A program's own runtime, with threads of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_gives_out_again_what_was_not_acknowledged_and_ends_with_the_node() {
+    let (network, dir) = (MemNetwork::new(), tempfile::tempdir().unwrap());
+    let alice = start(&network, "alice", 1, dir.path()).await;
+    let bob = start(&network, "bob", 2, dir.path()).await;
+    alice.node().add_peer(TransportAddr::mem("bob").unwrap()).await.unwrap();
+    let to_bob = |text: &str| alice.node().send(Outbound::new(bob.node().address(), text.to_owned()));
+    for text in ["one", "two"] {
+        to_bob(text).await.unwrap();
+    }
+
+    let mut messages = bob.node().messages().unwrap();
+    assert!(matches!(bob.node().messages(), Err(MeshError::InboxTaken)), "one takes at a time");
+    let (text, one) = next(&mut messages).await.unwrap();
+    assert_eq!((text.as_str(), one.message().from()), ("one", alice.node().address()));
+    one.ack().await.unwrap();
+    // A second time is not an error: a program may not know whether the first one got through.
+    one.ack().await.unwrap();
+    let (text, two) = next(&mut messages).await.unwrap();
+    assert_eq!(text, "two");
+    drop((messages, two));
+
+    // It is gone from the hands of a program, and not from the inbox.
+    let mut messages = bob.node().messages().unwrap();
+    let (text, two) = next(&mut messages).await.unwrap();
+    assert_eq!(text, "two");
+    // The stream does not wait for its acknowledgement, and waits for what comes.
+    let waiting = tokio::spawn(async move { (next(&mut messages).await, messages) });
+    to_bob("three").await.unwrap();
+    let (three, mut messages) = waiting.await.unwrap();
+    let (text, three) = three.unwrap();
+    assert_eq!(text, "three");
+    // In any order.
+    three.ack().await.unwrap();
+    two.ack().await.unwrap();
+    assert!(bob.node().inbox(None).await.unwrap().0.is_empty());
+
+    let end =
+        tokio::spawn(
+            async move { (next(&mut messages).await.is_none(), next(&mut messages).await.is_none()) },
+        );
+    within("bob to stop", bob.shutdown()).await.unwrap();
+    assert_eq!(end.await.unwrap(), (true, true));
+    within("alice to stop", alice.shutdown()).await.unwrap();
 }

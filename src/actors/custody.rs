@@ -561,7 +561,8 @@ fn then_call(
     move |result, actor, ctx| then(actor, result, ctx)
 }
 
-fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_s: u64) -> HeldRow {
+/// What is written of an envelope that came from `ingress` at `now_s`.
+pub(crate) fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_s: u64) -> HeldRow {
     let header = envelope.envelope.header();
     let age_s = envelope.ext.age_s;
     let left = header.lifetime.as_secs().saturating_sub(age_s);
@@ -582,7 +583,7 @@ fn held_row(envelope: &Verified<InboundEnvelope>, ingress: Address, now_s: u64) 
 
 /// An envelope out of its row, older by the time it lay there. It was verified before it was
 /// written, and the row is sealed.
-fn revive(row: &HeldRow, now_s: u64) -> Option<Verified<InboundEnvelope>> {
+pub(crate) fn revive(row: &HeldRow, now_s: u64) -> Option<Verified<InboundEnvelope>> {
     let Ok(Frame::Envelope(envelope, _)) = Frame::decode(&row.frame) else {
         tracing::error!(packet_id = %row.packet_id, "a held message does not decode");
         return None;

@@ -2,7 +2,8 @@
 
 use std::{fmt, io, path::PathBuf};
 
-/// A configuration that cannot be used.
+/// A configuration that cannot be used. Show all of it to whoever wrote the configuration: each line
+/// says where, what, and the nearest that would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.

@@ -389,6 +389,12 @@ impl MeshConfig {
         template::commented()
     }
 
+    /// Every key as a Markdown table: what it takes, its default, where [`MeshConfig::constrained`]
+    /// differs, and its environment variable. What `docs/configuration.md` holds.
+    pub fn markdown_table() -> String {
+        template::table()
+    }
+
     /// Checks what no single value shows: ranges and values that contradict each other.
     ///
     /// # Errors

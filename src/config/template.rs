@@ -1,4 +1,5 @@
-//! A configuration as text: plain, and the commented file that `qpc init` writes.
+//! A configuration as text: plain, the commented file that `qpc init` writes, and the table of keys of
+//! `docs/configuration.md`.
 
 use std::fmt::Write;
 
@@ -51,6 +52,26 @@ pub(crate) fn commented() -> String {
                 None => writeln!(out, "# Not set; {}: {} = …", (key.expected)(), key.name),
             };
         }
+    }
+    out
+}
+
+/// Every key as a row of a Markdown table: what it takes, its default, where
+/// [`MeshConfig::constrained`] differs, and its environment variable.
+pub(crate) fn table() -> String {
+    let (defaults, constrained) = (MeshConfig::default(), MeshConfig::constrained());
+    let mut out = "| key | takes | default | constrained | environment |\n|---|---|---|---|---|\n".to_owned();
+    for key in KEYS {
+        let code = |value: Option<String>| value.map_or("not set".to_owned(), |value| format!("`{value}`"));
+        let [default, thin] = [&defaults, &constrained].map(|config| code((key.to_toml)(config)));
+        let thin = if thin == default { "" } else { &thin };
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {default} | {thin} | `{}` |",
+            key.path(),
+            (key.expected)().replace('|', "\\|"),
+            key.env()
+        );
     }
     out
 }

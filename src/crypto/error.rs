@@ -7,6 +7,9 @@ use crate::wire::{Address, DecodeError, PublicKey};
 use super::sign::SignedType;
 
 /// A failure of a cryptographic step: what failed, on what.
+///
+/// Trying again changes nothing. What did not hold is refused, and whoever brought it is to blame where
+/// [`CryptoError::is_peer_fault`] says so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CryptoError {
     /// A public key that may not be used.

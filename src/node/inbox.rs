@@ -107,7 +107,8 @@ impl MeshNode {
     /// The store.
     pub async fn inbox(&self, after: Option<u64>) -> Result<(Vec<InboxMessage>, Option<u64>), MeshError> {
         let op = LocalOp::InboxPage { after, limit: PageLimit::default() };
-        let LocalOutcome::Inbox(page) = self.kv(op).await? else { return Ok((Vec::new(), None)) };
+        let answer = self.ask_patiently(vec![op]).await?.pop();
+        let Some(LocalOutcome::Inbox(page)) = answer else { return Ok((Vec::new(), None)) };
         let messages = page
             .rows
             .into_iter()
@@ -179,14 +180,7 @@ impl MeshNode {
     /// The store; all are there still.
     pub async fn remove_messages(&self, messages: &[InboxMessage]) -> Result<usize, MeshError> {
         let ops: Vec<_> = messages.iter().map(|message| LocalOp::InboxRemove(message.seq)).collect();
-        let answer = loop {
-            match ask_local(&*self.0.store, ops.clone()) {
-                Ok(answer) => break answer,
-                Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
-                Err(reason) => return Err(MeshError::Refused(reason.to_string())),
-            }
-        };
-        let outcomes = answer.await?;
+        let outcomes = self.ask_patiently(ops).await?;
         self.note_taken(messages);
         let names: Vec<_> = messages.iter().filter_map(InboxMessage::blob).collect();
         if !names.is_empty() {
@@ -201,7 +195,19 @@ impl MeshNode {
         Ok(outcomes.iter().filter(|outcome| matches!(outcome, LocalOutcome::Done)).count())
     }
 
-    /// Takes the next message out of the inbox, waiting for one to arrive.
+    /// Asks the store, again and again while its queue is full.
+    async fn ask_patiently(&self, ops: Vec<LocalOp>) -> Result<Vec<LocalOutcome>, MeshError> {
+        loop {
+            match ask_local(&*self.0.store, ops.clone()) {
+                Ok(answer) => return Ok(answer.await?),
+                Err(NotTaken::Full) => tokio::time::sleep(FULL_QUEUE_PAUSE).await,
+                Err(NotTaken::Stopped) => return Err(StoreError::Stopped.into()),
+            }
+        }
+    }
+
+    /// Takes the next message out of the inbox, waiting for one to arrive. It is gone from there when this
+    /// returns: [`MeshNode::messages`] is for programs that must lose none.
     ///
     /// # Errors
     /// The store, or the node stopped.

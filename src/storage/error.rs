@@ -3,6 +3,10 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 /// Why something did not happen. A submission answered with one of these left nothing behind.
+///
+/// Where it [is fatal](StoreError::is_fatal) the process is to end and to start again: nobody knows
+/// what is on the disk. Where it [is retryable](StoreError::is_retryable) the same may work later. For
+/// all else the message says what to change.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// Another process has this data directory.

@@ -7,6 +7,10 @@ use crate::wire::{Address, TrafficClass, limits::FRAME_BYTES_MAX};
 use super::{AddrError, TransportAddr};
 
 /// An error of a port or a link.
+///
+/// Where it [ends the link](TransportError::ends_link), dial again; a node does that by itself. What
+/// [is the peer's fault](TransportError::is_peer_fault) is charged to it, and what
+/// [is local](TransportError::is_local) is this program's to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
     /// The URL does not parse.

@@ -1,6 +1,7 @@
 //! What can be wrong with bytes from a peer.
 
-/// Bytes that are not a message of this protocol: what was wrong, where, in which field.
+/// Bytes that are not a message of this protocol: what was wrong, where, in which field. They are to be
+/// refused; who sent them breaks the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes end inside an item.
