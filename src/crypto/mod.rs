@@ -16,6 +16,7 @@
 
 pub mod address;
 pub mod aead;
+pub mod age;
 pub mod agree;
 pub mod error;
 pub mod file;
