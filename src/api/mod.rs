@@ -4,17 +4,19 @@
 //! that a field has one name and one meaning everywhere. Fields without a value are `null`, never
 //! absent. Units stand at the end of the name; a time of day is RFC 3339 in UTC ([`Timestamp`]).
 
+pub mod card;
 pub mod error;
 pub mod objects;
 pub mod request;
 pub mod target;
 pub mod time;
 
+pub use card::{Card, CardError};
 pub use error::{ApiError, ErrorClass};
 pub use objects::{
     BackedUp, Capability, Contact, DeliveryStatus, Direction, Done, FileProgress, InboxItem, Initialised,
-    KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong,
-    Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent,
+    KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem, OwnState, Peer, PhaseTime,
+    Pong, Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent,
     SubsystemStatus, Trace, TraceHop, Version,
 };
 pub use request::Request;

@@ -506,6 +506,17 @@ pub struct Contact {
     pub public_key: Option<PublicKey>,
 }
 
+/// What a node is besides its identity, for a backup of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnState {
+    /// Number of its last start, as others have seen it.
+    pub boot_epoch: u32,
+    /// Contacts by name.
+    pub contacts: Vec<(String, Address)>,
+    /// URLs of peers added at run time.
+    pub peers: Vec<String>,
+}
+
 /// It is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -636,6 +647,7 @@ pub enum Reply {
     Trace(Trace),
     Pong(Pong),
     Contact(Contact),
+    OwnState(OwnState),
     Done(Done),
 }
 
@@ -670,5 +682,6 @@ reply_from!(
     Trace,
     Pong,
     Contact,
+    OwnState,
     Done
 );

@@ -145,6 +145,9 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// What a backup of the identity has besides it, without the contacts, which
+    /// [`Request::ContactList`] gives. One [`super::OwnState`].
+    OwnState,
 }
 
 impl Request {

@@ -9,6 +9,7 @@
 mod builder;
 mod contacts;
 mod gc;
+mod identity_backup;
 mod inbox;
 mod link_arbiters;
 mod message;
@@ -30,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use crate::messages::route::{DropReason, IncomingAction};
 pub use builder::MeshNodeBuilder;
 pub use gc::GcReport;
+pub use identity_backup::{BACKUP_FILE_BYTES_MAX, IdentityBackup, Restored};
 pub use inbox::{InboxMessage, Taker};
 pub use message::{ArrivingFile, HistoryEntry, HistoryEvent, IdPrefix, MessageHistory, MessageState, NoId};
 pub use router::MeshRouter;

@@ -169,6 +169,9 @@ impl Fake {
             }
             Request::OutboxList => replies.send(outbox_item()).await?,
             Request::OutboxCancel { .. } => replies.send(Done::OK).await?,
+            Request::OwnState => {
+                replies.send(OwnState { boot_epoch: 3, ..OwnState::default() }).await?;
+            }
             Request::Backup { dir } => {
                 replies.send(BackedUp { dir, rows: 3, files: 2, bytes: 4096 }).await?;
             }

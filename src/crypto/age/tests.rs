@@ -142,7 +142,8 @@ fn a_last_chunk_that_is_empty_is_refused_behind_another() {
 #[test]
 fn work_factors_are_canonical_and_bounded() {
     let file = sealed(b"content");
-    let with = |work: &str| opened(&with_header(&file, |text| text.replacen(" 4\n", &format!(" {work}\n"), 1)));
+    let with =
+        |work: &str| opened(&with_header(&file, |text| text.replacen(" 4\n", &format!(" {work}\n"), 1)));
     assert_eq!(with("4"), Ok(b"content".to_vec()));
     for huge in ["23", "63", "64", "255", "256", "99999999999999999999999"] {
         assert!(matches!(with(huge), Err(AgeError::WorkFactor { .. })), "{huge}");
