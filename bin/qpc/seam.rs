@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use quicprochat_mesh::{
     api::{ApiError, Ready, ReadyEvent, Stopped},
     config::MeshConfig,
+    crypto::Passphrase,
     node::{self, MeshNodeBuilder},
 };
 use tokio::sync::mpsc;
@@ -15,6 +16,8 @@ pub struct Foreground {
     pub data_dir: PathBuf,
     /// Its configuration.
     pub config: MeshConfig,
+    /// The passphrase of its identity, where that is under one.
+    pub passphrase: Option<Passphrase>,
     /// Called once when all listeners are bound.
     pub ready: Box<dyn FnOnce(&Ready) + Send>,
     /// Gets one item a signal: the first asks for a drain, the second to skip ahead.
@@ -23,14 +26,17 @@ pub struct Foreground {
 
 /// Runs a node until it is stopped.
 pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
-    let Foreground { data_dir, config, ready, mut stop } = foreground;
+    let Foreground { data_dir, config, passphrase, ready, mut stop } = foreground;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ApiError::failed(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(async move {
-        let node = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket().build().await;
-        let node = node.map_err(ApiError::failed)?;
+        let mut node = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket();
+        if let Some(passphrase) = passphrase {
+            node = node.passphrase(passphrase);
+        }
+        let node = node.build().await.map_err(ApiError::failed)?;
         let mut running = node.run().await.map_err(ApiError::failed)?;
         let listening = running.listening();
         ready(&Ready {

@@ -10,6 +10,7 @@ mod contact;
 mod demo;
 mod drain;
 mod health;
+mod identity;
 mod inbox;
 mod init;
 mod known;
@@ -96,6 +97,9 @@ pub enum Command {
     Peer(Deferred<peer::Command>),
     /// Announce this node now
     Announce(Deferred<announce::Args>),
+    /// The node's identity: backups of it, and a passphrase on it
+    #[command(subcommand)]
+    Identity(Deferred<identity::Command>),
     /// Names for addresses
     #[command(subcommand)]
     Contact(Deferred<contact::Command>),
@@ -197,6 +201,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Drain(args) => drain::run(args.0, cx).await,
             Command::Peer(command) => peer::run(command.0, cx).await,
             Command::Announce(args) => announce::run(args.0, cx).await,
+            Command::Identity(command) => identity::run(command.0, cx).await,
             Command::Contact(command) => contact::run(command.0, cx).await,
             Command::Send(args) => send::run(args.0, cx).await,
             Command::Broadcast(args) => broadcast::run(args.0, cx).await,
