@@ -395,7 +395,7 @@ mod tests {
             created_at: Timestamp(1_800_000_000_000),
             state: OwnState {
                 boot_epoch: 7,
-                contacts: vec![("anna".into(), Address([1; 16])), ("J\u{f6}rg".into(), Address([2; 16]))],
+                contacts: vec![("J\u{f6}rg".into(), Address([2; 16])), ("anna".into(), Address([1; 16]))],
                 peers: vec!["quic://example.org:7410".into()],
             },
             config: Some("network = \"x\"\n".into()),
