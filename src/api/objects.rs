@@ -506,6 +506,15 @@ pub struct Contact {
     pub public_key: Option<PublicKey>,
 }
 
+/// Whether a node believes its machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockState {
+    /// True where it does.
+    pub trusted: bool,
+    /// Why not, for people.
+    pub reason: Option<String>,
+}
+
 /// What a node is besides its identity, for a backup of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnState {
@@ -648,6 +657,7 @@ pub enum Reply {
     Pong(Pong),
     Contact(Contact),
     OwnState(OwnState),
+    ClockState(ClockState),
     Done(Done),
 }
 
@@ -683,5 +693,6 @@ reply_from!(
     Pong,
     Contact,
     OwnState,
+    ClockState,
     Done
 );

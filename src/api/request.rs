@@ -148,6 +148,8 @@ pub enum Request {
     /// What a backup of the identity has besides it, without the contacts, which
     /// [`Request::ContactList`] gives. One [`super::OwnState`].
     OwnState,
+    /// Whether the node believes the machine's clock. One [`super::ClockState`].
+    Clock,
 }
 
 impl Request {

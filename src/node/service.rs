@@ -14,10 +14,10 @@ use super::{
 use crate::{
     actors::links::{PeerLine, PeerName},
     api::{
-        self, ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem,
-        KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer, PhaseTime, Pong, Priority,
-        Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace,
-        TraceHop,
+        self, ApiError, BackedUp, Capability, ClockState, DeliveryStatus, Direction, Done, FileProgress,
+        InboxItem, KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer, PhaseTime, Pong,
+        Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus,
+        Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     crypto::compute_address,
@@ -237,6 +237,11 @@ impl NodeService {
                     return Err(ApiError::failed(format!("no contact is called {name:?}")));
                 }
                 replies.send(Done::OK).await?;
+            }
+            Request::Clock => {
+                let judged = node.0.clock.judge();
+                let reason = judged.err().map(|distrust| distrust.to_string());
+                replies.send(ClockState { trusted: reason.is_none(), reason }).await?;
             }
             Request::OwnState => {
                 let state = node.own_state().await.map_err(ApiError::failed)?;

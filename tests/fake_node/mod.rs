@@ -169,6 +169,7 @@ impl Fake {
             }
             Request::OutboxList => replies.send(outbox_item()).await?,
             Request::OutboxCancel { .. } => replies.send(Done::OK).await?,
+            Request::Clock => replies.send(ClockState { trusted: true, reason: None }).await?,
             Request::OwnState => {
                 replies.send(OwnState { boot_epoch: 3, ..OwnState::default() }).await?;
             }

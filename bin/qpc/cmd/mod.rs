@@ -8,6 +8,7 @@ mod broadcast;
 mod config;
 mod contact;
 mod demo;
+mod doctor;
 mod drain;
 mod health;
 mod identity;
@@ -90,6 +91,8 @@ pub enum Command {
     Stats(Deferred<stats::Args>),
     /// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
     Health(Deferred<health::Args>),
+    /// Look for what stands in the node's way, and say what to do about it
+    Doctor(Deferred<doctor::Args>),
     /// Drain and stop the node, as SIGTERM does
     Drain(Deferred<drain::Args>),
     /// Add or remove a link at run time
@@ -198,6 +201,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Path(command) => path::run(command.0, cx).await,
             Command::Stats(args) => stats::run(args.0, cx).await,
             Command::Health(args) => health::run(args.0, cx).await,
+            Command::Doctor(args) => doctor::run(args.0, cx).await,
             Command::Drain(args) => drain::run(args.0, cx).await,
             Command::Peer(command) => peer::run(command.0, cx).await,
             Command::Announce(args) => announce::run(args.0, cx).await,

@@ -154,7 +154,7 @@ fn passphrase_of(cx: &Context, file: Option<&Path>) -> Result<Option<Passphrase>
 }
 
 /// Open files without which a node is not started. It has some thirty before its first link.
-const OPEN_FILES_MIN: u64 = 64;
+pub(super) const OPEN_FILES_MIN: u64 = 64;
 
 /// Takes as many open files as the system lets a process have: each link over TCP is one. Few of them
 /// are no reason not to run; then fewer are let in.
