@@ -14,10 +14,10 @@ pub mod time;
 pub use card::{Card, CardError};
 pub use error::{ApiError, ErrorClass};
 pub use objects::{
-    BackedUp, Capability, ClockState, Contact, DeliveryStatus, Direction, Done, FileProgress, InboxItem,
-    Initialised, KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem, OwnState, Peer,
-    PhaseTime, Pong, Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped,
-    StoppedEvent, SubsystemStatus, Trace, TraceHop, Version,
+    BackedUp, Capability, ClockState, Contact, DeliveryStatus, Dialled, Direction, Done, FileProgress,
+    InboxItem, Initialised, KnownNode, Mailbox, Message, MessageEvent, MessageId, NodeState, OutboxItem,
+    OwnState, Peer, PhaseTime, Pong, Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome,
+    Status, Stopped, StoppedEvent, SubsystemStatus, Trace, TraceHop, Version,
 };
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};

@@ -506,6 +506,17 @@ pub struct Contact {
     pub public_key: Option<PublicKey>,
 }
 
+/// A peer that the node dials, in the answer to `dialled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// Where, with its pin.
+    pub url: String,
+    /// Whether there is a link.
+    pub linked: bool,
+    /// Why there is none, for people; none where nothing is known yet.
+    pub trouble: Option<String>,
+}
+
 /// Whether a node believes its machine's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockState {
@@ -658,6 +669,7 @@ pub enum Reply {
     Contact(Contact),
     OwnState(OwnState),
     ClockState(ClockState),
+    Dialled(Dialled),
     Done(Done),
 }
 
@@ -694,5 +706,6 @@ reply_from!(
     Contact,
     OwnState,
     ClockState,
+    Dialled,
     Done
 );

@@ -150,6 +150,8 @@ pub enum Request {
     OwnState,
     /// Whether the node believes the machine's clock. One [`super::ClockState`].
     Clock,
+    /// Whom the node dials, linked or not. One [`super::Dialled`] each.
+    Dialled,
 }
 
 impl Request {

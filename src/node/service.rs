@@ -12,12 +12,12 @@ use super::{
     message_item::message_item, taking,
 };
 use crate::{
-    actors::links::{PeerLine, PeerName},
+    actors::links::{DialState, DialledPeer, PeerLine, PeerName},
     api::{
-        self, ApiError, BackedUp, Capability, ClockState, DeliveryStatus, Direction, Done, FileProgress,
-        InboxItem, KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer, PhaseTime, Pong,
-        Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus,
-        Timestamp, Trace, TraceHop,
+        self, ApiError, BackedUp, Capability, ClockState, DeliveryStatus, Dialled, Direction, Done,
+        FileProgress, InboxItem, KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer,
+        PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent,
+        SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     crypto::compute_address,
@@ -242,6 +242,13 @@ impl NodeService {
                 let judged = node.0.clock.judge();
                 let reason = judged.err().map(|distrust| distrust.to_string());
                 replies.send(ClockState { trusted: reason.is_none(), reason }).await?;
+            }
+            Request::Dialled => {
+                for DialledPeer { url, state } in node.dialled().await.map_err(ApiError::failed)? {
+                    let linked = state == DialState::Linked;
+                    let trouble = state.trouble().map(str::to_owned);
+                    replies.send(Dialled { url, linked, trouble }).await?;
+                }
             }
             Request::OwnState => {
                 let state = node.own_state().await.map_err(ApiError::failed)?;

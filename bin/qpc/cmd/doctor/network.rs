@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 use quicprochat_mesh::{
-    api::{Direction, OwnState, Peer, Request, Status},
+    api::{Dialled, Request, Status},
     config::{MeshConfig, PeerUrl, Scheme, ports::explain},
 };
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
@@ -161,52 +161,36 @@ const PEERS: &str = "peers";
 
 /// Whether each peer is linked, or why it is not.
 pub(super) async fn peers(cx: &Context, config: &MeshConfig, status: Option<&Status>) -> Vec<Finding> {
-    let configured = &config.transport.peers;
     let Some(status) = status else {
-        let findings = join_all(configured.iter().map(reach)).await;
+        let findings = join_all(config.transport.peers.iter().map(reach)).await;
         return if findings.is_empty() { vec![nobody(0)] } else { findings };
     };
-    let links: Vec<Peer> = call::all(cx, &Request::Peers).await.unwrap_or_default();
-    let remembered =
-        call::one::<OwnState>(cx, &Request::OwnState).await.map_or_else(|_| Vec::new(), |own| own.peers);
-    let mut urls = configured.clone();
-    urls.extend(remembered.iter().filter_map(|url| url.parse::<PeerUrl>().ok()));
-    urls.sort();
-    urls.dedup_by(|a, b| place(a) == place(b));
-    if urls.is_empty() {
-        return vec![nobody(links.len())];
-    }
-    let places: Vec<String> = urls.iter().map(place).collect();
-    let trouble =
-        status.subsystems.get("transport").and_then(|part| part.detail.as_deref()).unwrap_or_default();
-    let troubles = troubles(trouble, &places);
-    let finding = |url: &PeerUrl| {
-        let place = place(url);
-        let link = links
-            .iter()
-            .find(|link| link.direction == Direction::Out && link.url.split('#').next() == Some(&place));
-        // The same node over another of its ways, or because it dialled this one.
-        let link = link.or_else(|| links.iter().find(|link| url.pin.is_some() && link.address == url.pin));
-        if let Some(link) = link {
-            let who = link.address.map_or_else(|| "somebody".into(), |address| address.to_string());
-            return Finding::ok(PEERS, format!("{place} is linked: {who}"));
-        }
-        let why = troubles
-            .iter()
-            .find(|(of, _)| *of == place)
-            .map_or_else(|| "no link; the node's log says why".to_owned(), |(_, why)| why.clone());
-        let advice = "see that it runs, that its port is open in firewalls between, and that network, secret and pin are its own";
-        match links.is_empty() {
-            true => {
-                Finding::fail(PEERS, format!("{place} is not linked, nor is anybody else: {why}"), advice)
-            }
-            false => Finding::warn(PEERS, format!("{place} is not linked: {why}"), advice),
+    let dialled: Vec<Dialled> = match call::all(cx, &Request::Dialled).await {
+        Ok(dialled) => dialled,
+        Err(failure) => {
+            return vec![Finding::warn(PEERS, failure.lines().join(" "), "look at the node's log")];
         }
     };
-    urls.iter().map(finding).collect()
+    match dialled.is_empty() {
+        true => vec![nobody(status.peers)],
+        false => dialled.iter().map(|peer| linked(peer, status.peers)).collect(),
+    }
 }
 
-fn nobody(links: usize) -> Finding {
+fn linked(peer: &Dialled, links: u64) -> Finding {
+    let Dialled { url, linked, trouble } = peer;
+    if *linked {
+        return Finding::ok(PEERS, format!("{url} is linked"));
+    }
+    let why = trouble.as_deref().unwrap_or("it is being dialled");
+    let advice = "see that it runs, that firewalls between let it through, and that network, secret and pin are the same";
+    match links {
+        0 => Finding::fail(PEERS, format!("{url} is not linked, nor is anybody else: {why}"), advice),
+        _ => Finding::warn(PEERS, format!("{url} is not linked: {why}"), advice),
+    }
+}
+
+fn nobody(links: u64) -> Finding {
     match links {
         0 => Finding::warn(
             PEERS,
@@ -241,52 +225,24 @@ fn place(url: &PeerUrl) -> String {
     PeerUrl { pin: None, ..url.clone() }.to_string()
 }
 
-/// What the health detail of the transport says of each place, by place: it is one text in which
-/// each trouble names its own.
-fn troubles(detail: &str, places: &[String]) -> Vec<(String, String)> {
-    const BETWEEN: &str = "; ";
-    let mut starts: Vec<(usize, &String)> = Vec::new();
-    for place in places {
-        let host =
-            place.split("://").nth(1).and_then(|rest| rest.rsplit_once(':')).map_or("", |(host, _)| host);
-        // A name that does not resolve stands there without its scheme.
-        let unresolved = format!("cannot resolve {host}:");
-        let Some(at) = detail.find(place.as_str()).or_else(|| detail.find(&unresolved)) else { continue };
-        let before = detail.get(..at).unwrap_or_default();
-        starts
-            .push((before.rfind(BETWEEN).map_or(0, |between| between.saturating_add(BETWEEN.len())), place));
-    }
-    starts.sort();
-    let ends = starts.iter().skip(1).map(|(at, _)| *at).chain([detail.len()]);
-    let told = starts.iter().zip(ends).map(|((start, place), end)| {
-        let why = detail.get(*start..end).unwrap_or_default();
-        let why = why.split("; and ").next().unwrap_or(why);
-        ((*place).clone(), why.trim_end_matches([';', ' ']).to_owned())
-    });
-    told.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cmd::doctor::Level;
 
     #[test]
-    fn the_trouble_of_each_peer_is_found_in_the_detail_of_all() {
-        let detail = "1 links up, 3 peers dialled; tcp://a.example:1 refused the connection; nothing listens there; no \
-                      network path to quic://[::1]:2: gone; cannot resolve b.example: no such name; check the name; \
-                      and 2 more cannot be reached";
-        let places = ["quic://[::1]:2", "tcp://a.example:1", "quic://b.example:9", "tcp://c.example:1"];
-        let found = troubles(detail, &places.map(str::to_owned));
-        let of = |place: &str| found.iter().find(|(of, _)| of == place).map(|(_, why)| why.as_str());
-        assert_eq!(
-            of("tcp://a.example:1"),
-            Some("tcp://a.example:1 refused the connection; nothing listens there")
-        );
-        assert_eq!(of("quic://[::1]:2"), Some("no network path to quic://[::1]:2: gone"));
-        assert_eq!(of("quic://b.example:9"), Some("cannot resolve b.example: no such name; check the name"));
-        assert_eq!(of("tcp://c.example:1"), None);
-        assert_eq!(troubles("", &places.map(str::to_owned)), []);
+    fn a_peer_without_a_link_fails_where_nobody_else_has_one() {
+        let url = "quic://example.org:7410".to_owned();
+        let peer = |linked, trouble: Option<&str>| Dialled {
+            url: url.clone(),
+            linked,
+            trouble: trouble.map(Into::into),
+        };
+        assert_eq!(linked(&peer(true, None), 1).status, Level::Ok);
+        let refused = peer(false, Some("it refused"));
+        assert_eq!((linked(&refused, 1).status, linked(&refused, 0).status), (Level::Warn, Level::Fail));
+        assert!(linked(&refused, 0).detail.ends_with("it refused"));
+        assert_eq!((nobody(0).status, nobody(1).status), (Level::Warn, Level::Ok));
     }
 
     #[test]
