@@ -111,6 +111,7 @@ fn everything_that_is_wrong_is_told_at_once() {
     let config = of(&found, "config");
     assert_eq!(config.len(), 2, "{config:?}");
     assert!(config.iter().all(|finding| finding["status"] == "fail"));
+    assert!(of(&found, "ports").is_empty(), "nobody knows which they were to be");
     assert!(config[0].to_string().contains("config.toml:1:1") && config[0].to_string().contains("network"));
     let advice = |check: &str| one(&found, check)["advice"].as_str().unwrap().to_owned();
     assert_eq!(advice("data_dir"), format!("chmod 700 {}", data.display()));
@@ -195,28 +196,26 @@ fn ports_of_others_fail_and_ports_of_this_node_do_not() {
     let temp = temp_dir();
     let data = temp.path().join("data");
     qpc(&data, &["init"]).exits(0);
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let at = taken.local_addr().unwrap();
-    let config = format!("[transport]\nlisten = [\"tcp://{at}\"]\n[health]\nlisten = \"{at}\"\n");
-    fs::write(data.join("config.toml"), &config).unwrap();
+    let taken = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [at, health] = [0, 1].map(|nth: usize| taken[nth].local_addr().unwrap());
+    let config = |listen: &str, health: &str| {
+        let text = format!("[transport]\nlisten = [\"{listen}\"]\n[health]\nlisten = \"{health}\"\n");
+        fs::write(data.join("config.toml"), text).unwrap();
+    };
+    let listen = format!("tcp://{at}");
+    config(&listen, &health.to_string());
     let found = findings(&qpc(&data, &["doctor"]).exits(1));
     let ports = of(&found, "ports");
     assert_eq!(ports.len(), 2);
     for port in ports {
         assert!(port["detail"].as_str().unwrap().contains("taken by another program"), "{port}");
     }
-    fs::write(
-        data.join("config.toml"),
-        config
-            .replace("127.0.0.1", "no-such-host.invalid")
-            .replace(&format!("listen = \"no-such-host.invalid:{}\"", at.port()), "listen = \"off\""),
-    )
-    .unwrap();
+    config("tcp://no-such-host.invalid:5", "off");
     assert_eq!(one(&findings(&qpc(&data, &["doctor"]).exits(1)), "ports")["status"], "fail");
 
     drop(taken);
-    fs::write(data.join("config.toml"), &config.replace(&format!("\"{at}\"\n"), "\"off\"\n")).unwrap();
-    let node = Spec::new("node").at(&data).listen(&format!("tcp://{at}")).start();
+    config(&listen, "off");
+    let node = Spec::new("node").at(&data).listen(&listen).start();
     let found = findings(&qpc(&data, &["doctor"]));
     let port = one(&found, "ports");
     assert!(port["detail"].as_str().unwrap().contains("held by this node"), "{port}");

@@ -99,6 +99,11 @@ fn on_terminal(program: &str, args: &[&str], env: &[(&str, &str)], answers: &[&s
             }
         }
         shown.push(b'\n');
+        // A question is there before the program has seen to it that the answer is not shown.
+        wait_until("a terminal that shows no answer", || {
+            let modes = rustix::termios::tcgetattr(&answer).unwrap().local_modes;
+            !modes.contains(rustix::termios::LocalModes::ECHO)
+        });
         answer.write_all(format!("{words}\n").as_bytes()).unwrap();
     }
     while let Ok(bytes) = told.recv_timeout(PATIENCE) {

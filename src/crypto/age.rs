@@ -2,8 +2,8 @@
 //! other way round.
 //!
 //! Of <https://age-encryption.org/v1> the part that a passphrase needs: one `scrypt` stanza, the
-//! header with its authenticator ([`header`]), the payload in chunks of 64 KiB ([`stream`]), and the
-//! armour for files that are text ([`armor`]). ADR 0016 says why it is done here.
+//! header with its authenticator (`header`), the payload in chunks of 64 KiB (`stream`), and the armour
+//! for files that are text (`armor`). ADR 0016 says why it is done here.
 //!
 //! Deliberately absent: recipients with keys, plugins, streaming. What goes through here is an
 //! identity or a backup of one, a few megabytes at most, and is held in memory whole.
@@ -14,7 +14,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -213,23 +213,47 @@ pub fn encrypt_armored(
 /// # Errors
 /// All but those of writing.
 pub fn decrypt(passphrase: &Passphrase, file: &[u8], limit: usize) -> Result<Zeroizing<Vec<u8>>, AgeError> {
-    let unarmored;
-    let file = match armor::is_armored(file) {
-        true => {
-            unarmored = armor::read(file)?;
-            unarmored.as_slice()
-        }
-        false => file,
-    };
-    let (header, payload) = Header::read(file)?;
-    // Before the costly step, and no secret: its length says how much is in it.
-    let payload = payload.split_first_chunk::<PAYLOAD_NONCE_BYTES>();
-    let (nonce, sealed) = payload.ok_or(AgeError::Content { chunk: 0 })?;
-    if stream::plaintext_bytes(sealed.len()).is_some_and(|bytes| bytes > limit) {
-        return Err(AgeError::TooLarge { limit });
-    }
+    let file = unarmored(file)?;
+    let Parts { header, nonce, sealed } = Parts::of(&file, limit)?;
     let file_key = header.open(passphrase)?;
     stream::open(&payload_key(&file_key, nonce), sealed)
+}
+
+/// Whether `file` has the form of one that a passphrase opens, with at most `limit` bytes of content:
+/// all that can be said before anybody is asked for it.
+///
+/// # Errors
+/// All that does not depend on the passphrase.
+pub fn check(file: &[u8], limit: usize) -> Result<(), AgeError> {
+    Parts::of(&unarmored(file)?, limit).map(|_| ())
+}
+
+/// An age file without its armour.
+fn unarmored(file: &[u8]) -> Result<Cow<'_, [u8]>, AgeError> {
+    match armor::is_armored(file) {
+        true => armor::read(file).map(Cow::Owned),
+        false => Ok(Cow::Borrowed(file)),
+    }
+}
+
+/// A binary file, taken apart.
+struct Parts<'a> {
+    header: Header<'a>,
+    nonce: &'a [u8; PAYLOAD_NONCE_BYTES],
+    sealed: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    fn of(file: &'a [u8], limit: usize) -> Result<Self, AgeError> {
+        let (header, payload) = Header::read(file)?;
+        let payload = payload.split_first_chunk::<PAYLOAD_NONCE_BYTES>();
+        let (nonce, sealed) = payload.ok_or(AgeError::Content { chunk: 0 })?;
+        // The length of what is sealed says how much is in it.
+        if stream::plaintext_bytes(sealed.len()).is_some_and(|bytes| bytes > limit) {
+            return Err(AgeError::TooLarge { limit });
+        }
+        Ok(Self { header, nonce, sealed })
+    }
 }
 
 fn payload_key(file_key: &[u8; FILE_KEY_BYTES], nonce: &[u8]) -> Zeroizing<[u8; 32]> {

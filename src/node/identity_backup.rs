@@ -178,6 +178,14 @@ impl IdentityBackup {
         Self::from_json(&plaintext.map_err(|error| refused(error.to_string()))?)
     }
 
+    /// Whether `file` is one that a passphrase may open, before anybody is asked for it.
+    ///
+    /// # Errors
+    /// Something else, a file that is cut off in its header, or too large.
+    pub fn check(file: &[u8]) -> Result<(), MeshError> {
+        age::check(file, BYTES_MAX).map_err(|error| refused(error.to_string()))
+    }
+
     fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, MeshError> {
         let pem = self.identity.to_pkcs8_pem();
         let raw = Raw {

@@ -69,14 +69,23 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
     findings.extend(files::disk(cx));
     let (node, status) = node(cx).await;
     findings.extend(node);
-    findings.extend(network::ports(&config, status.as_ref()).await);
+    if let Some(config) = &config {
+        findings.extend(network::ports(config, status.as_ref()).await);
+    }
     findings.push(system::clock(cx, status.is_some()).await);
-    findings.push(system::open_files(&config));
-    findings.push(system::memory(&config));
+    let limits = config.clone().unwrap_or_default();
+    findings.push(system::open_files(&limits));
+    findings.push(system::memory(&limits));
     findings.push(network::ipv6());
     findings.extend(network::udp_buffers());
-    findings.extend(network::names(&config).await);
-    findings.extend(network::peers(cx, &config, status.as_ref()).await);
+    match (&status, &config) {
+        (Some(status), _) => findings.extend(network::linked_peers(cx, status).await),
+        (None, Some(config)) => findings.extend(network::reachable_peers(config).await),
+        (None, None) => {}
+    }
+    if let Some(config) = &config {
+        findings.extend(network::names(config).await);
+    }
 
     cx.out.list(&findings, tell)?;
     match findings.iter().any(|finding| finding.status == Level::Fail) {
@@ -85,9 +94,9 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
     }
 }
 
-/// The configuration in force, with everything that is wrong with it. The other checks go on with the
-/// defaults where it is wrong.
-fn config(cx: &Context) -> (Vec<Finding>, MeshConfig) {
+/// The configuration in force, or everything that is wrong with it. What it would have said of ports
+/// and peers is left out then: the defaults are not what somebody wants who wrote another.
+fn config(cx: &Context) -> (Vec<Finding>, Option<MeshConfig>) {
     const CHECK: &str = "config";
     let path = cx.config_path();
     let loaded: Result<Loaded, Failure> = cx.layers().and_then(|layers| Ok(layers.load()?));
@@ -100,7 +109,7 @@ fn config(cx: &Context) -> (Vec<Finding>, MeshConfig) {
             let mut findings = vec![Finding::ok(CHECK, detail)];
             let advice = "remove it, or correct its name; `qpc config show` prints what is in force";
             findings.extend(loaded.warnings.into_iter().map(|text| Finding::warn(CHECK, text, advice)));
-            (findings, loaded.config)
+            (findings, Some(loaded.config))
         }
         Err(Failure::Config(error)) if !error.problems().is_empty() => {
             let problem = |problem: &quicprochat_mesh::config::Problem| {
@@ -109,12 +118,12 @@ fn config(cx: &Context) -> (Vec<Finding>, MeshConfig) {
                 let place: &Place = &problem.place;
                 Finding::fail(CHECK, format!("{place}: {}", problem.message), advice)
             };
-            (error.problems().iter().map(problem).collect(), MeshConfig::default())
+            (error.problems().iter().map(problem).collect(), None)
         }
         Err(failure) => {
             let detail = failure.lines().join(" ");
             let advice = format!("make {} readable, or name another with --config", path.display());
-            (vec![Finding::fail(CHECK, detail, advice)], MeshConfig::default())
+            (vec![Finding::fail(CHECK, detail, advice)], None)
         }
     }
 }

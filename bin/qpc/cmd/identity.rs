@@ -282,9 +282,10 @@ fn import(args: ImportArgs, cx: &Context) -> Result<(), Failure> {
     }
     let sealed = read_backup(&args.file)?;
     let shown = args.file.display();
+    let failed = |e| ApiError::failed(format!("cannot open the backup {shown}: {e}"));
+    IdentityBackup::check(&sealed).map_err(failed)?;
     let passphrase = secret::known(args.passphrase.path(), "the backup")?;
-    let backup = IdentityBackup::open(&passphrase, &sealed)
-        .map_err(|e| ApiError::failed(format!("cannot open the backup {shown}: {e}")))?;
+    let backup = IdentityBackup::open(&passphrase, &sealed).map_err(failed)?;
     let Restored { config } = backup.restore(&cx.data_dir).map_err(ApiError::failed)?;
     let imported = Imported {
         address: backup.identity.address(),

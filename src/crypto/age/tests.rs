@@ -248,6 +248,7 @@ fn what_is_too_large_is_refused_before_the_work() {
     let refused = decrypt(&passphrase("wrong"), &file, 999).unwrap_err();
     assert_eq!(refused, AgeError::TooLarge { limit: 999 });
     assert!(decrypt(&passphrase("opensesame"), &file, 1000).is_ok());
+    assert_eq!((check(&file, 999), check(&file, 1000)), (Err(refused), Ok(())));
 }
 
 #[test]

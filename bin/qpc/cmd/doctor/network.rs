@@ -159,17 +159,19 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
 
 const PEERS: &str = "peers";
 
-/// Whether each peer is linked, or why it is not.
-pub(super) async fn peers(cx: &Context, config: &MeshConfig, status: Option<&Status>) -> Vec<Finding> {
-    let Some(status) = status else {
-        let findings = join_all(config.transport.peers.iter().map(reach)).await;
-        return if findings.is_empty() { vec![nobody(0)] } else { findings };
-    };
-    let dialled: Vec<Dialled> = match call::all(cx, &Request::Dialled).await {
-        Ok(dialled) => dialled,
-        Err(failure) => {
-            return vec![Finding::warn(PEERS, failure.lines().join(" "), "look at the node's log")];
-        }
+/// Whether the peers of the configuration can be reached, as far as that shows without a node.
+pub(super) async fn reachable_peers(config: &MeshConfig) -> Vec<Finding> {
+    let findings = join_all(config.transport.peers.iter().map(reach)).await;
+    if findings.is_empty() { vec![nobody(0)] } else { findings }
+}
+
+/// Whether each peer of the node that runs is linked, or why it is not.
+pub(super) async fn linked_peers(cx: &Context, status: &Status) -> Vec<Finding> {
+    let unknown = |why: String| vec![Finding::warn(PEERS, why, "look at the node's log")];
+    let dialled: Vec<Dialled> = match timeout(PATIENCE, call::all(cx, &Request::Dialled)).await {
+        Ok(Ok(dialled)) => dialled,
+        Ok(Err(failure)) => return unknown(failure.lines().join(" ")),
+        Err(_) => return unknown("the node does not say whom it dials".into()),
     };
     match dialled.is_empty() {
         true => vec![nobody(status.peers)],
@@ -184,8 +186,10 @@ fn linked(peer: &Dialled, links: u64) -> Finding {
     }
     let why = trouble.as_deref().unwrap_or("it is being dialled");
     let advice = "see that it runs, that firewalls between let it through, and that network, secret and pin are the same";
-    match links {
-        0 => Finding::fail(PEERS, format!("{url} is not linked, nor is anybody else: {why}"), advice),
+    match (links, trouble) {
+        (0, Some(_)) => {
+            Finding::fail(PEERS, format!("{url} is not linked, nor is anybody else: {why}"), advice)
+        }
         _ => Finding::warn(PEERS, format!("{url} is not linked: {why}"), advice),
     }
 }
@@ -242,6 +246,7 @@ mod tests {
         let refused = peer(false, Some("it refused"));
         assert_eq!((linked(&refused, 1).status, linked(&refused, 0).status), (Level::Warn, Level::Fail));
         assert!(linked(&refused, 0).detail.ends_with("it refused"));
+        assert_eq!(linked(&peer(false, None), 0).status, Level::Warn, "a node that was started just now");
         assert_eq!((nobody(0).status, nobody(1).status), (Level::Warn, Level::Ok));
     }
 
