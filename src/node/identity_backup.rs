@@ -358,7 +358,10 @@ fn fill_store(dir: DataDir, state: &OwnState) -> Result<(), MeshError> {
     Ok(store.close()?)
 }
 
-fn rows(store: &mut EmbeddedStore, namespace: Namespace) -> Result<Vec<(Vec<u8>, Vec<u8>)>, MeshError> {
+/// A key and its value.
+type Row = (Vec<u8>, Vec<u8>);
+
+fn rows(store: &mut EmbeddedStore, namespace: Namespace) -> Result<Vec<Row>, MeshError> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
