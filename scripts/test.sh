@@ -12,9 +12,9 @@ fail() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
 
 # A C compiler for the TLS library; openssl reads the key file we write; curl and jq ask a node's
 # health port and read its JSON; strace lets a disk's syncs fail and sees when they come back;
-# faketime sets clocks.
+# faketime sets clocks; age reads our backups and writes some for us to read.
 missing=()
-for tool in cc:gcc openssl:openssl curl:curl jq:jq strace:strace faketime:faketime; do
+for tool in cc:gcc age:age openssl:openssl curl:curl jq:jq strace:strace faketime:faketime; do
     command -v "${tool%%:*}" >/dev/null || missing+=("${tool##*:}")
 done
 if ((${#missing[@]})); then

@@ -14,6 +14,7 @@ mod human;
 mod out;
 mod save;
 mod seam;
+mod secret;
 mod source;
 
 use std::{io::Write, process::ExitCode};

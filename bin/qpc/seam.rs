@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use quicprochat_mesh::{
     api::{ApiError, Ready, ReadyEvent, Stopped},
     config::{ConfigError, MeshConfig},
+    crypto::Passphrase,
     node::{self, MeshNodeBuilder},
     telemetry::LogHandle,
 };
@@ -20,6 +21,8 @@ pub struct Foreground {
     pub read_config: Box<dyn Fn() -> Result<MeshConfig, ConfigError> + Send + Sync>,
     /// Changes what is logged, for `qpc log-level`.
     pub log: LogHandle,
+    /// The passphrase of its identity, where that is under one.
+    pub passphrase: Option<Passphrase>,
     /// Called once when all listeners are bound.
     pub ready: Box<dyn FnOnce(&Ready) + Send>,
     /// Gets one item a signal: the first asks for a drain, the second to skip ahead.
@@ -28,16 +31,19 @@ pub struct Foreground {
 
 /// Runs a node until it is stopped.
 pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
-    let Foreground { data_dir, config, read_config, log, ready, mut stop } = foreground;
+    let Foreground { data_dir, config, read_config, log, passphrase, ready, mut stop } = foreground;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| ApiError::failed(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(async move {
         let set_filter = move |filter: &str| log.set_filter(filter).map_err(|error| error.to_string());
-        let builder = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket();
-        let node = builder.reload_with(read_config).log_filter_with(set_filter).build().await;
-        let node = node.map_err(ApiError::failed)?;
+        let mut builder = MeshNodeBuilder::new().config(config).data_dir(data_dir).control_socket();
+        builder = builder.reload_with(read_config).log_filter_with(set_filter);
+        if let Some(passphrase) = passphrase {
+            builder = builder.passphrase(passphrase);
+        }
+        let node = builder.build().await.map_err(ApiError::failed)?;
         let mut running = node.run().await.map_err(ApiError::failed)?;
         let listening = running.listening();
         ready(&Ready {

@@ -1,7 +1,7 @@
 //! LinksActor: the registry of links, and who is dialled.
 //!
 //! - Receives: `NewLink` from listeners and diallers; `LinkEstablished`, `LinkEnded` from links;
-//!   `AddPeer`, `RemovePeer`, `ListPeers` from handles; `Drain` from the supervisor.
+//!   `AddPeer`, `RemovePeer`, `ListPeers`, `ListDialled` from handles; `Drain` from the supervisor.
 //! - Sends: `LinkUp`, `LinkDown` to the router; `StartChild` to its supervisor; `CloseLink`.
 //! - Owns: which links exist, which peers are to be dialled, the verdict on double links.
 //!
@@ -23,7 +23,8 @@ use actix::prelude::*;
 use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot, watch};
 
-use dialler::Dialler;
+pub use dialler::{DialState, DialledPeer, ListDialled};
+use dialler::{Dialled, Dialler};
 pub use listener::listener;
 
 use super::{
@@ -614,15 +615,15 @@ impl LinksActor {
             return;
         }
         let (removed, stop) = watch::channel(());
-        let (tell, trouble) = watch::channel(None);
+        let (tell, state) = watch::channel(DialState::default());
         let retry = Arc::new(Notify::new());
-        self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), trouble });
+        self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), state });
         let dialler = Dialler {
             to,
             transports: self.parts.transports.clone(),
             new_link: self.parts.new_link.clone(),
             retry,
-            trouble: tell,
+            state: tell,
         };
         let dialled = name.clone();
         // Its end by itself is that its peer was removed; after a fault the peer is still wanted. The
@@ -659,16 +660,6 @@ fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts
             Direction::Out => LinkDirection::Out,
         },
     }
-}
-
-/// What the registry holds of a dialler.
-struct Dialled {
-    /// Dropped, it ends the dialler.
-    removed: watch::Sender<()>,
-    /// Ends its wait.
-    retry: Arc<Notify>,
-    /// Why there is no link to its peer.
-    trouble: watch::Receiver<Option<String>>,
 }
 
 /// Router's supervisor to registry: a fresh router wants to hear of every link again.
@@ -731,8 +722,8 @@ impl LinksActor {
         if self.links.values().filter(|entry| !entry.is_leaving).count() >= self.parts.links_max {
             detail.push_str("; all places are taken (transport.links_max)");
         }
-        let troubles: Vec<String> =
-            self.diallers.values().filter_map(|dialled| dialled.trouble.borrow().clone()).collect();
+        let trouble = |dialled: &Dialled| dialled.state.borrow().trouble().map(str::to_owned);
+        let troubles: Vec<String> = self.diallers.values().filter_map(trouble).collect();
         for trouble in troubles.iter().take(TROUBLES_SHOWN) {
             detail.push_str("; ");
             detail.push_str(trouble);

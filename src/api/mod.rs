@@ -4,19 +4,21 @@
 //! that a field has one name and one meaning everywhere. Fields without a value are `null`, never
 //! absent. Units stand at the end of the name; a time of day is RFC 3339 in UTC ([`Timestamp`]).
 
+pub mod card;
 pub mod error;
 pub mod objects;
 pub mod request;
 pub mod target;
 pub mod time;
 
+pub use card::{Card, CardError};
 pub use error::{ApiError, ErrorClass};
 pub use objects::{
-    BackedUp, Blocked, Capability, Contact, DeliveryStatus, Direction, Done, EventItem, EventKind,
-    FileProgress, InboxItem, Initialised, KnownNode, LogLevel, Mailbox, Message, MessageEvent, MessageId,
-    NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Ready, ReadyEvent, Received, Reloaded, Reply,
-    RequestAnswered, Route, SendOutcome, SenderRequest, Status, Stopped, StoppedEvent, SubsystemStatus,
-    Trace, TraceHop, Version,
+    BackedUp, Blocked, Capability, ClockState, Contact, DeliveryStatus, Dialled, Direction, Done, EventItem,
+    EventKind, FileProgress, InboxItem, Initialised, KnownNode, LogLevel, Mailbox, Message, MessageEvent,
+    MessageId, NodeState, OutboxItem, OwnState, Peer, PhaseTime, Pong, Priority, Ready, ReadyEvent, Received,
+    Reloaded, Reply, RequestAnswered, Route, SendOutcome, SenderRequest, Status, Stopped, StoppedEvent,
+    SubsystemStatus, Trace, TraceHop, Version,
 };
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};

@@ -570,6 +570,37 @@ pub struct EventItem {
     pub kind: EventKind,
 }
 
+/// A peer that the node dials, in the answer to `dialled`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dialled {
+    /// Where, with its pin.
+    pub url: String,
+    /// Whether there is a link.
+    pub linked: bool,
+    /// Why there is none, for people; none where nothing is known yet.
+    pub trouble: Option<String>,
+}
+
+/// Whether a node believes its machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockState {
+    /// True where it does.
+    pub trusted: bool,
+    /// Why not, for people.
+    pub reason: Option<String>,
+}
+
+/// What a node is besides its identity, for a backup of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnState {
+    /// Number of its last start, as others have seen it.
+    pub boot_epoch: u32,
+    /// Contacts by name.
+    pub contacts: Vec<(String, Address)>,
+    /// URLs of peers added at run time.
+    pub peers: Vec<String>,
+}
+
 /// It is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
@@ -706,6 +737,9 @@ pub enum Reply {
     Reloaded(Reloaded),
     LogLevel(LogLevel),
     EventItem(EventItem),
+    OwnState(OwnState),
+    ClockState(ClockState),
+    Dialled(Dialled),
     Done(Done),
 }
 
@@ -746,5 +780,8 @@ reply_from!(
     Reloaded,
     LogLevel,
     EventItem,
+    OwnState,
+    ClockState,
+    Dialled,
     Done
 );

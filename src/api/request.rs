@@ -179,6 +179,13 @@ pub enum Request {
         /// Levels by module, as `logging.filter`.
         filter: String,
     },
+    /// What a backup of the identity has besides it, without the contacts, which
+    /// [`Request::ContactList`] gives. One [`super::OwnState`].
+    OwnState,
+    /// Whether the node believes the machine's clock. One [`super::ClockState`].
+    Clock,
+    /// Whom the node dials, linked or not. One [`super::Dialled`] each.
+    Dialled,
 }
 
 impl Request {

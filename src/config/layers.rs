@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Variables that begin like ours and name no key.
-const OTHER_VARIABLES: [&str; 2] = ["QPC_DATA_DIR", "QPC_CONFIG"];
+const OTHER_VARIABLES: [&str; 3] = ["QPC_DATA_DIR", "QPC_CONFIG", "QPC_PASSPHRASE_FILE"];
 
 /// Where an effective value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

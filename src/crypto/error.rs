@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use crate::wire::{Address, DecodeError, PublicKey};
 
-use super::sign::SignedType;
+use super::{age::AgeError, sign::SignedType};
 
 /// A failure of a cryptographic step: what failed, on what.
 ///
@@ -177,6 +177,23 @@ pub enum IdentityError {
         path: PathBuf,
         /// What is wrong with it.
         source: CryptoError,
+    },
+    /// A file that needs a passphrase, where none was given.
+    #[error(
+        "the identity {path} is under a passphrase: give it with --passphrase-file F or \
+         QPC_PASSPHRASE_FILE, or on a terminal"
+    )]
+    UnderPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file under a passphrase that could not be opened or written.
+    #[error("the identity {path}: {source}")]
+    Unlock {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: AgeError,
     },
     /// The file system refused.
     #[error("cannot {action} {path}: {source}")]

@@ -4,6 +4,9 @@
 //! under another name, synced, and linked to its own, so that it is there whole or not at all and
 //! never takes the place of one that exists; then the directory is synced. Calls block; they are
 //! made at start-up.
+//!
+//! The same file may be under a passphrase: the PEM in an armoured age file ([`super::age`]). Only
+//! [`MeshIdentity::rewrite`] turns one into the other, on the wish of whoever holds the key.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
@@ -17,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::wire::ids::hex;
 
 use super::{
+    age::{self, Passphrase, WorkFactor},
     error::{CryptoError, IdentityError},
     identity::MeshIdentity,
     random::{check_os_rng, os_rng, random_bytes},
@@ -25,7 +29,14 @@ use super::{
 /// Name of the identity in a data directory.
 pub const IDENTITY_FILE: &str = "identity.pem";
 
-/// Largest identity file in bytes; ours takes 119.
+/// Name of the file beside it that marks an identity as one for tests: its seed was on a command
+/// line, where every user of the machine and the shell's history may have seen it.
+pub const TEST_MARK: &str = "identity.test";
+
+/// What is in the mark, for who looks into it.
+pub const TEST_MARK_TEXT: &str = "The seed of this identity was on a command line.\n";
+
+/// Largest identity file in bytes; ours takes 119, under a passphrase some 500.
 const FILE_BYTES_MAX: u64 = 4096;
 
 const FILE_MODE: u32 = 0o600;
@@ -42,8 +53,17 @@ impl MeshIdentity {
     /// # Errors
     /// As [`MeshIdentity::load`] and [`MeshIdentity::save_new`].
     pub fn load_or_create(dir: &Path) -> Result<Self, IdentityError> {
+        Self::load_or_create_under(dir, None)
+    }
+
+    /// As [`MeshIdentity::load_or_create`], of one that may be under `passphrase`. One that is made
+    /// is under none.
+    ///
+    /// # Errors
+    /// As [`MeshIdentity::load_under`] and [`MeshIdentity::save_new`].
+    pub fn load_or_create_under(dir: &Path, passphrase: Option<&Passphrase>) -> Result<Self, IdentityError> {
         let path = dir.join(IDENTITY_FILE);
-        match Self::load(&path) {
+        match Self::load_under(&path, passphrase) {
             Err(IdentityError::Missing { .. }) => {}
             done => return done,
         }
@@ -51,7 +71,7 @@ impl MeshIdentity {
         let identity = Self::generate(&mut os_rng());
         match identity.save_new(&path) {
             Ok(()) => Ok(identity),
-            Err(IdentityError::Exists { .. }) => Self::load(&path),
+            Err(IdentityError::Exists { .. }) => Self::load_under(&path, passphrase),
             Err(error) => Err(error),
         }
     }
@@ -60,42 +80,79 @@ impl MeshIdentity {
     ///
     /// # Errors
     /// No file, a symbolic link or something else than a file, a file that others may access, a
-    /// directory that others may write to, other content.
+    /// directory that others may write to, one that is under a passphrase, other content.
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
-        let named = match fs::symlink_metadata(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(IdentityError::Missing { path: path.into() });
-            }
-            named => named.map_err(failed("read", path))?,
-        };
-        if named.is_symlink() {
-            return Err(IdentityError::Symlink { path: path.into() });
-        }
-        if !named.is_file() {
-            return Err(IdentityError::NotAFile { path: path.into() });
-        }
-        let file = File::open(path).map_err(failed("open", path))?;
-        let opened = file.metadata().map_err(failed("read", path))?;
-        // Swapped for a link between the two calls.
-        if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
-            return Err(IdentityError::Symlink { path: path.into() });
-        }
-        refuse_others(path, opened.mode(), OTHERS, FILE_MODE)?;
-        let dir = directory_of(path);
-        let dir_mode = fs::metadata(&dir).map_err(failed("read", &dir))?.mode();
-        refuse_others(&dir, dir_mode, OTHERS_WRITE, DIR_MODE)?;
+        Self::load_under(path, None)
+    }
 
-        // Room from the start, since a string that grows leaves copies of its content behind.
-        let mut pem = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
-        let malformed = |source| IdentityError::Malformed { path: path.into(), source };
-        let read = (&file).take(FILE_BYTES_MAX).read_to_string(&mut pem);
-        match read {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(malformed(CryptoError::PrivateKey { detail: "it is not text".into() }));
+    /// Reads the identity at `path`, which may be under `passphrase`. One that is under none is read
+    /// all the same. Takes the time and memory that the passphrase was given ([`age::WorkFactor`]).
+    ///
+    /// # Errors
+    /// As [`MeshIdentity::load`]; a passphrase that does not open it.
+    pub fn load_under(path: &Path, passphrase: Option<&Passphrase>) -> Result<Self, IdentityError> {
+        let content = read_private(path)?;
+        let opened = match age::is_age(&content) {
+            false => content,
+            true => {
+                let Some(passphrase) = passphrase else {
+                    return Err(IdentityError::UnderPassphrase { path: path.into() });
+                };
+                age::decrypt(passphrase, &content, FILE_BYTES_MAX as usize)
+                    .map_err(|source| IdentityError::Unlock { path: path.into(), source })?
             }
-            read => read.map_err(failed("read", path))?,
         };
-        MeshIdentity::from_pkcs8_pem(&pem).map_err(malformed)
+        let malformed = |source| IdentityError::Malformed { path: path.into(), source };
+        let pem = std::str::from_utf8(&opened)
+            .map_err(|_| malformed(CryptoError::PrivateKey { detail: "it is not text".into() }))?;
+        MeshIdentity::from_pkcs8_pem(pem).map_err(malformed)
+    }
+
+    /// Whether the identity at `path` is under a passphrase.
+    ///
+    /// # Errors
+    /// As [`MeshIdentity::load`], but for the content, which is not looked into.
+    pub fn is_under_passphrase(path: &Path) -> Result<bool, IdentityError> {
+        read_private(path).map(|content| age::is_age(&content))
+    }
+
+    /// Writes the identity over the file at `path`, under a passphrase or in the clear. The file has
+    /// its old content or its new one at every instant, power cuts included. What the disk keeps of
+    /// the old one is beyond this.
+    ///
+    /// # Errors
+    /// No file at `path`, or one in the clear that holds another identity; memory for the passphrase;
+    /// a full or failing disk.
+    pub fn rewrite(
+        &self,
+        path: &Path,
+        under: Option<(&Passphrase, WorkFactor)>,
+    ) -> Result<(), IdentityError> {
+        match Self::load(path) {
+            // Whoever calls has opened it, or does not want it any more.
+            Err(IdentityError::UnderPassphrase { .. }) => {}
+            Ok(there) if there.public_key() == self.public_key() => {}
+            Ok(_) => return Err(IdentityError::Exists { path: path.into() }),
+            Err(error) => return Err(error),
+        }
+        let pem = self.to_pkcs8_pem();
+        let content = match under {
+            None => pem,
+            Some((passphrase, work)) => {
+                let armored = age::encrypt_armored(passphrase, work, pem.as_bytes(), &mut os_rng());
+                let unlock = |source| IdentityError::Unlock { path: path.into(), source };
+                Zeroizing::new(armored.map_err(unlock)?)
+            }
+        };
+        let dir = directory_of(path);
+        let fresh = fresh_name(&dir);
+        let written = write_fresh(&fresh, content.as_bytes())
+            .and_then(|()| fs::rename(&fresh, path).map_err(failed("replace", path)));
+        if written.is_err() {
+            // It may not be there; what went wrong before is what counts.
+            let _ = fs::remove_file(&fresh);
+        }
+        written.and_then(|()| sync(&dir))
     }
 
     /// Writes the identity to `path`, where there must be nothing, and makes the directory where
@@ -106,28 +163,65 @@ impl MeshIdentity {
     pub fn save_new(&self, path: &Path) -> Result<(), IdentityError> {
         let dir = directory_of(path);
         prepare_directory(&dir)?;
-        let suffix = hex(&random_bytes::<8>(&mut os_rng()));
-        let fresh = dir.join(format!(".{IDENTITY_FILE}.{suffix}"));
-        let written = self.write_fresh(&fresh).and_then(|()| link_new(&fresh, path));
+        let fresh = fresh_name(&dir);
+        let written =
+            write_fresh(&fresh, self.to_pkcs8_pem().as_bytes()).and_then(|()| link_new(&fresh, path));
         // Whatever happened, the other name goes; after the link it is the second of two.
         let removed = fs::remove_file(&fresh).map_err(failed("remove", &fresh));
         written.and(removed)?;
-        File::open(&dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &dir))
+        sync(&dir)
     }
+}
 
-    fn write_fresh(&self, path: &Path) -> Result<(), IdentityError> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)
-            .map_err(failed("create", path))?;
-        // The umask may have taken bits away.
-        file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(failed("set the mode of", path))?;
-        file.write_all(self.to_pkcs8_pem().as_bytes()).map_err(failed("write", path))?;
-        file.sync_all().map_err(failed("sync", path))
+/// A name for a file that is not whole yet.
+fn fresh_name(dir: &Path) -> PathBuf {
+    let suffix = hex(&random_bytes::<8>(&mut os_rng()));
+    dir.join(format!(".{IDENTITY_FILE}.{suffix}"))
+}
+
+fn sync(dir: &Path) -> Result<(), IdentityError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+}
+
+fn write_fresh(path: &Path, content: &[u8]) -> Result<(), IdentityError> {
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.write(true).create_new(true).mode(FILE_MODE).open(path).map_err(failed("create", path))?;
+    // The umask may have taken bits away.
+    file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(failed("set the mode of", path))?;
+    file.write_all(content).map_err(failed("write", path))?;
+    file.sync_all().map_err(failed("sync", path))
+}
+
+/// The content of a file that only its owner may access, at most [`FILE_BYTES_MAX`] of it.
+fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, IdentityError> {
+    let named = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(IdentityError::Missing { path: path.into() });
+        }
+        named => named.map_err(failed("read", path))?,
+    };
+    if named.is_symlink() {
+        return Err(IdentityError::Symlink { path: path.into() });
     }
+    if !named.is_file() {
+        return Err(IdentityError::NotAFile { path: path.into() });
+    }
+    let file = File::open(path).map_err(failed("open", path))?;
+    let opened = file.metadata().map_err(failed("read", path))?;
+    // Swapped for a link between the two calls.
+    if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+        return Err(IdentityError::Symlink { path: path.into() });
+    }
+    refuse_others(path, opened.mode(), OTHERS, FILE_MODE)?;
+    let dir = directory_of(path);
+    let dir_mode = fs::metadata(&dir).map_err(failed("read", &dir))?.mode();
+    refuse_others(&dir, dir_mode, OTHERS_WRITE, DIR_MODE)?;
+
+    // Room from the start, since a vector that grows leaves copies of its content behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
+    (&file).take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(failed("read", path))?;
+    Ok(content)
 }
 
 fn prepare_directory(dir: &Path) -> Result<(), IdentityError> {
@@ -339,6 +433,53 @@ mod tests {
         }
         fs::write(&path, [0xff; 40]).unwrap();
         assert!(matches!(MeshIdentity::load(&path), Err(IdentityError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_passphrase_is_put_on_changed_and_taken_off() {
+        let (dir, path) = saved();
+        let words = |text: &str| Passphrase::new(Zeroizing::new(text.to_owned())).unwrap();
+        let (old, new) = (words("opensesame"), words("another one"));
+        let work = WorkFactor::new(WorkFactor::MIN).unwrap();
+        let address = |passphrase: Option<&Passphrase>| {
+            MeshIdentity::load_under(&path, passphrase).map(|identity| identity.address())
+        };
+        assert!(!MeshIdentity::is_under_passphrase(&path).unwrap());
+        assert_eq!(address(Some(&old)).unwrap(), identity().address(), "none is needed yet");
+
+        identity().rewrite(&path, Some((&old, work))).unwrap();
+        assert!(MeshIdentity::is_under_passphrase(&path).unwrap());
+        assert_eq!(mode(&path), 0o600);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(
+            text.starts_with("-----BEGIN AGE ENCRYPTED FILE-----") && !text.contains("PRIVATE"),
+            "{text}"
+        );
+        assert_eq!(address(Some(&old)).unwrap(), identity().address());
+        let needed = address(None).unwrap_err();
+        assert!(matches!(needed, IdentityError::UnderPassphrase { .. }), "{needed:?}");
+        assert!(needed.to_string().contains("--passphrase-file"), "{needed}");
+        let wrong = address(Some(&new)).unwrap_err();
+        assert!(wrong.to_string().ends_with("identity.pem: the passphrase is wrong"), "{wrong}");
+        // Nobody makes another in its place for want of the passphrase.
+        assert!(MeshIdentity::load_or_create(dir.path()).is_err());
+        assert!(MeshIdentity::load_or_create_under(dir.path(), Some(&old)).is_ok());
+
+        identity().rewrite(&path, Some((&new, work))).unwrap();
+        assert!(address(Some(&old)).is_err() && address(Some(&new)).is_ok());
+        identity().rewrite(&path, None).unwrap();
+        assert_eq!(address(None).unwrap(), identity().address());
+        assert_eq!(names(dir.path()), [IDENTITY_FILE], "nothing else is left behind");
+    }
+
+    #[test]
+    fn a_rewrite_never_takes_the_place_of_another_identity() {
+        let (dir, path) = saved();
+        let stranger = MeshIdentity::from_seed([6; 32]);
+        assert!(matches!(stranger.rewrite(&path, None), Err(IdentityError::Exists { .. })));
+        assert_eq!(MeshIdentity::load(&path).unwrap().address(), identity().address());
+        let none = dir.path().join("none.pem");
+        assert!(matches!(stranger.rewrite(&none, None), Err(IdentityError::Missing { .. })));
     }
 
     fn openssl(args: &[&str]) -> Vec<u8> {

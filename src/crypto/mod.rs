@@ -16,6 +16,7 @@
 
 pub mod address;
 pub mod aead;
+pub mod age;
 pub mod agree;
 pub mod error;
 pub mod file;
@@ -33,6 +34,7 @@ pub mod seal;
 pub mod sign;
 
 pub use address::{compute_address, network_id, network_tag};
+pub use age::{AgeError, Passphrase, WorkFactor};
 pub use error::{CryptoError, IdentityError, KeyFault};
 pub use file::FileKey;
 pub use identity::MeshIdentity;

@@ -24,7 +24,7 @@ use crate::{
     clock,
     config::{ConfigError, HealthListen, MeshConfig},
     crypto::{
-        MeshIdentity, ReceiverKeys, RotationPolicy, SignatureInput, key_record, network_id,
+        MeshIdentity, Passphrase, ReceiverKeys, RotationPolicy, SignatureInput, key_record, network_id,
         random::{self, check_os_rng},
     },
     error::{ErrorContext, MeshError},
@@ -57,6 +57,7 @@ pub struct MeshNodeBuilder {
     config: MeshConfig,
     data_dir: Option<PathBuf>,
     identity: Option<MeshIdentity>,
+    passphrase: Option<Passphrase>,
     transports: Vec<Arc<dyn MeshTransport>>,
     control_socket: bool,
     program: Option<ShutdownCoordinator>,
@@ -91,6 +92,13 @@ impl MeshNodeBuilder {
     /// As this identity instead of the one in the data directory.
     pub fn identity(mut self, identity: MeshIdentity) -> Self {
         self.identity = Some(identity);
+        self
+    }
+
+    /// Opens the identity in the data directory with this passphrase, where it is under one
+    /// ([`MeshIdentity::rewrite`] puts it there).
+    pub fn passphrase(mut self, passphrase: Passphrase) -> Self {
+        self.passphrase = Some(passphrase);
         self
     }
 
@@ -143,8 +151,8 @@ impl MeshNodeBuilder {
     /// Opens the data directory, the identity and the store.
     ///
     /// # Errors
-    /// A configuration that contradicts itself, a directory that is in use or too open, a store
-    /// that cannot be opened.
+    /// A configuration that contradicts itself, a directory that is in use or too open, an identity
+    /// under a passphrase that was not given or does not fit, a store that cannot be opened.
     pub async fn build(self) -> Result<MeshNode, MeshError> {
         self.config.validate()?;
         check_os_rng()?;
@@ -155,8 +163,9 @@ impl MeshNodeBuilder {
         let network_secret = network_secret(&self.config, &dir)?;
 
         let opened = {
-            let (dir, config, identity) = (dir.clone(), self.config.clone(), self.identity);
-            tokio::task::spawn_blocking(move || open(&dir, &config, identity)).await
+            let (dir, config) = (dir.clone(), self.config.clone());
+            let (identity, passphrase) = (self.identity, self.passphrase);
+            tokio::task::spawn_blocking(move || open(&dir, &config, identity, passphrase)).await
         };
         let opened = opened.map_err(|_| MeshError::Stopped("store opener"))??;
         let store: Arc<dyn LocalStore> = Arc::new(opened.thread.handle());
@@ -230,11 +239,16 @@ struct Opened {
 }
 
 /// Everything that blocks on the disk.
-fn open(dir: &Path, config: &MeshConfig, identity: Option<MeshIdentity>) -> Result<Opened, MeshError> {
+fn open(
+    dir: &Path,
+    config: &MeshConfig,
+    identity: Option<MeshIdentity>,
+    passphrase: Option<Passphrase>,
+) -> Result<Opened, MeshError> {
     let data_dir = Arc::new(DataDir::open(dir)?);
     let identity = match identity {
         Some(identity) => identity,
-        None => MeshIdentity::load_or_create(dir)?,
+        None => MeshIdentity::load_or_create_under(dir, passphrase.as_ref())?,
     };
     let blobs = BlobDir::open(&data_dir.blobs_path(), Arc::new(system_space))?;
     let options = EmbeddedOptions {

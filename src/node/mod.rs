@@ -9,6 +9,7 @@
 mod builder;
 mod contacts;
 mod gc;
+mod identity_backup;
 mod inbox;
 mod link_arbiters;
 mod message;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use crate::messages::route::{DropReason, IncomingAction};
 pub use builder::MeshNodeBuilder;
 pub use gc::GcReport;
+pub use identity_backup::{BACKUP_FILE_BYTES_MAX, IdentityBackup, Restored};
 pub use inbox::{InboxMessage, Taker};
 pub use message::{ArrivingFile, HistoryEntry, HistoryEvent, IdPrefix, MessageHistory, MessageState, NoId};
 pub use messages::{Messages, Received};
@@ -48,7 +50,7 @@ use crate::{
         clock_handle::ClockHandle,
         delivery::HistoryFile,
         health::HealthHandle,
-        links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
+        links::{AddPeer, DialledPeer, ListDialled, ListPeers, PeerLine, PeerName, RemovePeer},
         mailbox::Seat,
         supervisor::Supervisor,
         welcome_handle::WelcomeHandle,
@@ -116,6 +118,7 @@ pub(crate) struct Seats {
     add_peer: Seat<AddPeer>,
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
+    list_dialled: Seat<ListDialled>,
     held: Seat<GetHeld>,
     hand_in: Seat<HandIn>,
     sweep_routes: Seat<SweepRoutes>,
@@ -150,6 +153,7 @@ impl Seats {
             add_peer: Seat::vacant(),
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
+            list_dialled: Seat::vacant(),
             held: Seat::vacant(),
             hand_in: Seat::vacant(),
             sweep_routes: Seat::vacant(),
@@ -442,6 +446,14 @@ impl MeshNode {
     /// The node does not run.
     pub async fn peers(&self) -> Result<Vec<PeerLine>, MeshError> {
         ask(&self.0.seats.list_peers, "link registry", ListPeers).await
+    }
+
+    /// Whom the node dials, of the configuration and added at run time, and how that goes.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn dialled(&self) -> Result<Vec<DialledPeer>, MeshError> {
+        ask(&self.0.seats.list_dialled, "link registry", ListDialled).await
     }
 
     /// Keeps a link to this peer from now on; remembered over restarts.

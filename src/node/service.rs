@@ -12,14 +12,15 @@ use super::{
     message_item::message_item, people_service, taking,
 };
 use crate::{
-    actors::links::{PeerLine, PeerName},
+    actors::links::{DialState, DialledPeer, PeerLine, PeerName},
     api::{
-        self, ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem,
-        KnownNode, Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply,
-        Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace,
-        TraceHop,
+        self, ApiError, BackedUp, Capability, ClockState, DeliveryStatus, Dialled, Direction, Done,
+        FileProgress, InboxItem, KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer,
+        PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent,
+        SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
+    crypto::compute_address,
     error::MeshError,
     http::{ApiQuery, ApiSource},
     messages::{
@@ -37,7 +38,7 @@ use crate::{
     storage::BackupReport,
     telemetry,
     transport::{TransportAddr, TransportCapability},
-    wire::{self, Address, MessageUid},
+    wire::{self, Address, MessageUid, PublicKey},
 };
 
 /// The `reason` of a message that is gone and of whose end nothing is known.
@@ -223,7 +224,11 @@ impl NodeService {
                 replies.send(Done::OK).await?;
             }
             Request::ContactAdd { name, address } => {
-                let address = node.resolve(&address, true).await?;
+                // A key names its address; nobody has to do that sum.
+                let address = match address.parse::<PublicKey>() {
+                    Ok(key) => compute_address(&key),
+                    Err(_) => node.resolve(&address, true).await?,
+                };
                 replies.send(node.add_contact(&name, address).await?).await?;
             }
             Request::ContactList => {
@@ -250,6 +255,22 @@ impl NodeService {
             Request::LogLevel { filter } => {
                 node.set_log_filter(&filter).map_err(ApiError::usage)?;
                 replies.send(api::LogLevel { filter }).await?;
+            }
+            Request::Clock => {
+                let judged = node.0.clock.judge();
+                let reason = judged.err().map(|distrust| distrust.to_string());
+                replies.send(ClockState { trusted: reason.is_none(), reason }).await?;
+            }
+            Request::Dialled => {
+                for DialledPeer { url, state } in node.dialled().await.map_err(ApiError::failed)? {
+                    let linked = state == DialState::Linked;
+                    let trouble = state.trouble().map(str::to_owned);
+                    replies.send(Dialled { url, linked, trouble }).await?;
+                }
+            }
+            Request::OwnState => {
+                let state = node.own_state().await.map_err(ApiError::failed)?;
+                replies.send(OwnState { contacts: Vec::new(), ..state }).await?;
             }
         }
         Ok(())

@@ -600,7 +600,7 @@ fn transport_child(
             publish!(address in
                 links_ways.established, links_ways.link_ended, links_ways.new_link,
                 links_ways.resend_links,
-                links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
+                links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers, links_seats.list_dialled,
             );
             Ok(Child::actor(&address))
         })

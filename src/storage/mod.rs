@@ -52,7 +52,9 @@ pub use data_dir::DataDir;
 pub use disk::{Disk, DiskCall};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use embedded::read_any_row;
-pub use embedded::{BackupReport, BackupSource, CACHE_BYTES, EmbeddedOptions, EmbeddedStore, OpenFile};
+pub use embedded::{
+    BackupReport, BackupSource, CACHE_BYTES, EPOCHS_AHEAD, EmbeddedOptions, EmbeddedStore, OpenFile,
+};
 pub use engine::{Engine, SyncTotals, Work, WorkDone, WorkResult};
 pub use error::StoreError;
 pub use group_commit::{BatchStats, Observer, QueueBounds, StopReason, StoreEvent, StoreHandle, StoreThread};

@@ -169,6 +169,14 @@ impl Fake {
             }
             Request::OutboxList => replies.send(outbox_item()).await?,
             Request::OutboxCancel { .. } => replies.send(Done::OK).await?,
+            Request::Clock => replies.send(ClockState { trusted: true, reason: None }).await?,
+            Request::Dialled => {
+                let url = "quic://example.org:7410".into();
+                replies.send(Dialled { url, linked: true, trouble: None }).await?;
+            }
+            Request::OwnState => {
+                replies.send(OwnState { boot_epoch: 3, ..OwnState::default() }).await?;
+            }
             Request::Backup { dir } => {
                 replies.send(BackedUp { dir, rows: 3, files: 2, bytes: 4096 }).await?;
             }

@@ -1,23 +1,19 @@
 //! `qpc contact`: names for addresses.
 
+mod add;
+mod card;
+
 use clap::Subcommand;
-use quicprochat_mesh::{
-    api::{ApiError, Contact, Done, Request, check_contact_name},
-    wire::{Address, PublicKey},
-};
+use quicprochat_mesh::api::{Contact, Done, Request};
 
 use crate::{call, cx::Context, fail::Failure, human};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Remember a name for an address
-    Add {
-        /// Anything that does not look like hex digits
-        name: String,
-        /// The full address (32 hex digits) or the public key (64)
-        #[arg(value_name = "ADDRESS")]
-        address: String,
-    },
+    Add(add::Args),
+    /// Print this node's card: what others need to write to it, as text and as a QR code
+    Card(card::Args),
     /// List all names
     List,
     /// Forget a name
@@ -29,18 +25,8 @@ pub enum Command {
 
 pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
     match command {
-        Command::Add { name, address } => {
-            check_contact_name(&name)?;
-            let full = address.parse::<Address>().is_ok_and(|a| !a.is_reserved());
-            if !full && address.parse::<PublicKey>().is_err() {
-                return Err(ApiError::usage(format!(
-                    "{address:?} is no full address (32 hex digits) and no public key (64)"
-                ))
-                .into());
-            }
-            let contact: Contact = call::one(cx, &Request::ContactAdd { name, address }).await?;
-            cx.out.show(&contact, |c| format!("{} is {}", human::escape(&c.name), c.address))
-        }
+        Command::Add(args) => add::run(args, cx).await,
+        Command::Card(args) => card::run(args, cx).await,
         Command::List => {
             let contacts: Vec<Contact> = call::all(cx, &Request::ContactList).await?;
             cx.out.list(&contacts, |contacts| {

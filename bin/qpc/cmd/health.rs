@@ -48,14 +48,18 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
     if status == 200 { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
 }
 
+/// What the running node wrote down of itself, or one that was killed.
+pub(super) fn record(cx: &Context) -> Option<Ready> {
+    let json = std::fs::read(cx.data_dir.join(RECORD_NAME)).ok()?;
+    serde_json::from_slice(&json).ok()
+}
+
 /// Where the endpoint is: what the running node wrote down, else what it is configured to.
 fn endpoint(cx: &Context) -> Result<SocketAddr, Failure> {
     let off = || {
         ApiError::failed("the health endpoint is off: give `qpc run` --health-listen or set health.listen")
     };
-    let record = std::fs::read(cx.data_dir.join(RECORD_NAME)).ok();
-    let ready: Option<Ready> = record.and_then(|json| serde_json::from_slice(&json).ok());
-    let addr = match ready {
+    let addr = match record(cx) {
         Some(ready) => ready.health.as_deref().and_then(|h| h.parse().ok()).ok_or_else(off)?,
         None => match cx.layers()?.load()?.config.health.listen {
             HealthListen::At(addr) => addr,

@@ -11,7 +11,7 @@ use quicprochat_mesh::{
     config::MeshConfig,
     crypto::{
         IdentityError, MeshIdentity,
-        key_file::IDENTITY_FILE,
+        key_file::{IDENTITY_FILE, TEST_MARK, TEST_MARK_TEXT},
         random::{check_os_rng, os_rng},
     },
     storage::data_dir::{sync_parent, write_atomic},
@@ -19,10 +19,6 @@ use quicprochat_mesh::{
 };
 
 use crate::{cx::Context, cx::path_text, fail::Failure, human, out::note};
-
-/// Marks an identity whose seed was on a command line, where every user of the machine and the
-/// shell's history may have seen it.
-const TEST_MARK: &str = "identity.test";
 
 /// A seed has 64 hex digits; a line break and some room for spaces around them.
 const SEED_TEXT_BYTES_MAX: u64 = 256;
@@ -89,7 +85,7 @@ fn create(cx: &Context, identity: &MeshIdentity, test: bool) -> Result<(), Failu
         other => ApiError::failed(other),
     })?;
     if test {
-        create_new(&cx.data_dir.join(TEST_MARK), b"The seed of this identity was on a command line.\n")?;
+        create_new(&cx.data_dir.join(TEST_MARK), TEST_MARK_TEXT.as_bytes())?;
     }
     // A configuration that was put there before is its author's.
     create_new(&cx.own_config_path(), MeshConfig::commented_toml().as_bytes())

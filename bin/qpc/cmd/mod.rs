@@ -9,9 +9,11 @@ mod broadcast;
 mod config;
 mod contact;
 mod demo;
+mod doctor;
 mod drain;
 mod events;
 mod health;
+mod identity;
 mod inbox;
 mod init;
 mod known;
@@ -94,6 +96,8 @@ pub enum Command {
     Stats(Deferred<stats::Args>),
     /// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
     Health(Deferred<health::Args>),
+    /// Look for what stands in the node's way, and say what to do about it
+    Doctor(Deferred<doctor::Args>),
     /// Drain and stop the node, as SIGTERM does
     Drain(Deferred<drain::Args>),
     /// Add or remove a link at run time
@@ -101,6 +105,9 @@ pub enum Command {
     Peer(Deferred<peer::Command>),
     /// Announce this node now
     Announce(Deferred<announce::Args>),
+    /// The node's identity: backups of it, and a passphrase on it
+    #[command(subcommand)]
+    Identity(Deferred<identity::Command>),
     /// Names for addresses
     #[command(subcommand)]
     Contact(Deferred<contact::Command>),
@@ -214,9 +221,11 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Path(command) => path::run(command.0, cx).await,
             Command::Stats(args) => stats::run(args.0, cx).await,
             Command::Health(args) => health::run(args.0, cx).await,
+            Command::Doctor(args) => doctor::run(args.0, cx).await,
             Command::Drain(args) => drain::run(args.0, cx).await,
             Command::Peer(command) => peer::run(command.0, cx).await,
             Command::Announce(args) => announce::run(args.0, cx).await,
+            Command::Identity(command) => identity::run(command.0, cx).await,
             Command::Contact(command) => contact::run(command.0, cx).await,
             Command::Block(args) => block::run(args.0, cx).await,
             Command::Unblock(args) => block::unblock(args.0, cx).await,

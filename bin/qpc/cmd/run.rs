@@ -1,6 +1,7 @@
 //! `qpc run`: a node in the foreground.
 
 use std::{
+    io::{IsTerminal, stdin},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,6 +12,7 @@ use std::{
 use quicprochat_mesh::{
     api::{ApiError, ErrorClass, Ready, Stopped},
     config::LogFormat,
+    crypto::{MeshIdentity, Passphrase, key_file::IDENTITY_FILE},
     storage::data_dir::write_atomic,
     telemetry,
 };
@@ -27,6 +29,7 @@ use crate::{
     human,
     out::{Out, note},
     seam::{Foreground, run_foreground},
+    secret::{self, PassphraseFile},
 };
 
 /// Run a node in the foreground until a signal or `qpc drain`
@@ -64,6 +67,9 @@ pub struct Args {
     /// Find nodes on the LAN by themselves; not built yet
     #[arg(long)]
     discover: bool,
+
+    #[command(flatten)]
+    passphrase: PassphraseFile,
 
     /// Drain when stdin closes, so that the node does not outlive the program that started it
     #[arg(long)]
@@ -119,13 +125,15 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         note("warning: the seed of this identity was on a command line; use it for tests only");
     }
 
+    let passphrase = passphrase_of(cx, args.passphrase.path())?;
+
     let stop = signals(args.until_stdin_closes)?;
     let record = cx.data_dir.join(health::RECORD_NAME);
     let written = Arc::new(AtomicBool::new(false));
     let ready = announce_ready(cx.out.json, record.clone(), written.clone());
     let read_config = Box::new(move || load().map(|loaded| loaded.config));
     let (data_dir, config) = (cx.data_dir.clone(), loaded.config);
-    let stopped = run_foreground(Foreground { data_dir, config, read_config, log, ready, stop });
+    let stopped = run_foreground(Foreground { data_dir, config, read_config, log, passphrase, ready, stop });
     // Whatever it was, the node is gone. One that never ran may have met another that does, whose
     // record this is.
     if written.load(Ordering::Relaxed) {
@@ -137,8 +145,22 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
 }
 
+/// The passphrase of the identity, where that is under one.
+fn passphrase_of(cx: &Context, file: Option<&Path>) -> Result<Option<Passphrase>, Failure> {
+    let path = cx.data_dir.join(IDENTITY_FILE);
+    match MeshIdentity::is_under_passphrase(&path) {
+        Ok(true) if file.is_some() || stdin().is_terminal() => secret::known(file, "the identity").map(Some),
+        Ok(false) if file.is_some() => {
+            note("warning: the identity is under no passphrase; `qpc identity passphrase` puts it under one");
+            Ok(None)
+        }
+        // What is wrong with the file, or that it needs one, is said where it is opened.
+        _ => Ok(None),
+    }
+}
+
 /// Open files without which a node is not started. It has some thirty before its first link.
-const OPEN_FILES_MIN: u64 = 64;
+pub(super) const OPEN_FILES_MIN: u64 = 64;
 
 /// Takes as many open files as the system lets a process have: each link over TCP is one. Few of them
 /// are no reason not to run; then fewer are let in.

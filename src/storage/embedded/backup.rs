@@ -29,7 +29,7 @@ use crate::storage::{
 };
 
 /// Added to the boot epoch of a copy: more starts than a node makes between a backup and its use.
-pub(super) const EPOCHS_AHEAD: u64 = 256;
+pub const EPOCHS_AHEAD: u32 = 256;
 
 /// Bytes of rows written with one transaction.
 const STEP_BYTES: usize = 4 << 20;
@@ -169,7 +169,7 @@ impl BackupSource {
             let mut meta = txn.open_table(T::Meta.definition()).map_err(|e| written(e.into()))?;
             let epoch = meta.get(local::BOOT_EPOCH_KEY).map_err(|e| written(e.into()))?;
             let epoch = epoch.and_then(|row| number(row.value())).unwrap_or(0);
-            let ahead = epoch.saturating_add(EPOCHS_AHEAD).to_be_bytes();
+            let ahead = epoch.saturating_add(u64::from(EPOCHS_AHEAD)).to_be_bytes();
             meta.insert(local::BOOT_EPOCH_KEY, ahead.as_slice()).map_err(|e| written(e.into()))?;
         }
         txn.commit().map_err(|e| written(e.into()))?;

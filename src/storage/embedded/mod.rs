@@ -51,7 +51,7 @@ use tracing::{info, warn};
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::any_row::read_any_row;
-pub use self::backup::{BackupReport, BackupSource};
+pub use self::backup::{BackupReport, BackupSource, EPOCHS_AHEAD};
 use self::{
     backend::{StoreFile, SyncMeter},
     backup::OpenDatabase,

@@ -209,7 +209,7 @@ fn a_copy_of_a_store_in_use_is_one_moment_of_it_and_signs_above_it() {
 
     let dir = DataDir::open(&to).unwrap();
     let mut copy = EmbeddedStore::open(dir.into(), EmbeddedOptions::default()).unwrap();
-    assert_eq!(u64::from(copy.boot_epoch()), u64::from(epoch) + backup::EPOCHS_AHEAD + 1);
+    assert_eq!(copy.boot_epoch(), epoch + backup::EPOCHS_AHEAD + 1);
     let LocalOutcome::Outbox(page) =
         local(&mut copy, LocalOp::OutboxPage { after: None, limit: PageLimit::default() })
     else {

@@ -4,7 +4,7 @@
 use std::{fmt::Display, str::FromStr};
 
 use crate::{
-    api::{Target, Timestamp},
+    api::{Card, Target, Timestamp},
     config::{ListenUrl, PeerUrl},
     transport::TransportAddr,
     wire::{Address, PublicKey},
@@ -18,6 +18,7 @@ pub(super) fn run(data: &[u8]) {
     prints_as_read::<Timestamp>(text);
     prints_as_read::<Address>(text);
     prints_as_read::<PublicKey>(text);
+    prints_as_read::<Card>(text);
     // Whom one may dial by its URL, the transports can name as well.
     if let Ok(peer) = text.parse::<PeerUrl>() {
         assert!(peer.port != 0 && peer.pin.is_none_or(|pin| !pin.is_reserved()));

@@ -1,7 +1,7 @@
 //! Any bytes as a node's own keys: the identity's file, and the receiver secrets of its store.
 
 use crate::{
-    crypto::{MeshIdentity, ReceiverKeys, random::SeededRng, receiver::SECRETS_MAX},
+    crypto::{MeshIdentity, ReceiverKeys, age, random::SeededRng, receiver::SECRETS_MAX},
     wire::PublicKey,
 };
 
@@ -14,6 +14,8 @@ pub(super) fn run(data: &[u8]) {
         let again = MeshIdentity::from_pkcs8_pem(&identity.to_pkcs8_pem());
         assert!(again.is_ok_and(|again| again.public_key() == identity.public_key()));
     }
+    // What is under a passphrase is taken apart before one is asked for.
+    let _ = age::check(data, 1 << 16);
     let mut script = Script::new(data);
     let nows = [script.edge(u64::MAX), script.edge(u64::MAX), script.edge(u64::MAX)];
     let state = script.rest();
