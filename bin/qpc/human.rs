@@ -2,6 +2,12 @@
 
 use quicprochat_mesh::api::Timestamp;
 
+use crate::{
+    ink::Ink,
+    screen::{columns, width, wrap},
+    table::{Column, Table},
+};
+
 /// Makes text of others safe for a terminal: control characters, and those that reorder or hide
 /// what is around them, are spelled out. A name cannot move the cursor or fake a line.
 pub fn escape(text: &str) -> String {
@@ -27,32 +33,52 @@ pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// Aligns columns; the last one is as long as it is. Numbers are not told apart from text.
-pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let head: Vec<String> = head.iter().map(|h| h.to_string()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
-    let width = |column: usize| {
-        all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+/// A table of plain text, all of it to the left; the last column gives way on a narrow terminal.
+pub fn table(head: &[&'static str], rows: &[Vec<String>]) -> String {
+    let mut columns: Vec<Column> = head.iter().map(|head| Column::text(head)).collect();
+    if let Some(last) = columns.pop() {
+        columns.push(last.shrinks(0, 8));
+    }
+    let mut table = Table::new(columns);
+    rows.iter().for_each(|row| table.row(row.iter().map(|cell| cell.as_str().into()).collect::<Vec<_>>()));
+    table.text()
+}
+
+/// Aligned `name  value` lines; long values go on below where they began.
+pub fn fields(pairs: &[(&str, String)]) -> String {
+    fields_within(pairs, columns())
+}
+
+/// [`fields`] in lines of at most `room` columns.
+pub fn fields_within(pairs: &[(&str, String)], room: Option<usize>) -> String {
+    let names = pairs.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    let room = room.map_or(usize::MAX, |room| room.saturating_sub(names.saturating_add(2)).max(20));
     let mut out = String::new();
-    for row in all {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(cell);
-            let gap = width.saturating_sub(cell.chars().count()).saturating_add(2);
-            line.extend(std::iter::repeat_n(' ', gap));
-        }
-        out.push_str(line.trim_end());
+    for (name, value) in pairs {
+        let blank = " ".repeat(names.saturating_sub(width(name)));
+        let value = wrap(value, room).join(&format!("\n{}", " ".repeat(names.saturating_add(2))));
+        out.push_str(format!("{}{blank}  {value}", Ink::Faint.paint(name)).trim_end());
         out.push('\n');
     }
     out
 }
 
-/// Aligned `name  value` lines.
-pub fn fields(pairs: &[(&str, String)]) -> String {
-    let width = pairs.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    pairs.iter().map(|(name, value)| format!("{name:width$}  {value}\n")).collect()
+/// A number with its thousands apart: `1,234,567`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len().saturating_add(digits.len() / 3));
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && digits.len().saturating_sub(at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A number of things: `1 hop`, `3 hops`.
+pub fn number_of(n: u64, thing: &str) -> String {
+    format!("{} {thing}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
 /// A span of seconds in its largest unit or two: `45s`, `12m`, `3h 5m`, `2d 4h`.
@@ -131,8 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned() {
-        let rows = [vec!["a".into(), "bb".into()], vec!["äää".into(), "c".into()]];
-        assert_eq!(table(&["X", "Y"], &rows), "X    Y\na    bb\näää  c\n");
+    fn numbers_are_read_at_a_glance() {
+        let counts = [0, 999, 1000, 1_234_567].map(count);
+        assert_eq!(counts, ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([1, 2].map(|n| number_of(n, "hop")), ["1 hop", "2 hops"]);
+    }
+
+    #[test]
+    fn long_values_go_on_below_where_they_began() {
+        let pairs = [("a", "x".into()), ("äää", "one two three four five six".into())];
+        let text = anstream::adapter::strip_str(&fields_within(&pairs, Some(25))).to_string();
+        assert_eq!(text, "a    x\näää  one two three four\n     five six\n");
+        let text = anstream::adapter::strip_str(&fields_within(&pairs, None)).to_string();
+        assert_eq!(text, "a    x\näää  one two three four five six\n");
     }
 }

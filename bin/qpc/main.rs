@@ -11,10 +11,14 @@ mod cmd;
 mod cx;
 mod fail;
 mod human;
+mod ink;
 mod out;
+mod progress;
 mod save;
+mod screen;
 mod seam;
 mod source;
+mod table;
 
 use std::{io::Write, process::ExitCode};
 

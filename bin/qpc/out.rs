@@ -21,7 +21,7 @@ impl Out {
         if self.json {
             let line = serde_json::to_string(object)
                 .map_err(|e| ApiError::failed(format!("cannot write the answer as JSON: {e}")))?;
-            self.write(&line)
+            self.line(io::stdout().lock(), &line)
         } else {
             self.write(human(object).trim_end_matches('\n'))
         }
@@ -39,8 +39,12 @@ impl Out {
         self.write(human(objects).trim_end_matches('\n'))
     }
 
+    /// Text for people; its colours go where stdout is no terminal, or nobody wants them.
     fn write(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
+        self.line(anstream::AutoStream::auto(io::stdout().lock()), text)
+    }
+
+    fn line(&self, mut stdout: impl Write, text: &str) -> Result<(), Failure> {
         writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::of_stdout)
     }
 }

@@ -7,7 +7,14 @@ use quicprochat_mesh::config::{ConfigError, Layers, Origin, Place, Problem};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{cx::Context, cx::path_text, fail::Failure, human, out::note};
+use crate::{
+    cx::{Context, path_text},
+    fail::Failure,
+    human,
+    ink::Ink,
+    out::note,
+    table::{Cell, Column, Table},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -76,14 +83,21 @@ fn show(cx: &Context) -> Result<(), Failure> {
         })
         .collect();
     cx.out.list(&shown, |shown| {
-        let rows: Vec<Vec<String>> = shown
-            .iter()
-            .zip(texts)
-            .map(|(s, text)| {
-                vec![s.key.clone(), human::escape(&text), s.place.clone().unwrap_or_else(|| s.origin.into())]
-            })
-            .collect();
-        human::table(&["KEY", "VALUE", "FROM"], &rows)
+        let mut table = Table::new([
+            Column::text("KEY"),
+            Column::text("VALUE").shrinks(1, 20),
+            Column::text("FROM").shrinks(0, 7),
+        ]);
+        for (shown, text) in shown.iter().zip(texts) {
+            let ink = if shown.origin == "default" { Some(Ink::Faint) } else { None };
+            let from = shown.place.as_deref().unwrap_or(shown.origin);
+            table.row([
+                shown.key.as_str().into(),
+                human::escape(&text).into(),
+                Cell::of(ink, human::escape(from)),
+            ]);
+        }
+        table.text()
     })
 }
 

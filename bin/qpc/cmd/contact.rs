@@ -6,7 +6,13 @@ use quicprochat_mesh::{
     wire::{Address, PublicKey},
 };
 
-use crate::{call, cx::Context, fail::Failure, human};
+use crate::{
+    call,
+    cx::Context,
+    fail::Failure,
+    human,
+    table::{Column, Table},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -47,9 +53,7 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
                 if contacts.is_empty() {
                     return "no contacts: `qpc contact add NAME ADDRESS` makes one".into();
                 }
-                let rows: Vec<Vec<String>> =
-                    contacts.iter().map(|c| vec![human::escape(&c.name), c.address.to_string()]).collect();
-                human::table(&["NAME", "ADDRESS"], &rows)
+                table(contacts).text()
             })
         }
         Command::Remove { name } => {
@@ -57,4 +61,12 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
             cx.out.show(&done, |_| "removed".into())
         }
     }
+}
+
+pub(super) fn table(contacts: &[Contact]) -> Table {
+    let mut table = Table::new([Column::text("NAME").shrinks(1, 12), Column::text("ADDRESS")]);
+    for contact in contacts {
+        table.row([human::escape(&contact.name).into(), contact.address.to_string().into()]);
+    }
+    table
 }

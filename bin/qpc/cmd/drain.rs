@@ -4,8 +4,17 @@ use std::time::Duration;
 
 use quicprochat_mesh::api::{ErrorClass, Request, Stopped};
 
+use serde_json::{Map, Value};
+
 use super::{duration, run::tell_stopped, to_ms};
-use crate::{call, cx::Context, fail::Failure};
+use crate::{call, cx::Context, fail::Failure, progress::Progress};
+
+/// What a node does in each phase of a drain, in order.
+const DRAINING: [&str; 3] = [
+    "draining: finishing what is in flight",
+    "draining: writing what is left to disk",
+    "draining: closing links",
+];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -17,9 +26,25 @@ pub struct Args {
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let request = Request::Drain { timeout_ms: args.timeout.map(to_ms) };
     let mut client = call::start(cx, &request, &[]).await?;
-    let stopped: Stopped = call::first(&mut client).await?;
-    // The socket closes with the node; only then may a script start the next one.
-    client.closed().await;
+    let stopped: Result<Stopped, Failure> = Progress::new(cx.out.json)
+        .watching(
+            async {
+                let stopped = call::first(&mut client).await;
+                // The socket closes with the node; only then may a script start the next one.
+                client.closed().await;
+                stopped
+            },
+            async || Some(phase(cx).await.unwrap_or_else(|| DRAINING[0].into())),
+        )
+        .await;
+    let stopped = stopped?;
     cx.out.show(&stopped, tell_stopped)?;
     if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
+}
+
+/// The phase that the node is in, by its own counter, which is 1 in the first.
+async fn phase(cx: &Context) -> Option<String> {
+    let stats: Map<String, Value> = call::one(cx, &Request::Stats).await.ok()?;
+    let phase = stats.get("actors")?.get("drain_phase")?.as_u64()?.checked_sub(1)?;
+    DRAINING.get(usize::try_from(phase).ok()?).map(|text| (*text).to_owned())
 }

@@ -33,7 +33,7 @@ mod wire;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use quicprochat_mesh::{api::ApiError, config::parse_duration};
+use quicprochat_mesh::{api::ApiError, config::parse_duration, node::IdPrefix, wire::MessageUid};
 
 use crate::{
     cx::{Context, Global},
@@ -225,4 +225,23 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Milliseconds of a duration.
 fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The id that was given in full, if it was.
+fn full_id(id: &IdPrefix) -> Option<MessageUid> {
+    id.digits().parse().ok()
+}
+
+/// The one of the ids in a `place` that begins as said.
+fn the_one(id: &IdPrefix, here: &[MessageUid], place: &str) -> Result<MessageUid, Failure> {
+    let digits = id.digits();
+    let mut found = here.iter().filter(|id| id.to_string().starts_with(digits));
+    let told = match (found.next(), found.next()) {
+        (Some(id), None) => return Ok(*id),
+        (None, _) => format!("no message in the {place} begins with {digits}: see `qpc {place}`"),
+        (Some(_), Some(_)) => {
+            format!("more than one message in the {place} begins with {digits}: give more digits")
+        }
+    };
+    Err(ApiError::failed(told).into())
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use quicprochat_mesh::{
     api::{ApiError, InboxItem, Received, Request},
     control::ReplyFrame,
@@ -12,7 +13,15 @@ use sha2::Digest as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{duration, send::deadline};
-use crate::{call, cx::Context, cx::path_text, fail::Failure, human, save::save};
+use crate::{
+    call,
+    cx::{Context, path_text},
+    fail::Failure,
+    human,
+    ink::Ink,
+    progress::Progress,
+    save::save,
+};
 
 /// Content up to this size stands in the line itself.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -70,7 +79,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             None => client.next().await?,
         };
         let Some(frame) = frame else { return finish(&args, taken) };
-        let received = receive(&args, cx, &frame)?;
+        let received = receive(&args, cx, &frame).await?;
         cx.out.show(&received, tell)?;
         if let Some(number) = frame.ack {
             client.acknowledge(number).await?;
@@ -89,7 +98,7 @@ fn finish(args: &Args, taken: u64) -> Result<(), Failure> {
 }
 
 /// Puts the content where it was asked for.
-fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Failure> {
+async fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Failure> {
     let item: InboxItem = frame.parse()?;
     let content = &frame.payload;
     let small = content.len() <= INLINE_BYTES_MAX;
@@ -104,7 +113,10 @@ fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Fa
         None if !is_shown && !args.keep => Some(cx.data_dir.join(RECEIVED_DIR)),
         _ => None,
     };
-    let file = dir.map(|dir| save(&dir, &file_name, content)).transpose()?;
+    let file = match dir {
+        Some(dir) => Some(write(cx, dir, file_name, content.clone()).await?),
+        None => None,
+    };
     Ok(Received {
         id: item.id,
         from: item.from,
@@ -122,12 +134,22 @@ fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Fa
     })
 }
 
+/// Saves content on a thread of its own: a slow disk may take its time.
+async fn write(cx: &Context, dir: PathBuf, name: String, content: Bytes) -> Result<PathBuf, Failure> {
+    let text = format!("writing {} to disk", human::bytes(content.len() as u64));
+    let saved = tokio::task::spawn_blocking(move || save(&dir, &name, &content));
+    Ok(Progress::new(cx.out.json).during(&text, saved).await.map_err(ApiError::failed)??)
+}
+
 fn tell(message: &Received) -> String {
     let from = match &message.from_name {
-        Some(name) => format!("{} ({})", human::escape(name), message.from.short()),
-        None => message.from.to_string(),
+        Some(name) => format!("{} ({})", Ink::Bold.paint(human::escape(name)), message.from.short()),
+        None => Ink::Bold.paint(message.from),
     };
-    let how = if message.broadcast { ", to everyone, not encrypted" } else { "" };
+    let how = match message.broadcast {
+        true => Ink::Warn.paint(", to everyone, not encrypted"),
+        false => String::new(),
+    };
     let when = human::ago(message.received_at, human::now());
     let head = format!("{from}, {when}{how}:");
     let body = match (&message.file, &message.text, &message.payload_b64) {

@@ -25,6 +25,7 @@ use crate::{
     cx::Context,
     fail::Failure,
     human,
+    ink::Ink,
     out::{Out, note},
     seam::{Foreground, run_foreground},
 };
@@ -175,12 +176,15 @@ fn tell_ready(ready: &Ready) -> String {
         ("  control", human::escape(&ready.control)),
         ("  stop", format!("Ctrl-C, `qpc drain` or kill {}", ready.pid)),
     ]);
-    format!("node {} is ready\n{fields}", ready.address)
+    format!("node {} is {}\n{fields}", ready.address, Ink::Good.paint("ready"))
 }
 
 pub fn tell_stopped(stopped: &Stopped) -> String {
     let phases: Vec<String> = stopped.phases.iter().map(|p| format!("{} {} ms", p.name, p.ms)).collect();
-    let how = if stopped.drained { "drained" } else { "NOT drained in time" };
+    let how = match stopped.drained {
+        true => Ink::Good.paint("drained"),
+        false => Ink::Bad.paint("NOT drained in time"),
+    };
     format!(
         "stopped ({}): {how}; {}; {} undelivered kept",
         human::escape(&stopped.reason),
