@@ -33,6 +33,22 @@ pub fn is_deceptive(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
+/// Longest line that says why something failed, in characters.
+const LINE_CHARS_MAX: usize = 1000;
+
+/// `line` as it is, or without its middle where an argument of somebody made it endless: what happened
+/// stands at the beginning, and what to do at the end.
+pub fn brief(line: &str) -> String {
+    let chars = line.chars().count();
+    if chars <= LINE_CHARS_MAX {
+        return line.to_owned();
+    }
+    let half = LINE_CHARS_MAX / 2;
+    let end: String = line.chars().skip(chars.saturating_sub(half)).collect();
+    let begin: String = line.chars().take(half).collect();
+    format!("{begin} … {end}")
+}
+
 /// A table of plain text, all of it to the left; the last column gives way on a narrow terminal.
 pub fn table(head: &[&'static str], rows: &[Vec<String>]) -> String {
     let mut columns: Vec<Column> = head.iter().map(|head| Column::text(head)).collect();
@@ -129,7 +145,9 @@ pub fn ms(value: Option<f64>) -> String {
     match value {
         Some(ms) if ms < 10.0 => format!("{ms:.2} ms"),
         Some(ms) if ms < 1000.0 => format!("{ms:.1} ms"),
-        Some(ms) => format!("{:.2} s", ms / 1000.0),
+        Some(ms) if ms < 60_000.0 => format!("{:.2} s", ms / 1000.0),
+        // As text a number out of range is the nearest one in it.
+        Some(ms) => span_s((ms / 1000.0) as u64),
         None => "-".into(),
     }
 }
@@ -147,6 +165,15 @@ mod tests {
     fn terminals_are_safe_from_the_text_of_others() {
         assert_eq!(escape("a\u{1b}[2Jb\r\n\u{202e}c"), "a\\u{1b}[2Jb\\r\\n\\u{202e}c");
         assert_eq!(escape_lines("a\tb\nc\u{7}\n", "  "), "a\tb\n  c\\u{7}");
+    }
+
+    #[test]
+    fn an_endless_line_keeps_its_beginning_and_its_end() {
+        assert_eq!(brief("short"), "short");
+        let line = brief(&format!("no contact is called {}: see `qpc contact list`", "ä".repeat(100_000)));
+        assert!(line.starts_with("no contact is called ä"), "{line}");
+        assert!(line.contains("ä … ä") && line.ends_with("see `qpc contact list`"), "{line}");
+        assert!(line.chars().count() <= LINE_CHARS_MAX + 3);
     }
 
     #[test]

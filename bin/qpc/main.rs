@@ -19,6 +19,7 @@ mod screen;
 mod seam;
 mod source;
 mod table;
+mod usage;
 
 use std::{io::Write, process::ExitCode};
 
@@ -30,9 +31,7 @@ fn main() -> ExitCode {
     let cli = match cmd::Cli::command().try_get_matches().and_then(|m| cmd::Cli::from_arg_matches(&m)) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors and go to stdout; nobody reading them is none either.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            return usage::tell(&error).map_or_else(|failure| report(&failure), ExitCode::from);
         }
     };
     match Context::new(cli.global).and_then(|mut cx| cmd::dispatch(cli.command, &mut cx)) {
@@ -46,7 +45,7 @@ fn report(failure: &Failure) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     for line in failure.lines() {
         // Nobody to tell where stderr is closed.
-        let _ = writeln!(stderr, "qpc: {}", human::escape(&line));
+        let _ = writeln!(stderr, "qpc: {}", human::brief(&human::escape(&line)));
     }
     ExitCode::from(failure.exit_code())
 }

@@ -1,6 +1,9 @@
 //! Everything that goes to stdout.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+};
 
 use quicprochat_mesh::api::ApiError;
 use serde::Serialize;
@@ -51,6 +54,17 @@ impl Out {
 
 /// Tells people something beside the output.
 pub fn note(text: impl std::fmt::Display) {
+    let text = crate::human::brief(&crate::human::escape(&text.to_string()));
     // Nobody to tell where stderr is closed.
-    let _ = writeln!(io::stderr().lock(), "qpc: {}", crate::human::escape(&text.to_string()));
+    let _ = writeln!(io::stderr().lock(), "qpc: {text}");
+}
+
+/// True where this program was started with stdout closed. Then its runtime has put the null device
+/// there, open for reading too, which who throws output away on purpose does not do.
+pub fn is_stdout_closed() -> bool {
+    let stdout = io::stdout();
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let device = rustix::fs::fstat(&stdout).map(|stat| stat.st_rdev as u64);
+    let is_null = null.is_ok_and(|null| device.is_ok_and(|device| device == null));
+    is_null && rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }

@@ -24,6 +24,8 @@ struct Gives {
     order: u8,
     /// Columns it keeps, never less than its head; 0 for one that goes altogether.
     keeps: usize,
+    /// Gives all of it at once: digits are shown in full, or as few as a command needs.
+    is_digits: bool,
 }
 
 impl Column {
@@ -39,17 +41,17 @@ impl Column {
 
     /// An address or an id: its first digits say enough, and are enough for a command.
     pub fn id(head: &'static str, order: u8) -> Self {
-        Self::text(head).shrinks(order, 9)
+        Self { gives: Some(Gives { order, keeps: 9, is_digits: true }), ..Self::text(head) }
     }
 
     /// Is shortened down to `keeps` where there is too little room, after those of a lower order.
     pub fn shrinks(self, order: u8, keeps: usize) -> Self {
-        Self { gives: Some(Gives { order, keeps: keeps.max(1) }), ..self }
+        Self { gives: Some(Gives { order, keeps: keeps.max(1), is_digits: false }), ..self }
     }
 
     /// Is left out where there is too little room.
     pub fn goes(self, order: u8) -> Self {
-        Self { gives: Some(Gives { order, keeps: 0 }), ..self }
+        Self { gives: Some(Gives { order, keeps: 0, is_digits: false }), ..self }
     }
 }
 
@@ -118,11 +120,12 @@ impl Table {
         for (gives, at) in givers {
             let excess = total(&widths).saturating_sub(room);
             let (Some(own), Some(column)) = (widths.get_mut(at), self.columns.get(at)) else { continue };
-            if excess > 0 {
-                *own = match gives.keeps {
-                    0 => 0,
-                    keeps => own.saturating_sub(excess).max(keeps.max(width(column.head)).min(*own)),
-                };
+            let least = gives.keeps.max(width(column.head)).min(*own);
+            match gives {
+                _ if excess == 0 => {}
+                Gives { keeps: 0, .. } => *own = 0,
+                Gives { is_digits: true, .. } => *own = least,
+                _ => *own = own.saturating_sub(excess).max(least),
             }
         }
         widths

@@ -12,12 +12,18 @@ use quicprochat_mesh::{
 
 use crate::{call, cx::Context, fail::Failure, human, progress::Progress};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc backup /mnt/stick/qpc-copy
+  qpc backup ./copy --data-dir ./n1  of a node that need not run";
+
 /// Copy the data directory, as it stands at one moment
 ///
 /// The node may run meanwhile. The copy holds everything, its identity and its secrets as well: keep it
 /// as safe as the original. It has its name only once it is whole. To put it back, stop the node and move
 /// the copy to the place of the data directory. Never run both: they are one and the same node.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A directory that does not exist yet, or is empty
     #[arg(value_name = "DIR")]

@@ -16,11 +16,29 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc config show   what is in force, and where from
+  qpc config check  what is wrong with the file";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  qpc config show
+  QPC_NETWORK=test qpc config show --json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  qpc config check
+  qpc config check ./config.toml --json";
+
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Print every effective value and where it came from
+    #[command(after_help = SHOW_EXAMPLES)]
     Show,
     /// Name every wrong key or value of a file
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// The file [default: the one in force]
         #[arg(value_name = "FILE")]

@@ -14,9 +14,30 @@ use crate::{
     table::{Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc contact add anna a1b2c3d4e5f60718293a4b5c6d7e8f90
+  qpc contact list";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  qpc contact add anna a1b2c3d4e5f60718293a4b5c6d7e8f90
+  qpc send --to anna hello  what it is good for";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  qpc contact list
+  qpc contact list --json";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  qpc contact remove anna";
+
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Remember a name for an address
+    #[command(after_help = ADD_EXAMPLES)]
     Add {
         /// Anything that does not look like hex digits
         name: String,
@@ -25,8 +46,10 @@ pub enum Command {
         address: String,
     },
     /// List all names
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Forget a name
+    #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// The name
         name: String,

@@ -16,7 +16,13 @@ const DRAINING: [&str; 3] = [
     "draining: closing links",
 ];
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc drain               stop when everything is safe
+  qpc drain --timeout 5s  stop within five seconds, come what may";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Stop after this time at the latest [default: the deadlines of the configuration]
     #[arg(long, value_name = "D", value_parser = duration)]

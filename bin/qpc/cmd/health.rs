@@ -32,7 +32,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer read, head and body.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc health                                 exit 0 when the node is ready
+  qpc health --data-dir /var/lib/qpc --json";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {

@@ -15,17 +15,34 @@ use crate::{
     table::{Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc inbox
+  qpc inbox ack 8bfc5059  remove one without reading it";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  qpc inbox list
+  qpc inbox list --json";
+
+const ACK_EXAMPLES: &str = "\
+Examples:
+  qpc inbox ack 8bfc5059";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List them (the default)
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Remove one
+    #[command(after_help = ACK_EXAMPLES)]
     Ack {
         /// Its id, 32 hex digits, or the first 8 of them or more
         #[arg(value_name = "ID")]

@@ -11,7 +11,13 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc known
+  qpc known --json";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {

@@ -15,12 +15,18 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc message 8bfc53a0
+  qpc message 8bfc53a000030aec3659be716b4d2344 --json";
+
 /// Show how a message stands, and what became of it here
 ///
 /// First what is true now, from the outbox, the inbox or a file on its way; then what happened, oldest
 /// first, as far as it is remembered (see store.history_max). The id is the same at sender and receiver,
 /// so each of them can be asked for its part.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Its id, 32 hex digits, or the first 8 of them or more
     #[arg(value_name = "ID")]

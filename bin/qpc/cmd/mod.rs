@@ -5,6 +5,7 @@ mod backup;
 #[cfg(feature = "quic")]
 mod bench;
 mod broadcast;
+mod completions;
 mod config;
 mod contact;
 mod demo;
@@ -14,6 +15,7 @@ mod inbox;
 mod init;
 mod known;
 mod mailboxes;
+mod man;
 mod message;
 mod outbox;
 mod path;
@@ -29,6 +31,11 @@ mod status;
 mod trace;
 mod version;
 mod wire;
+
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod snapshots;
 
 use std::time::Duration;
 
@@ -58,7 +65,7 @@ Try it:
 /// with no server that owns the network
 #[derive(Debug, Parser)]
 #[command(name = "qpc", version, after_help = AFTER_HELP, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true, max_term_width = 100)]
+#[command(max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -132,6 +139,10 @@ pub enum Command {
     Bench(Deferred<bench::Command>),
     /// Show the version, the protocol and what is compiled in
     Version(Deferred<version::Args>),
+    /// Print a script that completes commands in your shell
+    Completions(Deferred<completions::Args>),
+    /// Write manual pages
+    Man(Deferred<man::Args>),
 }
 
 /// A command that is described only where it is called: a description of all of them would be built,
@@ -213,6 +224,8 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             #[cfg(feature = "quic")]
             Command::Bench(command) => bench::run(command.0, cx).await,
             Command::Version(args) => version::run(args.0, cx),
+            Command::Completions(args) => completions::run(args.0, cx),
+            Command::Man(args) => man::run(args.0, cx),
         }
     })
 }

@@ -15,17 +15,34 @@ use crate::{
     table::{Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc outbox
+  qpc outbox cancel 8bfc5059  give one up";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+const LIST_EXAMPLES: &str = "\
+Examples:
+  qpc outbox list
+  qpc outbox list --json";
+
+const CANCEL_EXAMPLES: &str = "\
+Examples:
+  qpc outbox cancel 8bfc5059";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List them (the default)
+    #[command(after_help = LIST_EXAMPLES)]
     List,
     /// Give one up; what was sent of it may still arrive
+    #[command(after_help = CANCEL_EXAMPLES)]
     Cancel {
         /// Its id, 32 hex digits, or the first 8 of them or more
         #[arg(value_name = "ID")]

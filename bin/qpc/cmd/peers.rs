@@ -10,7 +10,13 @@ use crate::{
     table::{Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc peers         who is linked to this node
+  qpc peers --json  everything, with full addresses";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {

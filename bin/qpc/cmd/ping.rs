@@ -7,7 +7,13 @@ use quicprochat_mesh::api::{ApiError, Pong, Request, Target};
 use super::{duration, to_ms};
 use crate::{call, cx::Context, fail::Failure, human, ink::Ink, progress::Progress};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc ping anna                              four times
+  qpc ping a1b2c3d4 --count 1 --timeout 30s";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Destination
     #[arg(value_name = "ADDRESS")]

@@ -19,6 +19,7 @@ use crate::{
     fail::Failure,
     human,
     ink::Ink,
+    out::is_stdout_closed,
     progress::Progress,
     save::save,
 };
@@ -30,12 +31,21 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// must be somewhere before the node forgets it.
 const RECEIVED_DIR: &str = "received";
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc recv                                read what is there
+  qpc recv --follow                       and what comes
+  qpc recv --count 1 --timeout 1m --json  wait for one message, for programs
+  qpc recv --save ./in                    files into a directory
+  qpc recv --keep                         look, and leave everything";
+
 /// Take messages out of the inbox, oldest first
 ///
 /// Each is removed only after its line was written and flushed, and its file synced; a killed recv
 /// may repeat one. Content that fits no line is saved (see --save) unless --inline is given. Ends
 /// when the inbox is empty, unless --follow, --count or --timeout is given.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Go on with messages as they arrive
     #[arg(long)]
@@ -64,6 +74,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
+    if !args.keep && is_stdout_closed() {
+        let text = "stdout is closed, and what is taken out of the inbox would be lost: give --keep, or redirect \
+                    stdout to a file (to /dev/null to throw messages away)";
+        return Err(ApiError::usage(text).into());
+    }
     let until = args.timeout.map(|timeout| deadline(Instant::now(), timeout));
     let wait = args.follow || args.count.is_some() || args.timeout.is_some();
     let request = Request::Recv { count: args.count, wait, keep: args.keep };

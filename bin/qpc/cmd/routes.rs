@@ -10,7 +10,13 @@ use crate::{
     table::{Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc routes           every node that can be reached
+  qpc routes a1b2c3d4  only the way to this one";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Only the route to this node
     #[arg(value_name = "ADDRESS")]

@@ -30,12 +30,20 @@ use crate::{
     seam::{Foreground, run_foreground},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc run                                 on QUIC and TCP, port 7410
+  qpc run --peer quic://192.0.2.7:7410    and dial a node
+  qpc run --listen tcp://[::]:0 --health-listen off
+  qpc run --data-dir ./n1 --network test  one of several on a machine";
+
 /// Run a node in the foreground until a signal or `qpc drain`
 ///
 /// Makes an identity and a config.toml first where the data dir has none. The first SIGTERM or
 /// SIGINT (Ctrl-C) drains: no new work, everything accepted goes to disk or out; the second skips
 /// ahead.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Listen here: quic://HOST:PORT or tcp://HOST:PORT; repeatable; port 0 takes any free port
     /// [default: both on [::]:7410]

@@ -25,11 +25,19 @@ use crate::{
 /// What a spinner says of a message on its way.
 const WAITING: &str = "on its way; waiting for the signed receipt";
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc send --to anna 'see you at six'
+  qpc send --to a1b2c3d4 --wait 30s hello          until the receipt is back
+  qpc send --to anna --file photo.jpg --wait 5m    a file, with a bar
+  qpc send --to anna --priority high - < note.txt  what comes on stdin";
+
 /// Send a message, end-to-end encrypted and signed
 ///
 /// Returns when the local node has it safe on disk, or with --wait when the recipient's node has
 /// signed that it stored it. Where the time of --wait runs out the message goes on (exit 75).
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Who gets it: an address, a unique prefix of 8 digits or more, or a contact's name
     #[arg(long, value_name = "ADDRESS")]

@@ -15,11 +15,18 @@ use crate::{
 /// Fewest columns for what a counter is made of.
 const PARTS_COLUMNS_MIN: usize = 20;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc stats         what is not zero
+  qpc stats --all   everything
+  qpc stats --json  the same for programs";
+
 /// Show what was counted since the node started
 ///
 /// For people: by area, without what is still zero (see --all). With --json all counters in one
 /// object, under the names that they have in /metricsz.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Also show what is still zero
     #[arg(long)]

@@ -4,7 +4,13 @@ use quicprochat_mesh::api::{NodeState, Request, Status};
 
 use crate::{call, cx::Context, fail::Failure, human, ink::Ink};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc status         how the node of the default data directory is
+  qpc status --json  the same for programs";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {

@@ -18,7 +18,13 @@ use crate::{
     table::{Cell, Column, Table},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc trace anna                    by a contact's name
+  qpc trace a1b2c3d4 --timeout 30s  by the first digits of an address";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Destination
     #[arg(value_name = "ADDRESS")]

@@ -47,6 +47,12 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Before the first figure counts.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench relay
+  qpc bench relay --ends durable --payload 1024 --seconds 5
+  qpc bench relay --json > relay.json";
+
 /// Measure a relay beside a bare QUIC hop: source, relay and sink on loopback
 ///
 /// Each round runs ours, then the baseline, each in processes of their own: at full speed for
@@ -56,6 +62,7 @@ pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 /// With `--compare-link-threads` each round runs ours twice: with its links on one thread, and with
 /// them spread.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What the ends of ours are: `volatile` speaks the link protocol and keeps nothing, `durable`
     /// is a whole node with outbox, inbox and receipts
