@@ -14,7 +14,7 @@ const SHOWN_AFTER: Duration = Duration::from_millis(300);
 /// Pause between two pictures of a spinner.
 const TICK: Duration = Duration::from_millis(100);
 
-const SPINNER: &str = "{spinner} {msg} {elapsed}";
+const SPINNER: &str = "{spinner} {msg} ({elapsed})";
 const BAR: &str = "[{bar:30}] {percent:>3} %  {msg}";
 
 /// One line of progress; gone when dropped.

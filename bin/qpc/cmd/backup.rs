@@ -36,7 +36,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let mut progress = Progress::new(cx.out.json);
     let partial = partial(&dir);
     let work = async {
-        match call::one(cx, &request).await {
+        match call::one_unseen(cx, &request).await {
             Err(Failure::Api(error)) if error.class == ErrorClass::NoNode => {
                 let data_dir = cx.data_dir.clone();
                 let to = dir.clone();

@@ -50,7 +50,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
 
 /// The phase that the node is in, by its own counter, which is 1 in the first.
 async fn phase(cx: &Context) -> Option<String> {
-    let stats: Map<String, Value> = call::one(cx, &Request::Stats).await.ok()?;
+    let stats: Map<String, Value> = call::one_unseen(cx, &Request::Stats).await.ok()?;
     let phase = stats.get("actors")?.get("drain_phase")?.as_u64()?.checked_sub(1)?;
     DRAINING.get(usize::try_from(phase).ok()?).map(|text| (*text).to_owned())
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use quicprochat_mesh::{
-    api::{ApiError, ErrorClass, Ready, Stopped},
+    api::{ApiError, ErrorClass, PhaseTime, Ready, Stopped},
     config::LogFormat,
     storage::data_dir::write_atomic,
     telemetry,
@@ -188,16 +188,17 @@ fn tell_ready(ready: &Ready) -> String {
 }
 
 pub fn tell_stopped(stopped: &Stopped) -> String {
-    let phases: Vec<String> = stopped.phases.iter().map(|p| format!("{} {} ms", p.name, p.ms)).collect();
+    let phase = |p: &PhaseTime| format!("{} {} ms", human::escape(&p.name), human::count(p.ms));
+    let phases: Vec<String> = stopped.phases.iter().map(phase).collect();
     let how = match stopped.drained {
         true => Ink::Good.paint("drained"),
         false => Ink::Bad.paint("NOT drained in time"),
     };
     format!(
-        "stopped ({}): {how}; {}; {} undelivered kept",
+        "stopped ({}): {how}; {} undelivered kept\n  {}",
         human::escape(&stopped.reason),
+        human::count(stopped.undelivered_kept),
         phases.join(", "),
-        stopped.undelivered_kept
     )
 }
 

@@ -22,7 +22,10 @@ use crate::{
     source::Source,
 };
 
-/// What a spinner says of a message on its way.
+/// What a spinner says of a message that the node is still putting on its disk.
+const HANDING: &str = "handing it to the node";
+
+/// And of one on its way.
 const WAITING: &str = "on its way; waiting for the signed receipt";
 
 const EXAMPLES: &str = "\
@@ -90,13 +93,15 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         wait: args.wait.is_some(),
         file_name: content.name,
     };
-    let mut client = call::start(cx, &request, &content.bytes).await?;
-    let queued: SendOutcome = call::first(&mut client).await?;
+    let mut progress = Progress::new(cx.out.json);
+    let handing = async {
+        let mut client = call::start(cx, &request, &content.bytes).await?;
+        let queued: SendOutcome = call::first(&mut client).await?;
+        Ok::<_, Failure>((client, queued))
+    };
+    let (mut client, queued) = progress.during(HANDING, handing).await?;
     let (mut outcome, silence) = match args.wait {
-        Some(wait) => {
-            let progress = Progress::new(cx.out.json);
-            watch(&mut client, queued, deadline(began, wait), progress).await
-        }
+        Some(wait) => watch(&mut client, queued, deadline(began, wait), progress).await,
         None => (queued, None),
     };
     outcome.progress = None;

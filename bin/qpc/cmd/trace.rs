@@ -40,7 +40,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let request = Request::Trace { destination: args.destination, timeout_ms: to_ms(args.timeout) };
     let mut progress = Progress::new(cx.out.json);
     let asking = format!("waiting for answers, {} at most", format_duration(args.timeout));
-    let trace: Trace = progress.during(&asking, call::one(cx, &request)).await?;
+    let trace: Trace = progress.during(&asking, call::one_unseen(cx, &request)).await?;
     drop(progress);
     cx.out.show(&trace, |trace| table(trace).text())?;
     match trace.reached {
