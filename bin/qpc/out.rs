@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    os::unix::fs::MetadataExt,
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use quicprochat_mesh::api::ApiError;
@@ -59,12 +59,11 @@ pub fn note(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "qpc: {text}");
 }
 
-/// True where this program was started with stdout closed. Then its runtime has put the null device
-/// there, open for reading too, which who throws output away on purpose does not do.
-pub fn is_stdout_closed() -> bool {
-    let stdout = io::stdout();
+/// True where this program was started with this stream closed. Then its runtime has put the null
+/// device there, open for reading and writing, which who redirects a stream on purpose does not do.
+pub fn is_closed(stream: impl AsFd) -> bool {
     let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
-    let device = rustix::fs::fstat(&stdout).map(|stat| stat.st_rdev as u64);
+    let device = rustix::fs::fstat(&stream).map(|stat| stat.st_rdev as u64);
     let is_null = null.is_ok_and(|null| device.is_ok_and(|device| device == null));
-    is_null && rustix::fs::fcntl_getfl(&stdout).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
+    is_null && rustix::fs::fcntl_getfl(&stream).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quicprochat_mesh::api::{ErrorClass, Request, Stopped};
+use quicprochat_mesh::api::{ApiError, Request, Stopped};
 
 use serde_json::{Map, Value};
 
@@ -45,7 +45,13 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         .await;
     let stopped = stopped?;
     cx.out.show(&stopped, tell_stopped)?;
-    if stopped.drained { Ok(()) } else { Err(Failure::Said(ErrorClass::Failed)) }
+    match stopped.drained {
+        true => Ok(()),
+        false => Err(ApiError::failed(
+            "the node stopped before it had drained: what is on its disk goes on with the next start",
+        )
+        .into()),
+    }
 }
 
 /// The phase that the node is in, by its own counter, which is 1 in the first.

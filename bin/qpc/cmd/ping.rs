@@ -35,7 +35,7 @@ pub struct Args {
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     Target::parse(&args.destination)?;
     let request = Request::Ping {
-        destination: args.destination,
+        destination: args.destination.clone(),
         count: args.count,
         interval_ms: to_ms(args.interval),
         timeout_ms: to_ms(args.timeout),
@@ -55,7 +55,12 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         })?;
     }
     match answered {
-        0 => Err(ApiError::failed(format!("none of {} pings was answered", args.count)).into()),
+        0 => Err(ApiError::failed(format!(
+            "{} did not answer any of {}: see `qpc routes`, or give it longer with --timeout",
+            args.destination,
+            human::number_of(args.count.into(), "ping")
+        ))
+        .into()),
         _ => Ok(()),
     }
 }

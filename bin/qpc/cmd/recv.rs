@@ -19,7 +19,7 @@ use crate::{
     fail::Failure,
     human,
     ink::Ink,
-    out::is_stdout_closed,
+    out::is_closed,
     progress::Progress,
     save::save,
 };
@@ -74,7 +74,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
-    if !args.keep && is_stdout_closed() {
+    if !args.keep && is_closed(std::io::stdout()) {
         let text = "stdout is closed, and what is taken out of the inbox would be lost: give --keep, or redirect \
                     stdout to a file (to /dev/null to throw messages away)";
         return Err(ApiError::usage(text).into());
