@@ -26,8 +26,9 @@ const CODES: [i32; 6] = [0, 1, 2, 69, 75, 78];
 /// Longest line that is still one to read.
 const LINE_CHARS_MAX: usize = 2000;
 
-/// As much as one argument may have: the system takes 128 KiB with the zero behind it.
-const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 1;
+/// As much as one argument may have: the system takes 128 KiB, with the name of a variable and a zero
+/// among them.
+const ARGUMENT_BYTES_MAX: usize = 128 * 1024 - 64;
 
 /// Somebody who is not there.
 const NOWHERE: &str = "0123456789abcdef0123456789abcdef";
@@ -186,8 +187,9 @@ fn output_that_cannot_be_written_is_an_error_and_a_reader_that_left_is_none() {
     node.fake.arrive(1, None, b"one");
     for arguments in PRINTING {
         for json in [false, true] {
-            let mut command = fake_node::command(node.dir.path(), arguments);
-            command.args(json.then_some("--json"));
+            let arguments: Vec<&str> =
+                json.then_some("--json").into_iter().chain(arguments.iter().copied()).collect();
+            let mut command = fake_node::command(node.dir.path(), &arguments);
             let (reader, writer) = std::io::pipe().unwrap();
             drop(reader);
             command.stdout(Stdio::from(writer));
@@ -196,8 +198,8 @@ fn output_that_cannot_be_written_is_an_error_and_a_reader_that_left_is_none() {
 
             // Only Linux has a file that is always full.
             if let Ok(full) = File::options().write(true).open("/dev/full") {
-                let mut command = fake_node::command(node.dir.path(), arguments);
-                command.args(json.then_some("--json")).stdout(full);
+                let mut command = fake_node::command(node.dir.path(), &arguments);
+                command.stdout(full);
                 finish(command).exits(1).says("cannot write to stdout");
             }
         }
@@ -311,6 +313,8 @@ fn a_terminal_that_is_closed_loses_nothing() {
         Background::start(&mut fake_node::command(node.dir.path(), &["recv", "--follow", "--json"]));
     node.fake.arrive(1, None, b"seen");
     assert!(follow.line().contains("seen"));
+    // Before it is acknowledged it would be shown again.
+    wait_until("the acknowledgement", || node.fake.inbox_len() == 0);
     signal(follow.pid(), "HUP");
     assert_eq!(follow.exit().signal(), Some(1));
     node.fake.arrive(2, None, b"not seen");

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
 mod fake_node;
+#[path = "common/terminal.rs"]
+mod terminal;
 #[path = "common/tree.rs"]
 mod tree;
 
@@ -12,9 +14,12 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use fake_node::{FakeNode, command, data_dir, finish, qpc};
+use fake_node::{FakeNode, PATIENCE, command, data_dir, finish, qpc};
+use terminal::Terminal;
 
 fn snapshots() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots")
@@ -137,4 +142,63 @@ fn the_lines_of_usual_mistakes() {
     let mut faults = Vec::new();
     check(&snapshots().join("errors.txt"), &text, &mut faults);
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn on_a_terminal_lines_fit_and_have_colours() {
+    let node = FakeNode::start();
+    node.fake.arrive(
+        1,
+        Some("写真 of a lake that is as long as the name of a file may be and longer.jpg"),
+        b"x",
+    );
+    for columns in [80, 120] {
+        for arguments in
+            [&["status"][..], &["peers"], &["routes"], &["known"], &["stats"], &["inbox"], &["outbox"]]
+        {
+            let (code, raw, terminal) =
+                Terminal::start(command(node.dir.path(), arguments), columns).finish();
+            assert_eq!(
+                (code, terminal.wrapped()),
+                (0, 0),
+                "{arguments:?} at {columns}:\n{}",
+                terminal.screen()
+            );
+            assert!(raw.contains("\u{1b}["), "{arguments:?}: no colours: {raw:?}");
+            let (code, raw, _) =
+                Terminal::start(command(node.dir.path(), &[arguments, &["--json"]].concat()), columns)
+                    .finish();
+            assert!(code == 0 && !raw.contains('\u{1b}'), "{arguments:?}: colours for programs: {raw:?}");
+        }
+    }
+    for (key, value) in [("NO_COLOR", "1"), ("CLICOLOR", "0")] {
+        let mut plain = command(node.dir.path(), &["status"]);
+        plain.env(key, value);
+        let (_, raw, terminal) = Terminal::start(plain, 80).finish();
+        assert!(!raw.contains('\u{1b}') && terminal.screen().contains("degraded"), "{key}: {raw:?}");
+    }
+    let mut forced = command(node.dir.path(), &["status"]);
+    forced.env("CLICOLOR_FORCE", "1");
+    assert!(finish(forced).stdout.contains("\u{1b}[33mdegraded"));
+}
+
+#[test]
+fn on_a_terminal_waiting_shows_and_goes_again() {
+    let node = FakeNode::start();
+    let hangs = Terminal::start(command(node.dir.path(), &["trace", "hang"]), 80);
+    let deadline = Instant::now() + PATIENCE;
+    while !hangs.screen().contains("waiting for answers, 10s at most") {
+        assert!(Instant::now() < deadline, "no spinner:\n{}", hangs.screen());
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(hangs);
+    let json = command(node.dir.path(), &["--json", "send", "--to", "anna", "--wait", "1m", "x"]);
+    let (_, raw, terminal) = Terminal::start(json, 80).finish();
+    assert!(!raw.contains("parts there"), "a bar for programs:\n{}", terminal.screen());
+
+    let send = command(node.dir.path(), &["send", "--to", "anna", "--wait", "1m", "x"]);
+    let (code, raw, terminal) = Terminal::start(send, 80).finish();
+    assert!(raw.contains("1 of 2 parts there"), "no bar: {raw:?}");
+    let wanted = format!("delivered {} in 12.5 ms over 3 hops", "07".repeat(16));
+    assert_eq!((code, terminal.screen().trim()), (0, wanted.as_str()), "something of the bar is left");
 }

@@ -108,12 +108,13 @@ fn hidden() -> ProgressBar {
     ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
 }
 
-/// Whether stderr is a terminal that can take a line back, and ours: what runs in the background must
-/// not write over what a person types.
+/// Whether stderr is a terminal that can take a line back, and not one that somebody else has at the
+/// moment: what runs in the background must not write over what a person types.
 fn is_looked_at() -> bool {
     let stderr = stderr();
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     !is_dumb
         && stderr.is_terminal()
-        && rustix::termios::tcgetpgrp(&stderr).is_ok_and(|group| group == rustix::process::getpgrp())
+        // Where it is not the terminal of our session, nobody can have put us in the background.
+        && rustix::termios::tcgetpgrp(&stderr).map_or(true, |group| group == rustix::process::getpgrp())
 }
