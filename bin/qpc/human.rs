@@ -49,15 +49,34 @@ pub fn brief(line: &str) -> String {
     format!("{begin} … {end}")
 }
 
-/// A table of plain text, all of it to the left; the last column gives way on a narrow terminal.
+/// A table of plain text: columns of nothing but numbers to the right, the rest to the left; the last
+/// column gives way on a narrow terminal.
 pub fn table(head: &[&'static str], rows: &[Vec<String>]) -> String {
-    let mut columns: Vec<Column> = head.iter().map(|head| Column::text(head)).collect();
+    let is_number = |at: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.get(at)).filter(|cell| !cell.is_empty()).peekable();
+        cells.peek().is_some() && cells.all(|cell| is_quantity(cell))
+    };
+    let column = |(at, head): (usize, &&'static str)| match is_number(at) {
+        true => Column::number(head),
+        false => Column::text(head),
+    };
+    let mut columns: Vec<Column> = head.iter().enumerate().map(column).collect();
     if let Some(last) = columns.pop() {
         columns.push(last.shrinks(0, 8));
     }
     let mut table = Table::new(columns);
     rows.iter().for_each(|row| table.row(row.iter().map(|cell| cell.as_str().into()).collect::<Vec<_>>()));
     table.text()
+}
+
+/// Whether text is a number, with or without a unit, or stands for one that is missing.
+fn is_quantity(text: &str) -> bool {
+    /// Longer ones are ids.
+    const DIGITS_MAX: usize = 15;
+    let mut words = text.split(' ');
+    let number = words.next().unwrap_or_default().replace(',', "");
+    let is_number = number.len() <= DIGITS_MAX && number.chars().all(|c| c.is_ascii_digit() || c == '.');
+    text == "-" || (is_number && number.parse::<f64>().is_ok() && words.count() <= 1)
 }
 
 /// Aligned `name  value` lines; long values go on below where they began.
@@ -188,6 +207,18 @@ mod tests {
         let counts = [0, 999, 1000, 1_234_567].map(count);
         assert_eq!(counts, ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([1, 2].map(|n| number_of(n, "hop")), ["1 hop", "2 hops"]);
+    }
+
+    #[test]
+    fn columns_of_numbers_stand_to_the_right() {
+        let rows = [vec!["a".into(), "1,234".into(), "1".into()], vec!["bb".into(), "-".into(), "x".into()]];
+        let text = anstream::adapter::strip_str(&table(&["X", "N", "Y"], &rows)).to_string();
+        assert_eq!(text, "X       N  Y\na   1,234  1\nbb      -  x\n");
+        for (text, wanted) in
+            [("4.0 KiB", true), ("", false), ("8bfc5059", false), ("1 of 2", false), ("1e5", false)]
+        {
+            assert_eq!(is_quantity(text), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -67,9 +67,8 @@ pub(super) fn tell(message: &api::Message, now: Timestamp, room: Option<usize>) 
     let mut rows =
         Table::new([Column::number("WHEN"), Column::text("EVENT"), Column::text("").shrinks(0, 8)]);
     for event in &message.history {
-        let doubt = if event.clock_trusted { "" } else { " (clock not trusted)" };
         rows.row([
-            format!("{}{doubt}", human::ago(event.at, now)).into(),
+            human::ago(event.at, now).into(),
             Cell::of(Ink::of_fate(&event.event), human::escape(&event.event).replace('_', " ")),
             detail(event).into(),
         ]);
@@ -95,6 +94,7 @@ fn state(message: &api::Message) -> String {
 }
 
 fn detail(event: &MessageEvent) -> String {
+    let doubt = (!event.clock_trusted).then(|| "clock not trusted".to_owned());
     let parts = [
         event.attempt.map(|attempt| format!("attempt {attempt}")),
         event.chunks_done.zip(event.chunks).map(|(done, all)| format!("{done} of {all} parts")),
@@ -103,6 +103,7 @@ fn detail(event: &MessageEvent) -> String {
         event.hops.map(|hops| human::number_of(hops.into(), "link")),
         event.reason.as_deref().map(human::escape),
         event.custodian.map(|custodian| format!("kept by {custodian}")),
+        doubt,
         event.packet.map(|packet| format!("packet {packet}")),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

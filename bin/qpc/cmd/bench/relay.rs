@@ -291,17 +291,7 @@ fn tell(answered: &Answered) -> String {
         Ends::Volatile => "volatile",
         Ends::Durable => "durable",
     };
-    let head = [
-        "",
-        "MSG/S",
-        "RELAY CPU µs",
-        "P50 µs",
-        "P99 µs",
-        "PEAK RSS MiB",
-        "CPU µs PACED",
-        "SWITCHES PACED",
-        "LOST",
-    ];
+    let head = ["", "MSG/S", "CPU µs", "P50 µs", "P99 µs", "RSS MiB", "PACED CPU µs", "SWITCHES", "LOST"];
     let mut rows = vec![row("ours", &answered.ours)];
     let mut of_spread = String::new();
     if let Some(spread) = &answered.spread {
