@@ -5,18 +5,22 @@
 
 mod common;
 mod fake_node;
+#[path = "common/terminal.rs"]
+#[allow(dead_code, reason = "one function of it")]
+mod terminal;
 #[path = "common/tree.rs"]
 mod tree;
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
+    io::Read,
     os::unix::{ffi::OsStringExt, process::ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
 };
 
-use common::{Background, Spec, signal, wait_until};
+use common::{Background, Spec, signal, wait_for, wait_until};
 use fake_node::{FakeNode, Run, data_dir, finish};
 use serde_json::json;
 
@@ -321,6 +325,21 @@ fn a_terminal_that_is_closed_loses_nothing() {
     wait_until("the place to be free", || node.qpc(&["recv", "--keep"]).code == 0);
     assert_eq!(node.fake.inbox_len(), 1);
     assert_eq!(node.qpc(&["recv", "--json"]).object()["text"], "not seen");
+
+    // Without a word from the system, the next line has nowhere to go.
+    let (master, open) = terminal::pair(80);
+    let mut command = fake_node::command(node.dir.path(), &["recv", "--follow"]);
+    let mut child = command.stdin(open()).stdout(open()).spawn().unwrap();
+    drop((command, open));
+    wait_until("it to take", || node.qpc(&["recv"]).code == 1);
+    drop(master);
+    node.fake.arrive(3, None, b"not seen either");
+    let ended = wait_for("its end", || child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(1));
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    assert!(errors.starts_with("qpc: cannot write to stdout") && errors.lines().count() == 1, "{errors}");
+    assert_eq!(node.fake.inbox_len(), 1);
 
     // A node drains.
     let mut real = Spec::new("node").start();

@@ -63,7 +63,8 @@ pub fn note(text: impl std::fmt::Display) {
 /// device there, open for reading and writing, which who redirects a stream on purpose does not do.
 pub fn is_closed(stream: impl AsFd) -> bool {
     let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
-    let device = rustix::fs::fstat(&stream).map(|stat| stat.st_rdev as u64);
+    let file = stream.as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let device = file.and_then(|file| file.metadata()).map(|file| file.rdev());
     let is_null = null.is_ok_and(|null| device.is_ok_and(|device| device == null));
     is_null && rustix::fs::fcntl_getfl(&stream).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::RDWR))
 }

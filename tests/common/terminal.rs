@@ -20,6 +20,22 @@ use rustix::{
 /// Rows of every terminal here; the columns are chosen.
 const ROWS: u16 = 40;
 
+/// A new terminal of so many columns: the side of who looks at it, and what opens the other one.
+pub fn pair(columns: u16) -> (File, impl Fn() -> File) {
+    // Processes of other tests must not keep it open.
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let size = Winsize { ws_row: ROWS, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&master, size).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let open = move || {
+        let path = std::ffi::OsStr::from_bytes(name.to_bytes());
+        OpenOptions::new().read(true).write(true).open(path).unwrap()
+    };
+    (File::from(master), open)
+}
+
 /// A process whose streams are a terminal; killed when dropped.
 pub struct Terminal {
     child: Child,
@@ -30,26 +46,16 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn start(mut command: Command, columns: u16) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let wide = Winsize { ws_row: ROWS, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&master, wide).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let open = || {
-            let path = std::ffi::OsStr::from_bytes(name.to_bytes());
-            OpenOptions::new().read(true).write(true).open(path).unwrap()
-        };
+        let (mut master, open) = pair(columns);
         command.env("TERM", "xterm-256color").stdin(open()).stdout(open()).stderr(open());
         let child = command.spawn().unwrap();
         // Or the terminal would stay open in this process, and reading from it would never end.
-        drop(command);
+        drop((command, open));
         let size = |n: u16| NonZero::new(n).unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(size(ROWS), size(columns), 0)));
         let raw = Arc::new(Mutex::new(Vec::new()));
         let (shown, kept) = (screen.clone(), raw.clone());
         let reader = thread::spawn(move || {
-            let mut master = File::from(master);
             let mut bytes = [0; 4096];
             // The end of the last process on it is an error.
             while let Ok(n) = master.read(&mut bytes) {

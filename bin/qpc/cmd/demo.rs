@@ -257,7 +257,7 @@ async fn away_and_back(
     let (outcome, (_, content)) = tokio::try_join!(finished, last.receive())?;
     check_delivered(last, &outcome)?;
     let content = human::escape(&String::from_utf8_lossy(&content));
-    page.good("delivered", format!("“{content}”, {} after {} was started again", since(began), last.name))
+    page.good("delivered", format!("“{content}”, {} after {} came back", since(began), last.name))
 }
 
 fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<(), Failure> {

@@ -98,3 +98,14 @@ fn every_option_is_described_in_one_style() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
+
+#[test]
+fn the_list_of_commands_says_what_their_pages_say() {
+    let about = |command: &Command| command.get_about().map(ToString::to_string).unwrap_or_default();
+    let built = built();
+    // Each is described twice: where it is listed, and where it is called.
+    for listed in Cli::command().get_subcommands() {
+        let page = built.find_subcommand(listed.get_name()).map(&about).unwrap_or_default();
+        assert_eq!(about(listed), page, "{}", listed.get_name());
+    }
+}

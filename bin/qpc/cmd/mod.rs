@@ -92,7 +92,7 @@ pub enum Command {
     /// Look for a path to a node, or forget one
     #[command(subcommand)]
     Path(Deferred<path::Command>),
-    /// Show all counters
+    /// Show what was counted since the node started
     Stats(Deferred<stats::Args>),
     /// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
     Health(Deferred<health::Args>),
