@@ -1,7 +1,9 @@
 //! `qpc`: runs a mesh node, and asks and tells a running one.
 //!
 //! Every command is one file of [`cmd`]: arguments, one call, printing. What they share is small:
-//! [`cx`] knows the data directory and the configuration, [`call`] asks the node, [`out`] prints.
+//! [`cx`] knows the data directory and the configuration, [`call`] asks the node, [`out`] prints. How it
+//! looks is in [`table`], [`ink`] and [`progress`], with [`screen`] for the room there is; what is said of
+//! arguments that are wrong, in [`usage`].
 
 // A binary exports nothing: `pub` says which items of a file the other files use.
 #![allow(unreachable_pub)]
