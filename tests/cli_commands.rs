@@ -448,12 +448,12 @@ fn the_history_of_a_message_is_a_list_that_people_can_read() {
     assert_eq!(run.stderr, "");
     let lines: Vec<_> = run.stdout.lines().collect();
     assert_eq!(lines[0], format!("id        {}", "07".repeat(16)));
-    assert_eq!(lines[1], "state     in custody (in_custody)");
+    assert_eq!(lines[1], "state     in custody");
     assert!(lines[2].starts_with("to        an\\u{1b}na (a1a1a1a1"), "{run:?}");
     assert!(lines.contains(&"sent      2 times, next try in 10m"), "{run:?}");
-    let events = &lines[lines.iter().position(|line| line.starts_with("WHEN")).unwrap() + 1..];
+    let events = &lines[lines.iter().position(|line| line.trim_start().starts_with("WHEN")).unwrap() + 1..];
     assert_eq!(events.len(), 3);
-    assert!(events[0].contains("(clock not trusted)") && events[0].ends_with("accepted    5 B"), "{run:?}");
+    assert!(events[0].ends_with("accepted    5 B, clock not trusted"), "{run:?}");
     assert!(events[1].ends_with(&format!("sent        attempt 1, packet {}", "09".repeat(16))), "{run:?}");
 
     node.qpc(&["message", "ffffffff"]).exits(1).says("nothing is known of ffffffff");

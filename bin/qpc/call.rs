@@ -6,7 +6,10 @@ use quicprochat_mesh::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{cx::Context, fail::Failure};
+use crate::{cx::Context, fail::Failure, progress::Progress};
+
+/// What a spinner says of a node that does not answer at once.
+const WAITING: &str = "waiting for the node to answer";
 
 /// Sends a request with its payload.
 pub async fn start(cx: &Context, request: &Request, payload: &[u8]) -> Result<Client, Failure> {
@@ -15,12 +18,15 @@ pub async fn start(cx: &Context, request: &Request, payload: &[u8]) -> Result<Cl
 
 /// All answers to a request without payload.
 pub async fn all<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result<Vec<T>, Failure> {
-    let mut client = start(cx, request, &[]).await?;
-    let mut answers = Vec::new();
-    while let Some(frame) = client.next().await? {
-        answers.push(frame.parse()?);
-    }
-    Ok(answers)
+    let answers = async {
+        let mut client = start(cx, request, &[]).await?;
+        let mut answers = Vec::new();
+        while let Some(frame) = client.next().await? {
+            answers.push(frame.parse()?);
+        }
+        Ok(answers)
+    };
+    Progress::new(cx.out.json).during(WAITING, answers).await
 }
 
 /// Prints all answers to a request without payload: with `--json` each as it comes, else the text
@@ -42,6 +48,11 @@ pub async fn list<T: DeserializeOwned + Serialize>(
 
 /// The one answer to a request without payload.
 pub async fn one<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result<T, Failure> {
+    Progress::new(cx.out.json).during(WAITING, one_unseen(cx, request)).await
+}
+
+/// The one answer to a request without payload, for who shows progress already.
+pub async fn one_unseen<T: DeserializeOwned>(cx: &Context, request: &Request) -> Result<T, Failure> {
     first(&mut start(cx, request, &[]).await?).await
 }
 

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use quicprochat_mesh::api::ApiError;
 
-use crate::{fail::Failure, human};
+use crate::{fail::Failure, human, out::is_closed};
 
 /// Where the content comes from.
 #[derive(Debug, Args)]
@@ -60,6 +60,9 @@ impl Source {
                 _ => Err(too_large("the text")),
             },
             _ => {
+                if is_closed(stdin()) {
+                    return Err(ApiError::usage("stdin is closed: there is nothing to send").into());
+                }
                 let failed = |e| ApiError::failed(format!("cannot read stdin: {e}"));
                 let bytes = read_limited(stdin().lock(), limit)
                     .map_err(failed)?

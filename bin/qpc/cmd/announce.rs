@@ -4,7 +4,12 @@ use quicprochat_mesh::api::{Done, Request};
 
 use crate::{call, cx::Context, fail::Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc announce";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {

@@ -11,11 +11,17 @@ use quicprochat_mesh::{
 use super::{duration, send::check_ttl, to_ms};
 use crate::{call, cx::Context, fail::Failure, source::Source};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc broadcast 'lunch is ready'
+  qpc broadcast --file notice.txt --ttl 5m --max-hops 3";
+
 /// Send to every node within reach: signed, NOT ENCRYPTED
 ///
 /// Everyone can read a broadcast: it is signed, so that nobody can change it, but not encrypted. At
 /// most 15 KiB, delivered once to every node that is reached within its lifetime, no receipts.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     source: Source,

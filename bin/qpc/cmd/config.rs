@@ -7,13 +7,38 @@ use quicprochat_mesh::config::{ConfigError, Layers, Origin, Place, Problem};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{cx::Context, cx::path_text, fail::Failure, human, out::note};
+use crate::{
+    cx::{Context, path_text},
+    fail::Failure,
+    human,
+    ink::Ink,
+    out::note,
+    table::{Cell, Column, Table},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc config show   what is in force, and where from
+  qpc config check  what is wrong with the file";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  qpc config show
+  QPC_NETWORK=test qpc config show --json";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  qpc config check
+  qpc config check ./config.toml --json";
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Print every effective value and where it came from
+    #[command(after_help = SHOW_EXAMPLES)]
     Show,
     /// Name every wrong key or value of a file
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// The file [default: the one in force]
         #[arg(value_name = "FILE")]
@@ -77,14 +102,21 @@ fn show(cx: &Context) -> Result<(), Failure> {
         })
         .collect();
     cx.out.list(&shown, |shown| {
-        let rows: Vec<Vec<String>> = shown
-            .iter()
-            .zip(texts)
-            .map(|(s, text)| {
-                vec![s.key.clone(), human::escape(&text), s.place.clone().unwrap_or_else(|| s.origin.into())]
-            })
-            .collect();
-        human::table(&["KEY", "VALUE", "FROM"], &rows)
+        let mut table = Table::new([
+            Column::text("KEY"),
+            Column::text("VALUE").shrinks(1, 20),
+            Column::text("FROM").shrinks(0, 7),
+        ]);
+        for (shown, text) in shown.iter().zip(texts) {
+            let ink = if shown.origin == "default" { Some(Ink::Faint) } else { None };
+            let from = shown.place.as_deref().unwrap_or(shown.origin);
+            table.row([
+                shown.key.as_str().into(),
+                human::escape(&text).into(),
+                Cell::of(ink, human::escape(from)),
+            ]);
+        }
+        table.text()
     })
 }
 

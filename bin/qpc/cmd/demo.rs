@@ -26,6 +26,11 @@ const POLL: Duration = Duration::from_millis(20);
 /// Size of the file that is sent: a photo's.
 const FILE_BYTES: usize = 1 << 20;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc demo                   five nodes, until Ctrl-C
+  qpc demo --nodes 3 --once  three, and end after the story";
+
 /// Show a small mesh at work: nodes in a line, real messages over several hops
 ///
 /// Starts N nodes as processes of their own on this machine, in a temporary directory and on free
@@ -33,6 +38,7 @@ const FILE_BYTES: usize = 1 << 20;
 /// node and brings it back. Stays until Ctrl-C, for you to try commands on it, and leaves nothing
 /// behind.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How many nodes, 3 to 16
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u8).range(3..=16))]
@@ -251,7 +257,7 @@ async fn away_and_back(
     let (outcome, (_, content)) = tokio::try_join!(finished, last.receive())?;
     check_delivered(last, &outcome)?;
     let content = human::escape(&String::from_utf8_lossy(&content));
-    page.good("delivered", format!("“{content}”, {} after {} was started again", since(began), last.name))
+    page.good("delivered", format!("“{content}”, {} after {} came back", since(began), last.name))
 }
 
 fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use quicprochat_mesh::{
-    api::{ApiError, ErrorClass, Ready},
+    api::{ApiError, ErrorClass, NodeState, Ready},
     config::HealthListen,
 };
 use serde_json::Value;
@@ -16,7 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{cx::Context, fail::Failure, human};
+use crate::{
+    cx::Context,
+    fail::Failure,
+    human,
+    ink::{Ink, paint},
+};
 
 /// The ready object of the running node, in its data directory.
 pub const RECORD_NAME: &str = "node.json";
@@ -27,7 +32,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest answer read, head and body.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc health                                 exit 0 when the node is ready
+  qpc health --data-dir /var/lib/qpc --json";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
@@ -103,7 +114,10 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
 }
 
 fn tell(health: &Value) -> String {
-    let word = |value: &Value| human::escape(value.as_str().unwrap_or("-"));
+    let word = |value: &Value| {
+        let state = serde_json::from_value::<NodeState>(value.clone()).ok();
+        paint(state.map(Ink::of_state), &human::escape(value.as_str().unwrap_or("-")))
+    };
     let mut lines = vec![("state", health.get("status").map_or("-".into(), word))];
     if let Some(parts) = health.get("subsystems").and_then(Value::as_object) {
         for (name, part) in parts {

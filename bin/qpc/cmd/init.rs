@@ -23,7 +23,14 @@ use crate::{cx::Context, cx::path_text, fail::Failure, human, out::note};
 /// A seed has 64 hex digits; a line break and some room for spaces around them.
 const SEED_TEXT_BYTES_MAX: u64 = 256;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc init
+  qpc init --data-dir ./n1   a node of its own in a directory
+  qpc init --seed @seed.hex  the identity of a seed that was kept";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Make the identity of this 32-byte seed in hex: - reads stdin, @FILE a file; HEX64 on the
     /// command line marks the identity as a test one

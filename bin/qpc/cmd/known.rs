@@ -2,9 +2,22 @@
 
 use quicprochat_mesh::api::{KnownNode, Request};
 
-use crate::{call, cx::Context, fail::Failure, human};
+use crate::{
+    call,
+    cx::Context,
+    fail::Failure,
+    human,
+    ink::Ink,
+    table::{Cell, Column, Table},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc known
+  qpc known --json";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
@@ -12,20 +25,28 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
         if known.is_empty() {
             return "nobody was heard yet".into();
         }
-        let yes_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        let rows: Vec<Vec<String>> = known
-            .iter()
-            .map(|k| {
-                vec![
-                    k.address.to_string(),
-                    yes_no(k.reachable),
-                    yes_no(k.has_key),
-                    human::span_s(k.forgotten_s),
-                    human::escape(&k.capabilities.join(" ")),
-                ]
-            })
-            .collect();
-        human::table(&["ADDRESS", "REACHABLE", "KEYS", "FORGOTTEN IN", "CAPABILITIES"], &rows)
+        table(known).text()
     })
     .await
+}
+
+pub(super) fn table(known: &[KnownNode]) -> Table {
+    let mut table = Table::new([
+        Column::id("ADDRESS", 2),
+        Column::text("REACHABLE"),
+        Column::text("KEYS"),
+        Column::number("FORGOTTEN"),
+        Column::text("CAPABILITIES").shrinks(1, 12),
+    ]);
+    for node in known {
+        let (reachable, ink) = if node.reachable { ("yes", Ink::Good) } else { ("no", Ink::Warn) };
+        table.row([
+            node.address.to_string().into(),
+            Cell::of(Some(ink), reachable),
+            if node.has_key { "yes" } else { "no" }.into(),
+            format!("in {}", human::span_s(node.forgotten_s)).into(),
+            human::escape(&node.capabilities.join(" ")).into(),
+        ]);
+    }
+    table
 }

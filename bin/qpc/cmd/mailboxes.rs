@@ -2,9 +2,22 @@
 
 use quicprochat_mesh::api::{Mailbox, Request};
 
-use crate::{call, cx::Context, fail::Failure, human};
+use crate::{
+    call,
+    cx::Context,
+    fail::Failure,
+    human,
+    ink::Ink,
+    table::{Cell, Column, Table},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc mailboxes
+  qpc mailboxes --json";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
@@ -12,19 +25,29 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
         if mailboxes.is_empty() {
             return "nothing is held for others".into();
         }
-        let rows: Vec<Vec<String>> = mailboxes
-            .iter()
-            .map(|m| {
-                vec![
-                    m.destination.to_string(),
-                    m.messages.to_string(),
-                    human::bytes(m.bytes),
-                    m.oldest_s.map_or("-".into(), |s| format!("{} ago", human::span_s(s))),
-                    if m.reachable { "being handed over" } else { "away" }.into(),
-                ]
-            })
-            .collect();
-        human::table(&["DESTINATION", "MESSAGES", "SIZE", "OLDEST", "STATE"], &rows)
+        table(mailboxes).text()
     })
     .await
+}
+
+pub(super) fn table(mailboxes: &[Mailbox]) -> Table {
+    let mut table = Table::new([
+        Column::id("DESTINATION", 1),
+        Column::number("MESSAGES"),
+        Column::number("SIZE"),
+        Column::number("OLDEST"),
+        Column::text("STATE").shrinks(2, 8),
+    ]);
+    for mailbox in mailboxes {
+        let (state, ink) =
+            if mailbox.reachable { ("being handed over", Ink::Good) } else { ("away", Ink::Warn) };
+        table.row([
+            mailbox.destination.to_string().into(),
+            human::count(mailbox.messages).into(),
+            human::bytes(mailbox.bytes).into(),
+            mailbox.oldest_s.map_or("-".into(), |s| format!("{} ago", human::span_s(s))).into(),
+            Cell::of(Some(ink), state),
+        ]);
+    }
+    table
 }

@@ -6,6 +6,7 @@ mod backup;
 mod bench;
 mod block;
 mod broadcast;
+mod completions;
 mod config;
 mod contact;
 mod demo;
@@ -19,6 +20,7 @@ mod init;
 mod known;
 mod log_level;
 mod mailboxes;
+mod man;
 mod message;
 mod outbox;
 mod path;
@@ -37,10 +39,15 @@ mod trace;
 mod version;
 mod wire;
 
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
+mod snapshots;
+
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use quicprochat_mesh::{api::ApiError, config::parse_duration};
+use quicprochat_mesh::{api::ApiError, config::parse_duration, node::IdPrefix, wire::MessageUid};
 
 use crate::{
     cx::{Context, Global},
@@ -65,7 +72,7 @@ Try it:
 /// with no server that owns the network
 #[derive(Debug, Parser)]
 #[command(name = "qpc", version, after_help = AFTER_HELP, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true, max_term_width = 100)]
+#[command(max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -92,7 +99,7 @@ pub enum Command {
     /// Look for a path to a node, or forget one
     #[command(subcommand)]
     Path(Deferred<path::Command>),
-    /// Show all counters
+    /// Show what was counted since the node started
     Stats(Deferred<stats::Args>),
     /// Ask the node's health endpoint; exit 0 when it is ready, 1 when not
     Health(Deferred<health::Args>),
@@ -159,6 +166,10 @@ pub enum Command {
     Bench(Deferred<bench::Command>),
     /// Show the version, the protocol and what is compiled in
     Version(Deferred<version::Args>),
+    /// Print a script that completes commands in your shell
+    Completions(Deferred<completions::Args>),
+    /// Write manual pages
+    Man(Deferred<man::Args>),
 }
 
 /// A command that is described only where it is called: a description of all of them would be built,
@@ -249,6 +260,8 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             #[cfg(feature = "quic")]
             Command::Bench(command) => bench::run(command.0, cx).await,
             Command::Version(args) => version::run(args.0, cx),
+            Command::Completions(args) => completions::run(args.0, cx),
+            Command::Man(args) => man::run(args.0, cx),
         }
     })
 }
@@ -261,4 +274,23 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Milliseconds of a duration.
 fn to_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The id that was given in full, if it was.
+fn full_id(id: &IdPrefix) -> Option<MessageUid> {
+    id.digits().parse().ok()
+}
+
+/// The one of the ids in a `place` that begins as said.
+fn the_one(id: &IdPrefix, here: &[MessageUid], place: &str) -> Result<MessageUid, Failure> {
+    let digits = id.digits();
+    let mut found = here.iter().filter(|id| id.to_string().starts_with(digits));
+    let told = match (found.next(), found.next()) {
+        (Some(id), None) => return Ok(*id),
+        (None, _) => format!("no message in the {place} begins with {digits}: see `qpc {place}`"),
+        (Some(_), Some(_)) => {
+            format!("more than one message in the {place} begins with {digits}: give more digits")
+        }
+    };
+    Err(ApiError::failed(told).into())
 }

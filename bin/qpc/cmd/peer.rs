@@ -8,15 +8,33 @@ use quicprochat_mesh::{
 
 use crate::{call, cx::Context, fail::Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc peer add quic://192.0.2.7:7410
+  qpc peer remove quic://192.0.2.7:7410";
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  qpc peer add quic://192.0.2.7:7410
+  qpc peer add 'tcp://[::1]:7410#a1b2c3d4e5f60718293a4b5c6d7e8f90'";
+
+const REMOVE_EXAMPLES: &str = "\
+Examples:
+  qpc peer remove quic://192.0.2.7:7410
+  qpc peer remove a1b2c3d4";
+
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Dial a node now and keep the link, also after a restart
+    #[command(after_help = ADD_EXAMPLES)]
     Add {
         /// quic://HOST:PORT or tcp://HOST:PORT, with #ADDRESS behind it to pin who must answer
         #[arg(value_name = "URL")]
         url: String,
     },
     /// Drop a link and forget the peer
+    #[command(after_help = REMOVE_EXAMPLES)]
     Remove {
         /// Its address or URL
         #[arg(value_name = "ADDRESS|URL")]

@@ -2,9 +2,21 @@
 
 use quicprochat_mesh::api::{Peer, Request};
 
-use crate::{call, cx::Context, fail::Failure, human};
+use crate::{
+    call,
+    cx::Context,
+    fail::Failure,
+    human,
+    table::{Column, Table},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc peers         who is linked to this node
+  qpc peers --json  everything, with full addresses";
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
@@ -13,21 +25,32 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
         if peers.is_empty() {
             return "no links: `qpc peer add URL` dials a node".into();
         }
-        let rows: Vec<Vec<String>> = peers
-            .iter()
-            .map(|p| {
-                vec![
-                    human::or_dash(p.address),
-                    human::escape(&p.url),
-                    p.direction.as_str().into(),
-                    human::span_s(p.since_s),
-                    human::ms(p.rtt_ms),
-                    human::bytes(p.tx_bytes),
-                    human::bytes(p.rx_bytes),
-                    p.capability.as_str().into(),
-                ]
-            })
-            .collect();
-        human::table(&["ADDRESS", "URL", "DIR", "SINCE", "RTT", "SENT", "RECEIVED", "CAPABILITY"], &rows)
+        table(peers).text()
     })
+}
+
+pub(super) fn table(peers: &[Peer]) -> Table {
+    let mut table = Table::new([
+        Column::id("ADDRESS", 1),
+        Column::text("URL").shrinks(2, 14),
+        Column::text("DIR"),
+        Column::number("SINCE"),
+        Column::number("RTT"),
+        Column::number("SENT"),
+        Column::number("RECEIVED"),
+        Column::text("CAPABILITY").goes(0),
+    ]);
+    for peer in peers {
+        table.row([
+            human::or_dash(peer.address).into(),
+            human::escape(&peer.url).into(),
+            peer.direction.as_str().into(),
+            human::span_s(peer.since_s).into(),
+            human::ms(peer.rtt_ms).into(),
+            human::bytes(peer.tx_bytes).into(),
+            human::bytes(peer.rx_bytes).into(),
+            peer.capability.as_str().into(),
+        ]);
+    }
+    table
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use quicprochat_mesh::{
     api::{ApiError, InboxItem, Received, Request},
     control::ReplyFrame,
@@ -12,7 +13,16 @@ use sha2::Digest as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{duration, send::deadline};
-use crate::{call, cx::Context, cx::path_text, fail::Failure, human, save::save};
+use crate::{
+    call,
+    cx::{Context, path_text},
+    fail::Failure,
+    human,
+    ink::Ink,
+    out::is_closed,
+    progress::Progress,
+    save::save,
+};
 
 /// Content up to this size stands in the line itself.
 const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -21,12 +31,21 @@ const INLINE_BYTES_MAX: usize = 64 * 1024;
 /// must be somewhere before the node forgets it.
 const RECEIVED_DIR: &str = "received";
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc recv                                read what is there
+  qpc recv --follow                       and what comes
+  qpc recv --count 1 --timeout 1m --json  wait for one message, for programs
+  qpc recv --save ./in                    files into a directory
+  qpc recv --keep                         look, and leave everything";
+
 /// Take messages out of the inbox, oldest first
 ///
 /// Each is removed only after its line was written and flushed, and its file synced; a killed recv
 /// may repeat one. Content that fits no line is saved (see --save) unless --inline is given. Ends
 /// when the inbox is empty, unless --follow, --count or --timeout is given.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Go on with messages as they arrive
     #[arg(long)]
@@ -55,6 +74,11 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
+    if !args.keep && is_closed(std::io::stdout()) {
+        let text = "stdout is closed, and what is taken out of the inbox would be lost: give --keep, or redirect \
+                    stdout to a file (to /dev/null to throw messages away)";
+        return Err(ApiError::usage(text).into());
+    }
     let until = args.timeout.map(|timeout| deadline(Instant::now(), timeout));
     let wait = args.follow || args.count.is_some() || args.timeout.is_some();
     let request = Request::Recv { count: args.count, wait, keep: args.keep };
@@ -70,7 +94,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
             None => client.next().await?,
         };
         let Some(frame) = frame else { return finish(&args, taken) };
-        let received = receive(&args, cx, &frame)?;
+        let received = receive(&args, cx, &frame).await?;
         cx.out.show(&received, tell)?;
         if let Some(number) = frame.ack {
             client.acknowledge(number).await?;
@@ -89,7 +113,7 @@ fn finish(args: &Args, taken: u64) -> Result<(), Failure> {
 }
 
 /// Puts the content where it was asked for.
-fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Failure> {
+async fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Failure> {
     let item: InboxItem = frame.parse()?;
     let content = &frame.payload;
     let small = content.len() <= INLINE_BYTES_MAX;
@@ -104,7 +128,10 @@ fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Fa
         None if !is_shown && !args.keep => Some(cx.data_dir.join(RECEIVED_DIR)),
         _ => None,
     };
-    let file = dir.map(|dir| save(&dir, &file_name, content)).transpose()?;
+    let file = match dir {
+        Some(dir) => Some(write(cx, dir, file_name, content.clone()).await?),
+        None => None,
+    };
     Ok(Received {
         id: item.id,
         from: item.from,
@@ -122,12 +149,22 @@ fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Received, Fa
     })
 }
 
+/// Saves content on a thread of its own: a slow disk may take its time.
+async fn write(cx: &Context, dir: PathBuf, name: String, content: Bytes) -> Result<PathBuf, Failure> {
+    let text = format!("writing {} to disk", human::bytes(content.len() as u64));
+    let saved = tokio::task::spawn_blocking(move || save(&dir, &name, &content));
+    Ok(Progress::new(cx.out.json).during(&text, saved).await.map_err(ApiError::failed)??)
+}
+
 fn tell(message: &Received) -> String {
     let from = match &message.from_name {
-        Some(name) => format!("{} ({})", human::escape(name), message.from.short()),
-        None => message.from.to_string(),
+        Some(name) => format!("{} ({})", Ink::Bold.paint(human::escape(name)), message.from.short()),
+        None => Ink::Bold.paint(message.from),
     };
-    let how = if message.broadcast { ", to everyone, not encrypted" } else { "" };
+    let how = match message.broadcast {
+        true => Ink::Warn.paint(", to everyone, not encrypted"),
+        false => String::new(),
+    };
     let when = human::ago(message.received_at, human::now());
     let head = format!("{from}, {when}{how}:");
     let body = match (&message.file, &message.text, &message.payload_b64) {

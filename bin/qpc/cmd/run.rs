@@ -10,7 +10,7 @@ use std::{
 };
 
 use quicprochat_mesh::{
-    api::{ApiError, ErrorClass, Ready, Stopped},
+    api::{ApiError, ErrorClass, PhaseTime, Ready, Stopped},
     config::LogFormat,
     crypto::{MeshIdentity, Passphrase, key_file::IDENTITY_FILE},
     storage::data_dir::write_atomic,
@@ -27,10 +27,18 @@ use crate::{
     cx::Context,
     fail::Failure,
     human,
+    ink::Ink,
     out::{Out, note},
     seam::{Foreground, run_foreground},
     secret::{self, PassphraseFile},
 };
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc run                                 on QUIC and TCP, port 7410
+  qpc run --peer quic://192.0.2.7:7410    and dial a node
+  qpc run --listen tcp://[::]:0 --health-listen off
+  qpc run --data-dir ./n1 --network test  one of several on a machine";
 
 /// Run a node in the foreground until a signal or `qpc drain`
 ///
@@ -38,6 +46,7 @@ use crate::{
 /// SIGINT (Ctrl-C) drains: no new work, everything accepted goes to disk or out; the second skips
 /// ahead.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Listen here: quic://HOST:PORT or tcp://HOST:PORT; repeatable; port 0 takes any free port
     /// [default: both on [::]:7410]
@@ -208,17 +217,21 @@ fn tell_ready(ready: &Ready) -> String {
         ("  control", human::escape(&ready.control)),
         ("  stop", format!("Ctrl-C, `qpc drain` or kill {}", ready.pid)),
     ]);
-    format!("node {} is ready\n{fields}", ready.address)
+    format!("node {} is {}\n{fields}", ready.address, Ink::Good.paint("ready"))
 }
 
 pub fn tell_stopped(stopped: &Stopped) -> String {
-    let phases: Vec<String> = stopped.phases.iter().map(|p| format!("{} {} ms", p.name, p.ms)).collect();
-    let how = if stopped.drained { "drained" } else { "NOT drained in time" };
+    let phase = |p: &PhaseTime| format!("{} {} ms", human::escape(&p.name), human::count(p.ms));
+    let phases: Vec<String> = stopped.phases.iter().map(phase).collect();
+    let how = match stopped.drained {
+        true => Ink::Good.paint("drained"),
+        false => Ink::Bad.paint("NOT drained in time"),
+    };
     format!(
-        "stopped ({}): {how}; {}; {} undelivered kept",
+        "stopped ({}): {how}; {} undelivered kept\n  {}",
         human::escape(&stopped.reason),
+        human::count(stopped.undelivered_kept),
         phases.join(", "),
-        stopped.undelivered_kept
     )
 }
 

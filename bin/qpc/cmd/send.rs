@@ -1,9 +1,6 @@
 //! `qpc send`: one message, end-to-end encrypted.
 
-use std::{
-    io::{IsTerminal, Write, stderr},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use quicprochat_mesh::{
@@ -15,13 +12,35 @@ use quicprochat_mesh::{
 use tokio::time::{Instant, timeout_at};
 
 use super::{duration, to_ms};
-use crate::{call, cx::Context, fail::Failure, human, source::Source};
+use crate::{
+    call,
+    cx::Context,
+    fail::Failure,
+    human,
+    ink::{Ink, paint},
+    progress::Progress,
+    source::Source,
+};
+
+/// What a spinner says of a message that the node is still putting on its disk.
+const HANDING: &str = "handing it to the node";
+
+/// And of one on its way.
+const WAITING: &str = "on its way; waiting for the signed receipt";
+
+const EXAMPLES: &str = "\
+Examples:
+  qpc send --to anna 'see you at six'
+  qpc send --to a1b2c3d4 --wait 30s hello          until the receipt is back
+  qpc send --to anna --file photo.jpg --wait 5m    a file, with a bar
+  qpc send --to anna --priority high - < note.txt  what comes on stdin";
 
 /// Send a message, end-to-end encrypted and signed
 ///
 /// Returns when the local node has it safe on disk, or with --wait when the recipient's node has
 /// signed that it stored it. Where the time of --wait runs out the message goes on (exit 75).
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Who gets it: an address, a unique prefix of 8 digits or more, or a contact's name
     #[arg(long, value_name = "ADDRESS")]
@@ -74,13 +93,15 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         wait: args.wait.is_some(),
         file_name: content.name,
     };
-    let mut client = call::start(cx, &request, &content.bytes).await?;
-    let queued: SendOutcome = call::first(&mut client).await?;
+    let mut progress = Progress::new(cx.out.json);
+    let handing = async {
+        let mut client = call::start(cx, &request, &content.bytes).await?;
+        let queued: SendOutcome = call::first(&mut client).await?;
+        Ok::<_, Failure>((client, queued))
+    };
+    let (mut client, queued) = progress.during(HANDING, handing).await?;
     let (mut outcome, silence) = match args.wait {
-        Some(wait) => {
-            let bar = Bar::new(cx.out.json);
-            watch(&mut client, queued, deadline(began, wait), bar).await
-        }
+        Some(wait) => watch(&mut client, queued, deadline(began, wait), progress).await,
         None => (queued, None),
     };
     outcome.progress = None;
@@ -106,11 +127,11 @@ async fn watch(
     client: &mut Client,
     first: SendOutcome,
     deadline: Instant,
-    mut bar: Bar,
+    mut progress: Progress,
 ) -> (SendOutcome, Option<String>) {
     let mut latest = first;
     loop {
-        let frame = match timeout_at(deadline, client.next()).await {
+        let frame = match progress.during(WAITING, timeout_at(deadline, client.next())).await {
             Err(_) => return (latest, None),
             Ok(Ok(None)) => return (latest, None),
             // The message is on disk; that the node went away does not undo it.
@@ -124,48 +145,10 @@ async fn watch(
         if latest.status != DeliveryStatus::Queued {
             return (latest, None);
         }
-        if let Some(progress) = latest.progress {
-            bar.show(progress);
+        if let Some(FileProgress { chunks_done, chunks }) = latest.progress {
+            progress.parts(chunks_done, chunks);
         }
     }
-}
-
-/// How much of a file is there, on one line that is written over and goes in the end.
-struct Bar {
-    is_wanted: bool,
-    is_shown: bool,
-}
-
-impl Bar {
-    /// For people at a terminal only.
-    fn new(json: bool) -> Self {
-        Self { is_wanted: !json && stderr().is_terminal(), is_shown: false }
-    }
-
-    fn show(&mut self, progress: FileProgress) {
-        if self.is_wanted {
-            self.is_shown = true;
-            // Nobody to tell where stderr is closed.
-            let _ = write!(stderr(), "\r\x1b[K{}", bar(progress));
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if self.is_shown {
-            let _ = write!(stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-fn bar(progress: FileProgress) -> String {
-    const WIDTH: usize = 20;
-    let (done, all) = (progress.chunks_done.min(progress.chunks), progress.chunks.max(1));
-    let share = |whole: u64| whole.saturating_mul(u64::from(done)) / u64::from(all);
-    let full = share(WIDTH as u64) as usize;
-    let (full, empty) = ("#".repeat(full), "-".repeat(WIDTH.saturating_sub(full)));
-    format!("[{full}{empty}] {} %, {done} of {} parts there", share(100), progress.chunks)
 }
 
 /// The moment `wait` after `began`; a wait too long to count never ends.
@@ -188,32 +171,16 @@ pub fn check_ttl(ttl: Option<Duration>, most: Duration) -> Result<(), Failure> {
 }
 
 fn tell(outcome: &SendOutcome) -> String {
-    let mut line = format!("{} {}", outcome.status.as_str(), outcome.id);
+    let status = outcome.status.as_str();
+    let mut line = format!("{} {}", paint(Ink::of_fate(status), status), outcome.id);
     if outcome.rtt_ms.is_some() {
         line.push_str(&format!(" in {}", human::ms(outcome.rtt_ms)));
     }
-    match outcome.hops {
-        Some(1) => line.push_str(" over 1 hop"),
-        Some(hops) => line.push_str(&format!(" over {hops} hops")),
-        None => {}
+    if let Some(hops) = outcome.hops {
+        line.push_str(&format!(" over {}", human::number_of(hops.into(), "hop")));
     }
     if let Some(reason) = &outcome.reason {
         line.push_str(&format!(" ({})", human::escape(reason)));
     }
     line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bar_fills_up_with_what_is_there() {
-        let of = |chunks_done, chunks| bar(FileProgress { chunks_done, chunks });
-        assert_eq!(of(0, 4), "[--------------------] 0 %, 0 of 4 parts there");
-        assert_eq!(of(1, 3), "[######--------------] 33 %, 1 of 3 parts there");
-        assert_eq!(of(3, 3), "[####################] 100 %, 3 of 3 parts there");
-        // Whatever a node says.
-        assert_eq!(of(9, 0), "[--------------------] 0 %, 0 of 0 parts there");
-    }
 }

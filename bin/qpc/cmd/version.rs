@@ -7,7 +7,13 @@ use crate::{cx::Context, fail::Failure};
 /// The protocol of links, as TLS negotiates it.
 const PROTOCOL: &str = "quicprochat/mesh/1";
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc version
+  qpc version --json";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 pub fn run(_: Args, cx: &Context) -> Result<(), Failure> {

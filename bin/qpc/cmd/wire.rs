@@ -7,7 +7,13 @@ use serde::Serialize;
 
 use crate::{cx::Context, fail::Failure, human, seam::explain_frame};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc wire 820300
+  qpc wire - < frame.hex";
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The frame; spaces are ignored; - reads stdin
     #[arg(value_name = "HEX")]

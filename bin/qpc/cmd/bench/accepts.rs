@@ -38,11 +38,17 @@ const KEYS: u8 = 64;
 /// How long signatures are checked in a round.
 const CHECKING: Duration = Duration::from_secs(1);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench accepts --dir /var/lib
+  qpc bench accepts --payload 1024 --window 256";
+
 /// Measure how many messages a node takes to its disk
 ///
 /// In turns: a node with a window of messages that wait for the disk, the store's engine alone with
 /// batches of the same size, and one core checking signatures.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A directory on the disk [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]

@@ -471,8 +471,7 @@ pub fn tell(beside: &BTreeMap<&'static str, Beside>) -> String {
     if beside.is_empty() {
         return String::new();
     }
-    let head =
-        ["BESIDE", "", "MSG/S", "RELAY CPU µs", "OF 5,000/S", "P50 µs", "P99 µs", "RELAY CORE", "LOST"];
+    let head = ["BESIDE", "", "MSG/S", "CPU µs", "OF 5,000/S", "P50 µs", "P99 µs", "CORE", "LOST"];
     let mut rows = Vec::new();
     let mut more = String::new();
     for (name, beside) in beside {

@@ -20,11 +20,16 @@ const PAGE_BYTES: usize = 4096;
 /// Pages that are written in turn. The file has its size before the first sync counts.
 const PAGES: u64 = 256;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench disk /var/lib";
+
 /// Measure how often a disk syncs
 ///
 /// Writes a page and waits until the disk has it, over and over, as a commit of one message at a time
 /// would.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A directory on the disk
     dir: PathBuf,

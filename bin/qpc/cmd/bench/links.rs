@@ -56,11 +56,17 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(120);
 /// What was sent last may take so long.
 const LATE: Duration = Duration::from_secs(2);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench links --links 100 --seconds 10
+  qpc bench links --transport tcp";
+
 /// Measure one relay with many links
 ///
 /// Opens that many links to one `qpc run`, reads what each costs while it is quiet, has each send
 /// one message a second to the next, and then has all of them announce themselves at once.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Links of the relay
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(2..=i64::from(LINKS_MAX)))]

@@ -63,12 +63,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A node that answers takes no longer over a list.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench load --from ./n1 --to ./n3 --seconds 30 --log load.jsonl
+  qpc bench load --from ./n1 ./n2 --to ./n3 --rate 100 --count 1000";
+
 /// Drive running nodes with messages, and log what becomes of each
 ///
 /// Every send, acknowledgement, refusal, receipt and arrival is a line of the log before it counts,
 /// for `qpc bench verify` to compare. A node that is killed meanwhile is waited for. After the last
 /// message waits until everything acknowledged has arrived; exit 75 where it has not in time.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Data directories of the nodes that send
     #[arg(long, value_name = "DATA_DIR", num_args = 1.., required = true)]

@@ -31,8 +31,14 @@ mod volatile;
 
 use crate::{cx::Context, fail::Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench disk /var/lib  how often a disk syncs
+  qpc bench relay          what passing a message on costs";
+
 /// Measure this machine and this build
 #[derive(Debug, clap::Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     Relay(relay::Args),
     Links(links::Args),

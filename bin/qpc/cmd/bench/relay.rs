@@ -47,6 +47,12 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Before the first figure counts.
 pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench relay
+  qpc bench relay --ends durable --payload 1024 --seconds 5
+  qpc bench relay --json > relay.json";
+
 /// Measure a relay beside a bare QUIC hop: source, relay and sink on loopback
 ///
 /// Each round runs ours, then the baseline, each in processes of their own: at full speed for
@@ -56,6 +62,7 @@ pub(super) const WARM_UP: Duration = Duration::from_millis(500);
 /// With `--compare-link-threads` each round runs ours twice: with its links on one thread, and with
 /// them spread.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What the ends of ours are: `volatile` speaks the link protocol and keeps nothing, `durable`
     /// is a whole node with outbox, inbox and receipts
@@ -284,17 +291,7 @@ fn tell(answered: &Answered) -> String {
         Ends::Volatile => "volatile",
         Ends::Durable => "durable",
     };
-    let head = [
-        "",
-        "MSG/S",
-        "RELAY CPU µs",
-        "P50 µs",
-        "P99 µs",
-        "PEAK RSS MiB",
-        "CPU µs PACED",
-        "SWITCHES PACED",
-        "LOST",
-    ];
+    let head = ["", "MSG/S", "CPU µs", "P50 µs", "P99 µs", "RSS MiB", "PACED CPU µs", "SWITCHES", "LOST"];
     let mut rows = vec![row("ours", &answered.ours)];
     let mut of_spread = String::new();
     if let Some(spread) = &answered.spread {

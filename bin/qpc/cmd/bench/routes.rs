@@ -62,11 +62,16 @@ const LATE: Duration = Duration::from_secs(2);
 /// has 5 % of it.
 const YOUNG_SHARE: u32 = 20;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench routes --routes 100000 --neighbours 10";
+
 /// Measure one relay with a very large routing table
 ///
 /// Has that many nodes that nobody knows announced to one `qpc run` by its neighbours, and reads what
 /// that costs it and whoever sends through it at the time.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Nodes that are announced
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(100..=16_000_000))]

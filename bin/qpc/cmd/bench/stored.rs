@@ -50,11 +50,16 @@ const PAGE_WITHIN: Duration = Duration::from_secs(60);
 /// What belongs to one page comes without such a pause.
 const SILENCE: Duration = Duration::from_secs(1);
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench stored --messages 100000";
+
 /// Measure a node that holds very many messages for others
 ///
 /// Fills the store of a data directory, starts `qpc run` on it, and reads how long that takes, how
 /// much memory it has and how soon a destination that comes up gets its first messages.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Messages that are held
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=1_000_000))]

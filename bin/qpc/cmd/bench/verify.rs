@@ -23,12 +23,18 @@ use crate::{cx::Context, fail::Failure, human};
 /// Messages that are named where something is wrong with them.
 const NAMED_MAX: usize = 20;
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc bench verify load.jsonl
+  qpc bench verify load.jsonl --data-dir ./n1 ./n3";
+
 /// Compare the logs of `qpc bench load`: lost, duplicate, phantom and gap
 ///
 /// A message that was acknowledged has to have arrived, or to be in an inbox or an outbox of the
 /// nodes given with --data-dir, or to have expired. Exit 1 where something was lost, came twice, or
 /// came though nobody sent it or its node had refused it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Logs, in the order in which they were written
     #[arg(value_name = "LOG", required = true)]

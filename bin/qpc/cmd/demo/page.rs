@@ -2,74 +2,57 @@
 
 use std::{
     fmt::Display,
-    io::{IsTerminal, Write, stdout},
+    io::{Write, stdout},
 };
 
-use crate::fail::Failure;
+use crate::{fail::Failure, ink::Ink};
 
 /// Columns of the name in front of a line's text.
 const NAME_COLUMNS: usize = 12;
 
 /// Prints the story, each line flushed, so that it can be followed as it happens.
+#[derive(Default)]
 pub struct Page {
-    colours: bool,
     steps: u32,
 }
 
-/// Colours of a terminal by their meaning.
-#[derive(Clone, Copy)]
-enum Ink {
-    Bold = 1,
-    Faint = 2,
-    Good = 32,
-    Command = 36,
-}
-
 impl Page {
-    /// With colours where stdout is a terminal, unless `NO_COLOR` is set.
+    /// Before the first step.
     pub fn new() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-        Self { colours: stdout().is_terminal() && !unwanted, steps: 0 }
-    }
-
-    fn ink(&self, ink: Ink, text: impl Display) -> String {
-        match self.colours {
-            true => format!("\u{1b}[{}m{text}\u{1b}[0m", ink as u8),
-            false => text.to_string(),
-        }
+        Self::default()
     }
 
     fn line(&self, line: impl Display) -> Result<(), Failure> {
-        let mut stdout = stdout().lock();
+        let mut stdout = anstream::AutoStream::auto(stdout().lock());
         writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(Failure::of_stdout)
     }
 
     /// The first line of everything.
     pub fn title(&self, title: &str) -> Result<(), Failure> {
-        self.line(self.ink(Ink::Bold, title))
+        self.line(Ink::Bold.paint(title))
     }
 
     /// Begins a step.
     pub fn step(&mut self, title: impl Display) -> Result<(), Failure> {
         self.steps = self.steps.saturating_add(1);
         self.line("")?;
-        self.line(self.ink(Ink::Bold, format!("{}  {title}", self.steps)))
+        self.line(Ink::Bold.paint(format!("{}  {title}", self.steps)))
     }
 
     /// A headline without a number.
     pub fn section(&self, title: impl Display) -> Result<(), Failure> {
         self.line("")?;
-        self.line(self.ink(Ink::Bold, title))
+        self.line(Ink::Bold.paint(title))
     }
 
     /// The command with which a person does the same.
     pub fn command(&self, command: impl Display) -> Result<(), Failure> {
-        self.line(format!("   {}", self.ink(Ink::Command, format!("$ qpc {command}"))))
+        self.line(format!("   {}", Ink::Command.paint(format!("$ qpc {command}"))))
     }
 
     /// Something that happened as it should.
     pub fn good(&self, what: &str, text: impl Display) -> Result<(), Failure> {
-        let what = self.ink(Ink::Good, format!("{what:NAME_COLUMNS$}"));
+        let what = Ink::Good.paint(format!("{what:NAME_COLUMNS$}"));
         self.line(format!("   {what} {text}"))
     }
 
@@ -85,6 +68,6 @@ impl Page {
 
     /// A remark.
     pub fn remark(&self, text: impl Display) -> Result<(), Failure> {
-        self.line(format!("   {}", self.ink(Ink::Faint, text)))
+        self.line(format!("   {}", Ink::Faint.paint(text)))
     }
 }
