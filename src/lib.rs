@@ -84,6 +84,7 @@ pub mod http;
 pub mod messages;
 pub mod node;
 pub mod proto;
+pub mod slash;
 pub mod storage;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
@@ -109,6 +110,7 @@ pub use proto::{
     pressure::BackpressureController,
     table::RoutingTable,
 };
+pub use slash::{Playbook, RunningNode, SlashBackend, SlashCommand, SlashError, SlashReply, execute_slash};
 pub use storage::StoreError;
 pub use telemetry::{MeshMetrics, MetricsSnapshot, prometheus_text};
 pub use transport::{

@@ -2,30 +2,7 @@
 
 use quicprochat_mesh::api::Timestamp;
 
-/// Makes text of others safe for a terminal: control characters, and those that reorder or hide
-/// what is around them, are spelled out. A name cannot move the cursor or fake a line.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_deceptive(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
-}
-
-/// As [`escape`], but keeps line breaks and tabs, with lines after the first moved in.
-pub fn escape_lines(text: &str, indent: &str) -> String {
-    let line = |line: &str| line.split('\t').map(escape).collect::<Vec<_>>().join("\t");
-    text.lines().map(line).collect::<Vec<_>>().join(&format!("\n{indent}"))
-}
-
-/// Characters that change direction or have no width.
-pub fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-}
+pub use quicprochat_mesh::slash::{escape, escape_lines, is_deceptive};
 
 /// Aligns columns; the last one is as long as it is. Numbers are not told apart from text.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {

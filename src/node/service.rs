@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Stopper, message::outgoing_state,
-    message_item::message_item, taking,
+    message_item::message_item, taking, watching,
 };
 use crate::{
     actors::links::{PeerLine, PeerName},
@@ -45,6 +45,11 @@ const END_UNKNOWN: &str = "unknown: a part of the node was restarted";
 /// Serves the control socket.
 pub(super) struct NodeService {
     node: MeshNode,
+    stopping: Option<Stopping>,
+}
+
+/// What it takes to stop the node.
+struct Stopping {
     stopper: Stopper,
     ended: watch::Receiver<Option<DrainSummary>>,
 }
@@ -55,7 +60,12 @@ impl NodeService {
         stopper: Stopper,
         ended: watch::Receiver<Option<DrainSummary>>,
     ) -> Self {
-        Self { node, stopper, ended }
+        Self { node, stopping: Some(Stopping { stopper, ended }) }
+    }
+
+    /// For who holds a handle and no more: a node is stopped through its `RunHandle`.
+    pub(super) fn of_handle(node: MeshNode) -> Self {
+        Self { node, stopping: None }
     }
 
     async fn serve(&self, request: Request, payload: Bytes, replies: ReplyTx) -> Result<(), ApiError> {
@@ -110,8 +120,13 @@ impl NodeService {
             }
             Request::Stats => replies.send(Reply::Stats(stats())).await?,
             Request::Drain { timeout_ms } => {
-                self.stopper.stop("requested", timeout_ms.map(Duration::from_millis));
-                let mut ended = self.ended.clone();
+                let Some(stopping) = &self.stopping else {
+                    return Err(ApiError::failed(
+                        "a handle does not stop its node: RunHandle::shutdown does",
+                    ));
+                };
+                stopping.stopper.stop("requested", timeout_ms.map(Duration::from_millis));
+                let mut ended = stopping.ended.clone();
                 let summary = ended
                     .wait_for(Option::is_some)
                     .await
@@ -232,6 +247,9 @@ impl NodeService {
                     return Err(ApiError::failed(format!("no contact is called {name:?}")));
                 }
                 replies.send(Done::OK).await?;
+            }
+            Request::InboxWatch { content_bytes_max } => {
+                watching::watch(node, content_bytes_max, &replies).await?;
             }
         }
         Ok(())
