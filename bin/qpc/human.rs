@@ -1,8 +1,22 @@
 //! Words for people: safe text, tables, times.
 
-use quicprochat_mesh::api::Timestamp;
+use quicprochat_mesh::{api::Timestamp, slash};
 
-pub use quicprochat_mesh::slash::{escape, escape_lines, is_deceptive};
+/// Makes text of others safe for a terminal: control characters, and those that reorder or hide
+/// what is around them, are spelled out. A name cannot move the cursor or fake a line.
+pub fn escape(text: &str) -> String {
+    slash::escape(text)
+}
+
+/// As [`escape`], but keeps line breaks and tabs, with lines after the first moved in.
+pub fn escape_lines(text: &str, indent: &str) -> String {
+    slash::escape_lines(text, indent)
+}
+
+/// Characters that change direction or have no width.
+pub fn is_deceptive(c: char) -> bool {
+    slash::is_deceptive(c)
+}
 
 /// Aligns columns; the last one is as long as it is. Numbers are not told apart from text.
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {

@@ -29,18 +29,18 @@ const fn row(name: &'static str, arguments: &'static str, about: &'static str) -
 
 /// All commands, in the order in which help shows them.
 pub const COMMANDS: [CommandHelp; 21] = [
-    row("to", "[ADDRESS]", "talk to somebody: lines without a slash go there; alone it ends that"),
+    row("to", "[ADDRESS]", "lines without a slash go there; alone it ends that"),
     row("msg", "ADDRESS TEXT", "send one message, end-to-end encrypted"),
     row("broadcast", "TEXT", "send to everyone within reach: signed, NOT ENCRYPTED"),
-    row("inbox", "", "list what has arrived and was not taken yet"),
+    row("inbox", "", "list what has arrived and was not taken"),
     row("recv", "[COUNT]", "read what has arrived and take it out of the inbox"),
     row("outbox", "", "list what is on its way"),
     row("contacts", "", "list the names you gave to addresses"),
     row("contact add", "NAME ADDRESS", "give an address a name"),
     row("contact remove", "NAME", "forget a name"),
-    row("whoami", "", "show your own address, and where others can dial you"),
+    row("whoami", "", "show your address, and where others dial you"),
     row("status", "", "show how your node is"),
-    row("known", "", "list the nodes that were heard within the last day"),
+    row("known", "", "list the nodes heard within the last day"),
     row("ping", "ADDRESS", "measure round trips to a node"),
     row("mesh trace", "ADDRESS", "show the path to a node, hop by hop"),
     row("mesh stats", "", "show all counters"),
