@@ -32,6 +32,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// Size of the file that is sent: a photo's.
 const FILE_BYTES: usize = 1 << 20;
 
+/// Names that a line has room for.
+const NAMES_MAX: usize = 8;
+
 /// Show a small mesh at work: nodes in a line, real messages over several hops
 ///
 /// Starts N nodes as processes of their own on this machine, in a temporary directory and on free
@@ -177,7 +180,7 @@ async fn send_file(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
         return Err(ApiError::failed(format!("the file arrived at {} with other content", last.name)).into());
     }
     tell_delivered(page, last, &outcome)?;
-    let sum: String = Sha256::digest(&content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let sum: String = Sha256::digest(&content).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let file = human::escape(&item.name.unwrap_or_default());
     page.good("received", format!("{file}, SHA-256 {sum}… at both ends, after {took}"))
 }
@@ -216,7 +219,11 @@ async fn broadcast(page: &mut Page, first: &Node, between: &[Node], last: &Node)
         return Err(ApiError::failed("a node received something else than the broadcast").into());
     }
     let names: Vec<&str> = others.iter().map(|node| node.name.as_str()).collect();
-    page.good("received", format!("by {} within {took}", names.join(", ")))
+    let by = match names.len() {
+        n if n > NAMES_MAX => format!("all {n} others"),
+        _ => names.join(", "),
+    };
+    page.good("received", format!("by {by} within {took}"))
 }
 
 async fn away_and_back(
@@ -264,7 +271,7 @@ async fn away_and_back(
     let (outcome, (_, content)) = tokio::try_join!(finished, last.receive())?;
     check_delivered(last, &outcome)?;
     let content = human::escape(&String::from_utf8_lossy(&content));
-    page.good("delivered", format!("“{content}”, {} after {} was started again", since(began), last.name))
+    page.good("delivered", format!("“{content}”, {} after {} came back", since(began), last.name))
 }
 
 async fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<(), Failure> {

@@ -60,7 +60,9 @@ impl Picture {
                     below.push_str(&blank);
                 } else if self.nodes.len() > ROW_MAX {
                     // Rows begin with the link from the row above, where there is one.
-                    [&mut above, &mut middle, &mut below].map(|line| line.push_str(&blank));
+                    for line in [&mut above, &mut middle, &mut below] {
+                        line.push_str(&blank);
+                    }
                 }
                 if Some(number) == marked {
                     mark = self.mark.as_ref().map(|mark| (below.chars().count().saturating_add(2), mark));

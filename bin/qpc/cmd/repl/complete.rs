@@ -89,6 +89,13 @@ fn complete(typed: &str, names: &Names) -> (usize, Vec<(String, String)>) {
     let Some((name, arguments, rest)) = command_of(typed) else {
         return (0, commands(typed));
     };
+    if name == "help" {
+        // Words of another command, which may be two.
+        let asked = rest.trim_start();
+        let fits = COMMANDS.iter().filter(|row| row.name.starts_with(asked));
+        let offered = fits.map(|row| (row.name.to_owned(), row.name.to_owned())).collect();
+        return (typed.len().saturating_sub(asked.len()), offered);
+    }
     let before = typed.len().saturating_sub(rest.len());
     let (at, word) = last_word(rest);
     let place = rest.get(..at).unwrap_or_default().split_whitespace().count();
@@ -103,15 +110,6 @@ fn complete(typed: &str, names: &Names) -> (usize, Vec<(String, String)>) {
                 offered.extend(addresses(word, names));
             }
             offered
-        }
-        (_, Some("COMMAND")) => {
-            let asked = rest.trim_start();
-            let is_near = |row: &&quicprochat_mesh::slash::CommandHelp| row.name.starts_with(asked);
-            let rows = COMMANDS.iter().filter(is_near);
-            return (
-                typed.len().saturating_sub(asked.len()),
-                rows.map(|row| (row.name.to_owned(), row.name.to_owned())).collect(),
-            );
         }
         _ => Vec::new(),
     };
