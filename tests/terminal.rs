@@ -99,7 +99,9 @@ fn what_arrives_is_shown_above_the_line_that_is_typed() {
     pty.is_at("bert>");
     wait_until("an empty inbox", || anna.inbox().is_empty());
     // A line is given up, the session is not; a window may change its size.
-    pty.types(&["never sent", CTRL_C]);
+    pty.types(&["never sent"]);
+    pty.is_at("bert> never sent");
+    pty.types(&[CTRL_C]);
     pty.is_at("bert>");
     pty.resize(30, 100);
     pty.types(&["/whoami", ENTER]);

@@ -9,6 +9,8 @@ use quicprochat_mesh::{
     slash::Answers,
 };
 
+use tokio::time::{Instant, sleep_until};
+
 use super::{editor::Printer, paint::Paint};
 use crate::human;
 
@@ -17,6 +19,9 @@ const SHOWN_BYTES_MAX: u64 = 4096;
 
 /// Time between two looks for a node that went away.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A message that is delivered within this time is not said to wait.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Messages that are counted; more are "many".
 const COUNTED_MAX: usize = 1000;
@@ -93,28 +98,37 @@ fn shown(frame: &ReplyFrame, paint: Paint) -> Result<String, ApiError> {
     Ok(format!("{}{everyone}: {body}", paint.name(from)))
 }
 
-/// Says what becomes of a message that is on its way to `to`.
+/// Says what becomes of a message that is on its way to `to`: how it ended, and what it waits for where
+/// it does not end soon.
 pub async fn follow(mut answers: Answers, queued: SendOutcome, to: String, printer: Printer, paint: Paint) {
-    let mut reason = queued.reason;
-    if let Some(reason) = &reason {
-        printer.print(&paint.faint(format!("to {to}: waits ({})", human::escape(reason))));
-    }
-    while let Ok(Some(frame)) = answers.next().await {
+    let soon = Instant::now() + SOON;
+    let (mut reason, mut told) = (queued.reason, None);
+    loop {
+        let next = {
+            let mut next = std::pin::pin!(answers.next());
+            loop {
+                tokio::select! {
+                    next = &mut next => break next,
+                    () = sleep_until(soon), if reason != told => {
+                        told.clone_from(&reason);
+                        let why = told.as_deref().map(human::escape);
+                        let why = why.map_or_else(|| "is on its way".into(), |why| format!("waits ({why})"));
+                        printer.print(&paint.faint(format!("to {to}: {why}")));
+                    }
+                }
+            }
+        };
+        // Where the node went away that is said by itself; the message is on its disk.
+        let Ok(Some(frame)) = next else { return };
         let Ok(outcome) = frame.parse::<SendOutcome>() else { return };
         match outcome.status {
+            DeliveryStatus::Queued => reason = outcome.reason,
             DeliveryStatus::Delivered => {
                 let text = SlashReply::Sent(outcome).to_string();
                 // The id is for who looks for it; `/outbox` and `qpc message` have it.
                 let text = text.split_once(" in ").map_or(text.as_str(), |(_, how)| how);
                 printer.print(&paint.faint(format!("to {to}: delivered in {text}")));
             }
-            DeliveryStatus::Queued if outcome.reason != reason => {
-                reason = outcome.reason;
-                if let Some(reason) = &reason {
-                    printer.print(&paint.faint(format!("to {to}: waits ({})", human::escape(reason))));
-                }
-            }
-            DeliveryStatus::Queued => {}
             DeliveryStatus::Expired | DeliveryStatus::Failed => {
                 let why = SlashReply::Sent(outcome).failure().unwrap_or_default();
                 printer.print(&paint.bad(format!("to {to}: {}", human::escape(&why))));

@@ -40,6 +40,8 @@ pub struct Prompt {
 
 /// The editor.
 pub struct Editor {
+    /// Whether the terminal can do more than take lines: then Ctrl-C is a key like others.
+    pub edits: bool,
     prompts: blocking::Sender<Prompt>,
     typed: mpsc::UnboundedReceiver<Typed>,
 }
@@ -78,6 +80,7 @@ impl Editor {
 
         // A terminal that cannot move its cursor has no line to print above.
         let above = editor.create_external_printer().ok();
+        let edits = above.is_some();
         let (print, lines) = blocking::channel();
         let printing = move || print_all(&lines, above);
         thread::Builder::new().name("printer".into()).spawn(printing).map_err(thread_failed)?;
@@ -86,7 +89,7 @@ impl Editor {
         let (tell, typed) = mpsc::unbounded_channel();
         let editing = move || edit(editor, &asked, &tell);
         thread::Builder::new().name("editor".into()).spawn(editing).map_err(thread_failed)?;
-        Ok((Self { prompts, typed }, Printer(print)))
+        Ok((Self { edits, prompts, typed }, Printer(print)))
     }
 
     /// The next line.

@@ -1,15 +1,21 @@
 //! Whom a line can be about: names and addresses, for completion.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use quicprochat_mesh::{
     RunningNode, SlashBackend,
     api::{ApiError, Contact, KnownNode, Request},
 };
-use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Addresses that are offered beside the contacts; nobody reads more of them.
 const KNOWN_MAX: usize = 500;
+
+/// Nobody waits longer for a prompt because of what Tab might offer.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Names and addresses, as the node had them a moment ago.
 #[derive(Debug, Default, Clone)]
@@ -22,29 +28,18 @@ pub struct Names {
 
 /// [`Names`] that are read while a line is typed and renewed between two.
 #[derive(Debug, Default, Clone)]
-pub struct SharedNames {
-    now: Arc<Mutex<Names>>,
-    is_wanted: Arc<Notify>,
-}
+pub struct SharedNames(Arc<Mutex<Names>>);
 
 impl SharedNames {
     /// As they are now.
     pub fn now(&self) -> Names {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has them renewed, without a wait.
-    pub fn renew(&self) {
-        self.is_wanted.notify_one();
-    }
-
-    /// Renews them whenever that is wanted. What cannot be asked stays as it was.
-    pub async fn keep(self, node: RunningNode) {
-        loop {
-            if let Ok(names) = ask(&node).await {
-                *self.now.lock().unwrap_or_else(PoisonError::into_inner) = names;
-            }
-            self.is_wanted.notified().await;
+    /// Asks the node for them. Where it does not answer at once they stay as they were.
+    pub async fn renew(&self, node: &RunningNode) {
+        if let Ok(Ok(names)) = timeout(PATIENCE, ask(node)).await {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Write, stdin, stdout};
 
+use futures_util::FutureExt;
 use quicprochat_mesh::{
     RunningNode, SlashBackend, SlashCommand, SlashReply,
     api::{ApiError, SendOutcome, Status},
@@ -50,14 +51,17 @@ pub async fn run(node: &RunningNode, status: &Status, keep: Keep, cx: &Context) 
         say(&waiting)?;
     }
 
+    names.renew(node).await;
     let helper = SlashHelper { names: names.clone(), paint };
     let (mut editor, printer) = Editor::start(helper, former)?;
-    tokio::spawn(names.clone().keep(node.clone()));
     tokio::spawn(arrivals::watch(node.clone(), printer.clone(), paint));
     let mut terminal = Terminal { node, paint, printer, session: Session::default(), names };
+    let edits = editor.edits;
     loop {
         let typed = tokio::select! {
             typed = editor.line(terminal.prompt(status)) => typed,
+            // Without an editor nobody gives up a line, and who interrupts means the program.
+            _ = interrupt.recv(), if !edits => return Ok(()),
             // Nobody types any more; what was typed is given up.
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
@@ -82,7 +86,6 @@ pub async fn run(node: &RunningNode, status: &Status, keep: Keep, cx: &Context) 
             },
             Err(error) => terminal.tell_error(&error)?,
         }
-        terminal.names.renew();
     }
 }
 
@@ -101,6 +104,8 @@ impl Terminal<'_> {
 
     /// Carries a command out; Ctrl-C gives it up.
     async fn carry_out(&mut self, command: &SlashCommand, interrupt: &mut Signal) -> Result<(), Failure> {
+        // One that came when nothing was under way means nothing that comes after it.
+        while interrupt.recv().now_or_never().flatten().is_some() {}
         let done = tokio::select! {
             done = self.execute(command) => done,
             _ = interrupt.recv() => Err(ApiError::failed("given up")),
@@ -112,11 +117,13 @@ impl Terminal<'_> {
                     self.tell_error(&error)?;
                 }
                 self.session.note(&reply);
-                Ok(())
             }
-            Ok(None) => Ok(()),
-            Err(error) => self.tell_error(&error),
+            Ok(None) => return Ok(()),
+            Err(error) => self.tell_error(&error)?,
         }
+        // It may have changed whom lines can be about.
+        self.names.renew(self.node).await;
+        Ok(())
     }
 
     /// The reply of a command; none for a message, whose fate is told when it is known.
