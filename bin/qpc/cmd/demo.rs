@@ -108,7 +108,7 @@ async fn tell(args: &Args, folder: &Folder, page: &mut Page, line: &mut Vec<Node
     if let Some(neighbour) = between.last() {
         away_and_back(page, first, neighbour, last, away).await?;
     }
-    where_to_look(args, page, first, last).await
+    where_to_look(args, page, first, last)
 }
 
 async fn start(nodes: u8, folder: &Folder, page: &mut Page, line: &mut Vec<Node>) -> Result<(), Failure> {
@@ -138,6 +138,11 @@ async fn find_ways(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
     page.command(format_args!("routes --data-dir {}", first.dir.display()))?;
     let there = wait_for_route(first, last).await?;
     wait_for_route(last, first).await?;
+    // A name is shorter to type than an address, and each end knows the other by one.
+    for (node, other) in [(first, last), (last, first)] {
+        let (name, address) = (other.name.clone(), other.address().to_string());
+        let _: Contact = node.ask(&Request::ContactAdd { name, address }).await?;
+    }
     page.good(
         "found",
         format!("{} is {} hops from {}, seen after {}", last.name, there.hops, first.name, since(began)),
@@ -159,7 +164,7 @@ async fn wait_for_route(from: &Node, to: &Node) -> Result<Route, Failure> {
 async fn send_text(page: &mut Page, first: &Node, last: &Node) -> Result<(), Failure> {
     let text = "Hello from the other end of the line";
     page.step(format!("A text from {} to {}, encrypted end to end", first.name, last.name))?;
-    page.command(format_args!("send --to {} --wait 10s '{text}'", last.address().short()))?;
+    page.command(format_args!("send --to {} --wait 10s '{text}'", last.name))?;
     let (outcome, received) = tokio::try_join!(send(first, last, text.as_bytes(), None), last.receive())?;
     tell_delivered(page, last, &outcome)?;
     let (item, content) = received;
@@ -171,7 +176,7 @@ async fn send_file(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
     let mut file = vec![0; FILE_BYTES];
     rand_core::Rng::fill_bytes(&mut random::os_rng(), &mut file);
     page.step(format!("A file of {} random bytes, in sealed chunks", human::bytes(FILE_BYTES as u64)))?;
-    page.command(format_args!("send --to {} --wait 1m --file photo.bin", last.address().short()))?;
+    page.command(format_args!("send --to {} --wait 1m --file photo.bin", last.name))?;
     let began = Instant::now();
     let name = Some("photo.bin".to_owned());
     let (outcome, (item, content)) = tokio::try_join!(send(first, last, &file, name), last.receive())?;
@@ -187,7 +192,7 @@ async fn send_file(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
 
 async fn trace(page: &mut Page, first: &Node, between: &[Node], last: &Node) -> Result<(), Failure> {
     page.step("The path, hop by hop")?;
-    page.command(format_args!("trace {}", last.address().short()))?;
+    page.command(format_args!("trace {}", last.name))?;
     let timeout_ms = PATIENCE.as_millis() as u64;
     let request = Request::Trace { destination: last.address().to_string(), timeout_ms };
     let trace: Trace = first.ask(&request).await?;
@@ -274,7 +279,7 @@ async fn away_and_back(
     page.good("delivered", format!("“{content}”, {} after {} came back", since(began), last.name))
 }
 
-async fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<(), Failure> {
+fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<(), Failure> {
     page.section("Where to look")?;
     let dirs = first.dir.with_file_name(format!("n1 … n{}", args.nodes));
     page.item("data, logs", format!("{}, n1.log …", dirs.display()))?;
@@ -285,11 +290,6 @@ async fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> R
     }
     if args.once {
         return Ok(());
-    }
-    // A name is shorter to type than an address, and each end knows the other by one.
-    for (node, other) in [(first, last), (last, first)] {
-        let (name, address) = (other.name.clone(), other.address().to_string());
-        let _: Contact = node.ask(&Request::ContactAdd { name, address }).await?;
     }
     page.section(format!("The nodes run on. Be {} in another terminal:", first.name))?;
     page.shell(format_args!("export QPC_DATA_DIR={}", first.dir.display()))?;
