@@ -67,9 +67,12 @@ impl SlashReply {
             Self::Ping(pongs) if pongs.iter().all(|pong| pong.rtt_ms.is_none()) => {
                 Some(format!("none of {} pings was answered", pongs.len()))
             }
-            Self::Sent(SendOutcome { id, status, reason, .. })
-                if matches!(status, DeliveryStatus::Expired | DeliveryStatus::Failed) =>
-            {
+            Self::Sent(SendOutcome {
+                id,
+                status: DeliveryStatus::Expired | DeliveryStatus::Failed,
+                reason,
+                ..
+            }) => {
                 let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 Some(format!("{id} was not delivered{reason}"))
             }

@@ -45,7 +45,9 @@ impl Picture {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let marked = self.nodes.len().checked_sub(2);
-        for (row, nodes) in self.nodes.chunks(ROW_MAX).enumerate() {
+        // What a mark is about is in the rows from its own on.
+        let skipped = marked.filter(|_| self.mark.is_some()).map_or(0, |marked| marked / ROW_MAX);
+        for (row, nodes) in self.nodes.chunks(ROW_MAX).enumerate().skip(skipped) {
             let first = row.saturating_mul(ROW_MAX);
             let (mut above, mut middle, mut below) = (String::new(), String::new(), String::new());
             let mut mark = None;
