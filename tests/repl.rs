@@ -172,10 +172,10 @@ fn a_playbook_ends_at_the_first_step_that_fails_and_says_why() {
     };
     let note = "[[step]]\naction = 'note'\ntext = 'x'\n";
     let peers = "[[step]]\naction = 'mesh-peers'\n[[step]]\naction = 'expect'\nfield = ''\nat_least = 1\n";
-    check(&format!("{note}{peers}{note}"), 3, &["step 3 (expect, line 7)", "an array of 0", "at least 1"]);
+    check(&format!("{note}{peers}{note}"), 3, &["step 3 (expect, line 6)", "an array of 0", "at least 1"]);
     let nobody = "7".repeat(32);
     let wait = "[[step]]\naction = 'wait'\nfor = 'peers>=1'\ntimeout = '1ms'\n";
-    check(wait, 1, &["step 1 (wait, line 2)", "0 of 1 links are up after 1ms"]);
+    check(wait, 1, &["step 1 (wait, line 1)", "0 of 1 links are up after 1ms"]);
     check(
         "[[step]]\naction = 'expect'\ncontains = 'x'\ntimeout = '1ms'\n",
         1,

@@ -32,7 +32,7 @@ impl Condition {
     pub fn check(&self, reply: &Value) -> Result<String, String> {
         let name = if self.field.is_empty() { "the reply" } else { self.field.as_str() };
         let found = find(reply, &self.field)
-            .ok_or_else(|| format!("the reply has no field {name}{}", fields_of(reply)))?;
+            .map_err(|inside| format!("the reply has no field {name}{}", fields_of(inside)))?;
         let holds = match &self.test {
             Test::Equals(Value::Number(wanted)) => {
                 number(found).zip(wanted.as_f64()).is_some_and(|(found, wanted)| found == wanted)
@@ -59,11 +59,15 @@ impl Condition {
     }
 }
 
-fn find<'a>(reply: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').filter(|part| !part.is_empty()).try_fold(reply, |at, part| match at {
-        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
-        Value::Object(fields) => fields.get(part),
-        _ => None,
+/// The field at a path, else what was there where the path led nowhere.
+fn find<'a>(reply: &'a Value, path: &str) -> Result<&'a Value, &'a Value> {
+    path.split('.').filter(|part| !part.is_empty()).try_fold(reply, |at, part| {
+        let inside = match at {
+            Value::Array(items) => part.parse::<usize>().ok().and_then(|number| items.get(number)),
+            Value::Object(fields) => fields.get(part),
+            _ => None,
+        };
+        inside.ok_or(at)
     })
 }
 
@@ -102,9 +106,9 @@ fn brief(value: &Value) -> String {
 fn fields_of(reply: &Value) -> String {
     match reply {
         Value::Object(fields) => {
-            format!(": it has {}", fields.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+            format!(": there are {}", fields.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
         }
-        Value::Array(items) => format!(": it is an array of {}", items.len()),
+        Value::Array(items) => format!(": there is an array of {}", items.len()),
         _ => String::new(),
     }
 }
@@ -145,7 +149,12 @@ mod tests {
         assert_eq!(condition.check(&json!({"hops": 2})).unwrap_err(), "hops is 2, expected 3");
         assert_eq!(
             condition.check(&json!({"id": 1, "rtt_ms": 2})).unwrap_err(),
-            "the reply has no field hops: it has id, rtt_ms"
+            "the reply has no field hops: there are id, rtt_ms"
+        );
+        let condition = Condition { field: "hops.0.adress".into(), test: Test::AtMost(1.0) };
+        assert_eq!(
+            condition.check(&json!({"hops": [{"address": 1}]})).unwrap_err(),
+            "the reply has no field hops.0.adress: there are address"
         );
     }
 }

@@ -92,7 +92,7 @@ impl Work<'_> {
             self.mistake(step.span(), "a step is a table: write [[step]] and its keys below");
             return None;
         };
-        let Some((key, action)) = table.iter().find(|(key, _)| key.get_ref() == "action") else {
+        let Some((_, action)) = table.iter().find(|(key, _)| key.get_ref() == "action") else {
             self.mistake(step.span(), "this step has no action");
             return None;
         };
@@ -124,7 +124,7 @@ impl Work<'_> {
         let mut fields = Fields { table, work: self };
         let action = fields.action(name);
         let action = action.filter(|_| is_whole)?;
-        Some(Step { line: line_column(self.text, key.span().start).0, name, action })
+        Some(Step { line: line_column(self.text, step.span().start).0, name, action })
     }
 
     /// A string with its variables put in.

@@ -73,7 +73,7 @@ for = "message"
     ];
     let actions: Vec<&Action> = playbook.steps().iter().map(|step| &step.action).collect();
     assert_eq!(actions, expected.iter().collect::<Vec<_>>());
-    assert_eq!(playbook.steps()[0].line, 4);
+    assert_eq!(playbook.steps()[0].line, 3);
     assert_eq!(playbook.steps()[1].name, "send");
 }
 
