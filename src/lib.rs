@@ -52,6 +52,7 @@
 //!   [`ShutdownCoordinator`].
 //! - A medium of its own is a [`MeshTransport`], given to [`MeshNodeBuilder::transport`]. Single
 //!   envelopes go in by [`MeshNode::process_incoming`], without a link.
+//! - Commands as people type them, and playbooks of them: [`SlashCommand`], [`execute_slash`], [`Playbook`].
 //! - Numbers of the whole process: [`MeshMetrics`], [`RunHandle::metrics_snapshot`].
 //!
 //! `examples/` has a program for each.
