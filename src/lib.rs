@@ -76,6 +76,7 @@
 //!   [`ShutdownCoordinator`].
 //! - A medium of its own is a [`MeshTransport`], given to [`MeshNodeBuilder::transport`]. Single
 //!   envelopes go in by [`MeshNode::process_incoming`], without a link.
+//! - Commands as people type them, and playbooks of them: [`SlashCommand`], [`execute_slash`], [`Playbook`].
 //! - Numbers of the whole process: [`MeshMetrics`], [`RunHandle::metrics_snapshot`].
 //!
 //! `examples/` has a program for each.
@@ -114,6 +115,7 @@ pub mod messages;
 pub mod node;
 pub mod persistent;
 pub mod proto;
+pub mod slash;
 pub mod storage;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
@@ -142,6 +144,7 @@ pub use proto::{
     pressure::BackpressureController,
     table::RoutingTable,
 };
+pub use slash::{Playbook, RunningNode, SlashBackend, SlashCommand, SlashError, SlashReply, execute_slash};
 pub use storage::StoreError;
 pub use telemetry::{MeshMetrics, MetricsSnapshot, prometheus_text};
 pub use transport::{

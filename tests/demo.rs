@@ -64,11 +64,13 @@ fn it_stays_until_it_is_told_to_stop() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let told: Vec<String> = lines.by_ref().take_while(|line| !line.contains("Ctrl-C")).collect();
     // What it names is there to be asked.
-    let peers = told.iter().find(|line| line.contains("qpc peers")).expect("commands to try");
-    let dir = peers.split_whitespace().next_back().unwrap();
-    for command in ["peers", "health"] {
-        let ask =
-            Command::new(env!("CARGO_BIN_EXE_qpc")).args([command, "--data-dir", dir]).output().unwrap();
+    let dir = told.iter().find_map(|line| line.split_once("export QPC_DATA_DIR=")).expect("where it is").1;
+    let commands: Vec<&str> = told.iter().filter_map(|line| line.trim().strip_prefix("$ qpc ")).collect();
+    for command in ["peers", "trace n3", "send --to n3 --wait 10s hello"] {
+        assert!(commands.contains(&command), "{command} is not named: {commands:?}");
+        let args = command.split(' ');
+        let ask = Command::new(env!("CARGO_BIN_EXE_qpc")).args(args).env("QPC_DATA_DIR", dir).output();
+        let ask = ask.unwrap();
         assert!(ask.status.success(), "{command}: {ask:?}");
     }
     let pid = child.id().to_string();

@@ -1,6 +1,6 @@
 //! Words for people: safe text, tables, times.
 
-use quicprochat_mesh::api::Timestamp;
+use quicprochat_mesh::{api::Timestamp, slash};
 
 use crate::{
     ink::Ink,
@@ -11,26 +11,17 @@ use crate::{
 /// Makes text of others safe for a terminal: control characters, and those that reorder or hide
 /// what is around them, are spelled out. A name cannot move the cursor or fake a line.
 pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || is_deceptive(c) {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    slash::escape(text)
 }
 
 /// As [`escape`], but keeps line breaks and tabs, with lines after the first moved in.
 pub fn escape_lines(text: &str, indent: &str) -> String {
-    let line = |line: &str| line.split('\t').map(escape).collect::<Vec<_>>().join("\t");
-    text.lines().map(line).collect::<Vec<_>>().join(&format!("\n{indent}"))
+    slash::escape_lines(text, indent)
 }
 
 /// Characters that change direction or have no width.
 pub fn is_deceptive(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    slash::is_deceptive(c)
 }
 
 /// Longest line that says why something failed, in characters.

@@ -186,6 +186,12 @@ pub enum Request {
     Clock,
     /// Whom the node dials, linked or not. One [`super::Dialled`] each.
     Dialled,
+    /// See what arrives from now on, and leave it in the inbox. One [`super::Done`] once nothing can be
+    /// missed, then one [`super::InboxItem`] each with its content as payload, until the client goes away.
+    InboxWatch {
+        /// A longer content is not sent along.
+        content_bytes_max: u64,
+    },
 }
 
 impl Request {

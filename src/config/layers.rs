@@ -267,7 +267,7 @@ impl Work {
     }
 
     fn read_env(&mut self, name: &str, value: &str) {
-        if OTHER_VARIABLES.contains(&name) {
+        if OTHER_VARIABLES.contains(&name) || name.starts_with(crate::slash::playbook::ENV_PREFIX) {
             return;
         }
         let place = Place::Env(name.to_owned());
@@ -336,7 +336,7 @@ fn unknown(section: &str, name: &str, is_table: bool) -> (String, Option<String>
 }
 
 /// Line and column of a byte offset, both from 1, the column in characters.
-fn line_column(text: &str, offset: usize) -> (usize, usize) {
+pub(crate) fn line_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;

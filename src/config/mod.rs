@@ -20,6 +20,7 @@ mod url;
 mod value;
 
 pub use error::{ConfigError, Place, Problem};
+pub(crate) use layers::line_column;
 pub use layers::{Entry, Layers, Loaded, Origin};
 pub use nearest::nearest;
 pub use url::{ListenUrl, ParseUrlError, PeerUrl, Scheme};

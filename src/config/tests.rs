@@ -143,6 +143,9 @@ fn mistakes_in_environment_and_flags_name_them() {
     assert!(text.contains("flag --listen: \"h:1\" does not begin with quic:// or tcp://"), "{text}");
     let odd = Layers::new().env(env(&[("QPC_LISTN", "x")])).load().unwrap();
     assert_eq!(odd.warnings, ["environment variable QPC_LISTN sets nothing: did you mean QPC_LISTEN?"]);
+    // Values for playbooks are nobody's slip.
+    let playbooks = Layers::new().env(env(&[("QPC_PB_LISTN", "x")])).load().unwrap();
+    assert!(playbooks.warnings.is_empty(), "{:?}", playbooks.warnings);
 }
 
 #[test]

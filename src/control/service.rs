@@ -76,6 +76,14 @@ impl ReplyTx {
         self.put(reply.into(), Bytes::new(), None).await
     }
 
+    /// Sends an object with content that nobody has to acknowledge.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn send_with(&self, reply: impl Into<Reply>, payload: Bytes) -> Result<(), ClientGone> {
+        self.put(reply.into(), payload, None).await
+    }
+
     /// Sends an object with content and waits until the client says that it has it safe (for
     /// `recv`: that the line is written and flushed). Only then may the original be removed.
     ///

@@ -25,6 +25,7 @@ mod shutdown;
 mod sweep;
 mod taking;
 mod tree;
+mod watching;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -246,6 +247,11 @@ where
 }
 
 impl MeshNode {
+    /// Answers what the control socket is asked, but for a drain.
+    pub(crate) fn service(&self) -> Arc<dyn crate::control::Service> {
+        Arc::new(service::NodeService::of_handle(self.clone()))
+    }
+
     /// This node's address.
     pub fn address(&self) -> Address {
         self.0.identity.address()

@@ -9,7 +9,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Reloaded, Stopper, message::outgoing_state,
-    message_item::message_item, people_service, taking,
+    message_item::message_item, people_service, taking, watching,
 };
 use crate::{
     actors::links::{DialState, DialledPeer, PeerLine, PeerName},
@@ -50,6 +50,11 @@ const UNWANTED: &str = "its destination takes no messages from this node (blocke
 /// Serves the control socket.
 pub(super) struct NodeService {
     node: MeshNode,
+    stopping: Option<Stopping>,
+}
+
+/// What it takes to stop the node.
+struct Stopping {
     stopper: Stopper,
     ended: watch::Receiver<Option<DrainSummary>>,
 }
@@ -60,7 +65,12 @@ impl NodeService {
         stopper: Stopper,
         ended: watch::Receiver<Option<DrainSummary>>,
     ) -> Self {
-        Self { node, stopper, ended }
+        Self { node, stopping: Some(Stopping { stopper, ended }) }
+    }
+
+    /// For who holds a handle and no more: a node is stopped through its `RunHandle`.
+    pub(super) fn of_handle(node: MeshNode) -> Self {
+        Self { node, stopping: None }
     }
 
     async fn serve(&self, request: Request, payload: Bytes, replies: ReplyTx) -> Result<(), ApiError> {
@@ -115,8 +125,13 @@ impl NodeService {
             }
             Request::Stats => replies.send(Reply::Stats(stats())).await?,
             Request::Drain { timeout_ms } => {
-                self.stopper.stop("requested", timeout_ms.map(Duration::from_millis));
-                let mut ended = self.ended.clone();
+                let Some(stopping) = &self.stopping else {
+                    return Err(ApiError::failed(
+                        "a handle does not stop its node: RunHandle::shutdown does",
+                    ));
+                };
+                stopping.stopper.stop("requested", timeout_ms.map(Duration::from_millis));
+                let mut ended = stopping.ended.clone();
                 let summary = ended
                     .wait_for(Option::is_some)
                     .await
@@ -271,6 +286,9 @@ impl NodeService {
             Request::OwnState => {
                 let state = node.own_state().await.map_err(ApiError::failed)?;
                 replies.send(OwnState { contacts: Vec::new(), ..state }).await?;
+            }
+            Request::InboxWatch { content_bytes_max } => {
+                watching::watch(node, content_bytes_max, &replies).await?;
             }
         }
         Ok(())

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod embedded;
+pub mod pty;
 pub mod raw_peer;
 pub mod trace;
 

@@ -226,6 +226,11 @@ impl Fake {
                 return Err(ApiError::failed("no contact is called \"nobody\""));
             }
             Request::ContactRemove { .. } => replies.send(Done::OK).await?,
+            // Nothing ever arrives while somebody looks.
+            Request::InboxWatch { .. } => {
+                replies.send(Done::OK).await?;
+                std::future::pending::<()>().await;
+            }
             other => self.people_and_events(other, replies).await?,
         }
         Ok(())

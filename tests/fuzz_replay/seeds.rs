@@ -92,6 +92,20 @@ fn texts(out: &mut Vec<Seed>) {
     {
         out.push(("config_text", format!("text-{n}"), text.as_bytes().to_vec()));
     }
+    let lines = [
+        "/msg \"Anna Berg\" don't \"go\"",
+        "/msg anna \"two\\nlines \\u{e9}\"",
+        "/mesh trace a1a1a1a1",
+        "/contact add 'O Brien' 0102030405060708090a0b0c0d0e0f10",
+        "/help mesh",
+        include_str!("../../docs/playbooks/hello-answer.toml"),
+        include_str!("../../docs/playbooks/line.toml"),
+        "[[step]]\naction = \"send\"\nto = \"${A}\"\ntext = \"$${A}\"\nwait = \"30s\"\n",
+        "[[step]]\naction = \"expect\"\nfield = \"hops.0\"\nequals = 0x10\n",
+    ];
+    for (n, line) in lines.iter().enumerate() {
+        out.push(("slash_text", format!("text-{n}"), line.as_bytes().to_vec()));
+    }
     let addresses = [
         "quic://[::1]:7410",
         "tcp://127.0.0.1:0",

@@ -1,15 +1,20 @@
 //! `qpc demo`: a small mesh on this machine that tells what it does.
 
+mod line;
 mod mesh;
 mod page;
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{IsTerminal, stdout},
+    time::{Duration, Instant},
+};
 
 use clap::value_parser;
 use futures_util::future::{join_all, try_join_all};
 use quicprochat_mesh::{
     api::{
-        ApiError, DeliveryStatus, ErrorClass, MessageId, Priority, Request, Route, SendOutcome, Status, Trace,
+        ApiError, Contact, DeliveryStatus, ErrorClass, MessageId, Priority, Request, Route, SendOutcome,
+        Status, Trace,
     },
     crypto::random,
 };
@@ -17,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{cx::Context, fail::Failure, human};
+use line::Picture;
 use mesh::{Folder, Node, PATIENCE, next};
 use page::Page;
 
@@ -30,6 +36,9 @@ const EXAMPLES: &str = "\
 Examples:
   qpc demo                   five nodes, until Ctrl-C
   qpc demo --nodes 3 --once  three, and end after the story";
+
+/// Names that a line has room for.
+const NAMES_MAX: usize = 8;
 
 /// Show a small mesh at work: nodes in a line, real messages over several hops
 ///
@@ -58,6 +67,7 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
 
+    let was_terminal = stdout().is_terminal();
     let mut folder = Folder::create()?;
     let mut page = Page::new();
     let mut line = Vec::new();
@@ -76,6 +86,10 @@ pub async fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     }
     // Whatever was told, the nodes are drained; a closed stdout is no reason to leave them.
     let drained = drain(&mut line).await;
+    if was_terminal && !stdout().is_terminal() {
+        // Its window was closed, which may have been noticed at a line that could not be written.
+        return Err(Failure::Said(ErrorClass::Failed));
+    }
     if let Err(failure @ (Failure::Api(_) | Failure::Config(_))) = told {
         folder.keep();
         crate::out::note(format!("the nodes' logs are in {}", folder.path().display()));
@@ -96,8 +110,9 @@ async fn tell(args: &Args, folder: &Folder, page: &mut Page, line: &mut Vec<Node
     send_file(page, first, last).await?;
     trace(page, first, between, last).await?;
     broadcast(page, first, between, last).await?;
+    let away = Picture::of([&*first].into_iter().chain(&*between).chain([&*last]));
     if let Some(neighbour) = between.last() {
-        away_and_back(page, first, neighbour, last).await?;
+        away_and_back(page, first, neighbour, last, away).await?;
     }
     where_to_look(args, page, first, last)
 }
@@ -105,21 +120,21 @@ async fn tell(args: &Args, folder: &Folder, page: &mut Page, line: &mut Vec<Node
 async fn start(nodes: u8, folder: &Folder, page: &mut Page, line: &mut Vec<Node>) -> Result<(), Failure> {
     let began = Instant::now();
     page.step(format!("{nodes} nodes start, each a process with an identity and a store of its own"))?;
-    let mut picture = String::new();
     for number in 1..=nodes {
         // Each listens on what the next one dials: QUIC and TCP by turns.
         let scheme = if number % 2 == 1 { "quic" } else { "tcp" };
         let peer = line.last().and_then(Node::dial_url);
         let node = Node::start(folder, format!("n{number}"), scheme, peer).await?;
         page.item(&node.name, format!("{}  pid {}", node.address(), node.ready.pid))?;
-        if number < nodes {
-            picture.push_str(&format!("{} ──{scheme}── ", node.name));
-        } else {
-            picture.push_str(&node.name);
-        }
         line.push(node);
     }
-    page.text(format!("{picture}     up in {}", since(began)))
+    let took = since(began);
+    draw(page, &Picture::of(line.iter()))?;
+    page.good("up", format!("all of them after {took}, each linked to its neighbours"))
+}
+
+fn draw(page: &Page, picture: &Picture) -> Result<(), Failure> {
+    picture.lines().iter().try_for_each(|line| page.text(line))
 }
 
 /// Waits until both ends know each other.
@@ -129,6 +144,11 @@ async fn find_ways(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
     page.command(format_args!("routes --data-dir {}", first.dir.display()))?;
     let there = wait_for_route(first, last).await?;
     wait_for_route(last, first).await?;
+    // A name is shorter to type than an address, and each end knows the other by one.
+    for (node, other) in [(first, last), (last, first)] {
+        let (name, address) = (other.name.clone(), other.address().to_string());
+        let _: Contact = node.ask(&Request::ContactAdd { name, address }).await?;
+    }
     page.good(
         "found",
         format!("{} is {} hops from {}, seen after {}", last.name, there.hops, first.name, since(began)),
@@ -150,7 +170,7 @@ async fn wait_for_route(from: &Node, to: &Node) -> Result<Route, Failure> {
 async fn send_text(page: &mut Page, first: &Node, last: &Node) -> Result<(), Failure> {
     let text = "Hello from the other end of the line";
     page.step(format!("A text from {} to {}, encrypted end to end", first.name, last.name))?;
-    page.command(format_args!("send --to {} --wait 10s '{text}'", last.address().short()))?;
+    page.command(format_args!("send --to {} --wait 10s '{text}'", last.name))?;
     let (outcome, received) = tokio::try_join!(send(first, last, text.as_bytes(), None), last.receive())?;
     tell_delivered(page, last, &outcome)?;
     let (item, content) = received;
@@ -162,7 +182,7 @@ async fn send_file(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
     let mut file = vec![0; FILE_BYTES];
     rand_core::Rng::fill_bytes(&mut random::os_rng(), &mut file);
     page.step(format!("A file of {} random bytes, in sealed chunks", human::bytes(FILE_BYTES as u64)))?;
-    page.command(format_args!("send --to {} --wait 1m --file photo.bin", last.address().short()))?;
+    page.command(format_args!("send --to {} --wait 1m --file photo.bin", last.name))?;
     let began = Instant::now();
     let name = Some("photo.bin".to_owned());
     let (outcome, (item, content)) = tokio::try_join!(send(first, last, &file, name), last.receive())?;
@@ -171,14 +191,14 @@ async fn send_file(page: &mut Page, first: &Node, last: &Node) -> Result<(), Fai
         return Err(ApiError::failed(format!("the file arrived at {} with other content", last.name)).into());
     }
     tell_delivered(page, last, &outcome)?;
-    let sum: String = Sha256::digest(&content).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let sum: String = Sha256::digest(&content).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     let file = human::escape(&item.name.unwrap_or_default());
     page.good("received", format!("{file}, SHA-256 {sum}… at both ends, after {took}"))
 }
 
 async fn trace(page: &mut Page, first: &Node, between: &[Node], last: &Node) -> Result<(), Failure> {
     page.step("The path, hop by hop")?;
-    page.command(format_args!("trace {}", last.address().short()))?;
+    page.command(format_args!("trace {}", last.name))?;
     let timeout_ms = PATIENCE.as_millis() as u64;
     let request = Request::Trace { destination: last.address().to_string(), timeout_ms };
     let trace: Trace = first.ask(&request).await?;
@@ -210,7 +230,11 @@ async fn broadcast(page: &mut Page, first: &Node, between: &[Node], last: &Node)
         return Err(ApiError::failed("a node received something else than the broadcast").into());
     }
     let names: Vec<&str> = others.iter().map(|node| node.name.as_str()).collect();
-    page.good("received", format!("by {} within {took}", names.join(", ")))
+    let by = match names.len() {
+        n if n > NAMES_MAX => format!("all {n} others"),
+        _ => names.join(", "),
+    };
+    page.good("received", format!("by {by} within {took}"))
 }
 
 async fn away_and_back(
@@ -218,6 +242,7 @@ async fn away_and_back(
     first: &Node,
     neighbour: &Node,
     last: &mut Node,
+    picture: Picture,
 ) -> Result<(), Failure> {
     let text = "Read this when you are back";
     page.step(format!("{} goes away; a message waits for it", last.name))?;
@@ -238,10 +263,10 @@ async fn away_and_back(
         late(deadline, || format!("{} did not keep the message", neighbour.name))?;
         tokio::time::sleep(POLL).await;
     }
-    page.good(
-        "kept",
-        format!("on the disk of {}, its neighbour, {} after it was sent", neighbour.name, since(began)),
-    )?;
+    let took = since(began);
+    let kept = format!("1 message on the disk of {}", neighbour.name);
+    draw(page, &picture.without_the_last(&kept))?;
+    page.good("kept", format!("by {}, its neighbour, {took} after it was sent", neighbour.name))?;
 
     let began = Instant::now();
     last.restart().await?;
@@ -272,12 +297,12 @@ fn where_to_look(args: &Args, page: &Page, first: &Node, last: &Node) -> Result<
     if args.once {
         return Ok(());
     }
-    page.section("The nodes run on. Try, in another terminal:")?;
-    let dir = first.dir.display();
-    page.command(format_args!("peers  --data-dir {dir}"))?;
-    page.command(format_args!("stats  --data-dir {dir}"))?;
-    page.command(format_args!("recv   --data-dir {} --follow", last.dir.display()))?;
-    page.command(format_args!("send   --data-dir {dir} --to {} --wait 10s hello", last.address()))?;
+    page.section(format!("The nodes run on. Be {} in another terminal:", first.name))?;
+    page.shell(format_args!("export QPC_DATA_DIR={}", first.dir.display()))?;
+    page.command("peers")?;
+    page.command(format_args!("trace {}", last.name))?;
+    page.command(format_args!("send --to {} --wait 10s hello", last.name))?;
+    page.command("repl")?;
     page.remark("Ctrl-C here drains them all and removes their directory.")
 }
 

@@ -29,6 +29,7 @@ mod peers;
 mod ping;
 mod recv;
 mod reload;
+mod repl;
 mod requests;
 mod routes;
 mod run;
@@ -156,6 +157,8 @@ pub enum Command {
     /// Show or check the configuration
     #[command(subcommand)]
     Config(Deferred<config::Command>),
+    /// Talk to the running node: commands with a slash, and conversations
+    Repl(Deferred<repl::Args>),
     /// Copy the data directory, as it stands at one moment
     Backup(Deferred<backup::Args>),
     /// Explain a link frame given in hex
@@ -227,6 +230,7 @@ pub fn dispatch(command: Command, cx: &mut Context) -> Result<(), Failure> {
             Command::Init(args) => init::run(args.0, cx),
             Command::Status(args) => status::run(args.0, cx).await,
             Command::Peers(args) => peers::run(args.0, cx).await,
+            Command::Repl(args) => repl::run(args.0, cx).await,
             Command::Routes(args) => routes::run(args.0, cx).await,
             Command::Known(args) => known::run(args.0, cx).await,
             Command::Path(command) => path::run(command.0, cx).await,

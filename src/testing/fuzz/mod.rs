@@ -30,6 +30,7 @@ mod router_core;
 mod routing_table;
 mod saved_routes;
 mod script;
+mod slash_text;
 mod stored_records;
 mod stored_rows;
 mod stream_framing;
@@ -43,7 +44,7 @@ pub(crate) use script::Script;
 pub type Target = fn(&[u8]);
 
 /// Targets whose input is bytes that come from outside or from a disk.
-pub const DECODERS: [(&str, Target); 15] = [
+pub const DECODERS: [(&str, Target); 16] = [
     ("addresses", addresses::run),
     ("cbor_walk", cbor_walk::run),
     ("config_text", config_text::run),
@@ -55,6 +56,7 @@ pub const DECODERS: [(&str, Target); 15] = [
     ("key_files", key_files::run),
     ("receipt_decode", receipt_decode::run),
     ("saved_routes", saved_routes::run),
+    ("slash_text", slash_text::run),
     ("stored_records", stored_records::run),
     ("stored_rows", stored_rows::run),
     ("stream_framing", stream_framing::run),

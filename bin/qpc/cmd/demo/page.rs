@@ -47,7 +47,12 @@ impl Page {
 
     /// The command with which a person does the same.
     pub fn command(&self, command: impl Display) -> Result<(), Failure> {
-        self.line(format!("   {}", Ink::Command.paint(format!("$ qpc {command}"))))
+        self.shell(format_args!("qpc {command}"))
+    }
+
+    /// A command of the shell.
+    pub fn shell(&self, command: impl Display) -> Result<(), Failure> {
+        self.line(format!("   {}", Ink::Command.paint(format!("$ {command}"))))
     }
 
     /// Something that happened as it should.
