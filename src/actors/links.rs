@@ -9,12 +9,13 @@
 //! peer closed as a duplicate is not, while the other one stands. Why a peer is not there stands in
 //! the node's health; to add it once more dials it at once.
 
+mod book;
 mod dialler;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -23,6 +24,8 @@ use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use dialler::Dialler;
+
+pub use book::{LinkBook, Peers};
 
 use super::{
     child::{Child, ChildSpec},
@@ -42,9 +45,9 @@ use crate::{
     },
     proto::{
         credit::WINDOW_BYTES,
+        discovery::Linked,
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
-        kept_out::KeptOut,
         link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
         places::{self, Place},
         table::LinkClass,
@@ -104,87 +107,34 @@ pub struct LinksParts {
     pub book: LinkBook,
     /// Links of the node at most.
     pub links_max: usize,
+    /// What discovery has to say of itself, for the health detail.
+    pub discovery: watch::Receiver<Option<String>>,
     /// Accept links from anywhere; else from private, link-local and loopback addresses only.
     pub accept_any: bool,
 }
 
-/// Peers that are to be dialled, shared by all incarnations of the registry.
-#[derive(Debug, Clone, Default)]
-pub struct Peers(Arc<Mutex<Vec<TransportAddr>>>);
-
-impl From<Vec<TransportAddr>> for Peers {
-    fn from(peers: Vec<TransportAddr>) -> Self {
-        Self(Arc::new(Mutex::new(peers)))
-    }
+/// How a link came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration names its peer.
+    Config,
+    /// Its peer was added at run time.
+    Added,
+    /// This node found its peer on the local network, and dialled it.
+    Discovered,
+    /// The peer dialled.
+    Inbound,
 }
 
-impl Peers {
-    fn list(&self) -> Vec<TransportAddr> {
-        self.lock().clone()
-    }
-
-    fn add(&self, peer: &TransportAddr) {
-        let mut peers = self.lock();
-        if !peers.contains(peer) {
-            peers.push(peer.clone());
+impl Origin {
+    /// Name in `qpc peers`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Added => "added",
+            Self::Discovered => "discovered",
+            Self::Inbound => "inbound",
         }
-    }
-
-    fn remove(&self, peer: &TransportAddr) {
-        self.lock().retain(|known| !known.same_place(peer));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TransportAddr>> {
-        // No operation leaves the list half changed, so a poisoned lock is taken over.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the router was told of links, shared by all incarnations of the registry: links end while
-/// there is none, and then nobody else would tell the router. And who is not let in, since nobody
-/// is to gain by a crash.
-#[derive(Debug, Clone, Default)]
-pub struct LinkBook(Arc<Mutex<Told>>);
-
-#[derive(Debug, Default)]
-struct Told {
-    last: u64,
-    up: BTreeSet<LinkId>,
-    kept_out: KeptOut,
-}
-
-impl LinkBook {
-    fn next(&self) -> LinkId {
-        let mut told = self.lock();
-        told.last = told.last.saturating_add(1);
-        LinkId(told.last)
-    }
-
-    fn up(&self, link: LinkId) {
-        self.lock().up.insert(link);
-    }
-
-    fn down(&self, link: LinkId) {
-        self.lock().up.remove(&link);
-    }
-
-    fn cut(&self, neighbour: Address) {
-        self.lock().kept_out.cut(clock::now(), neighbour);
-    }
-
-    /// How long this neighbour is not let in.
-    fn kept_out(&self, neighbour: &Address) -> Option<Duration> {
-        self.lock().kept_out.wait(clock::now(), neighbour)
-    }
-
-    /// Links of former incarnations, once.
-    fn orphans(&self) -> BTreeSet<LinkId> {
-        std::mem::take(&mut self.lock().up)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        // No operation leaves it half changed, so a poisoned lock is taken over.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -192,6 +142,8 @@ impl LinkBook {
 pub struct NewLink {
     /// The connection.
     pub link: Link,
+    /// How it came about.
+    pub origin: Origin,
     /// Told when the link is over.
     pub ended: Option<oneshot::Sender<CloseReason>>,
 }
@@ -221,6 +173,11 @@ message!(RemovePeer => Vec<TransportAddr>);
 pub struct ListPeers;
 message!(ListPeers => Vec<PeerLine>);
 
+/// Discovery to registry: who is linked, in a way that costs little.
+#[derive(Debug, Clone, Copy)]
+pub struct WhoIsLinked;
+message!(WhoIsLinked => Vec<Linked>);
+
 /// One link, for `qpc peers`.
 #[derive(Debug, Clone)]
 pub struct PeerLine {
@@ -228,6 +185,8 @@ pub struct PeerLine {
     pub address: Address,
     /// The medium's word.
     pub info: LinkInfo,
+    /// How it came about.
+    pub origin: Origin,
     /// The lane it runs on: 0 for the thread of all else.
     pub lane: usize,
     /// Since the hello.
@@ -238,6 +197,7 @@ pub struct PeerLine {
 
 struct Entry {
     info: LinkInfo,
+    origin: Origin,
     lane: usize,
     peer_key: PublicKey,
     peer: Address,
@@ -363,6 +323,7 @@ impl LinksActor {
             id,
             Entry {
                 info,
+                origin: new.origin,
                 lane,
                 peer_key,
                 peer,
@@ -579,7 +540,7 @@ impl LinksActor {
         }
     }
 
-    fn dial(&mut self, to: TransportAddr, ctx: &mut Context<Self>) {
+    fn dial(&mut self, to: TransportAddr, origin: Origin, ctx: &mut Context<Self>) {
         let name = to.to_string();
         if let Some(dialled) = self.diallers.get(&name).filter(|dialled| !dialled.removed.is_closed()) {
             // Somebody has put right what was wrong, or wants to know now.
@@ -592,6 +553,7 @@ impl LinksActor {
         self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), trouble });
         let dialler = Dialler {
             to,
+            origin,
             transports: self.parts.transports.clone(),
             new_link: self.parts.new_link.clone(),
             retry,
@@ -655,7 +617,7 @@ pub fn listener(transport: Arc<dyn crate::transport::MeshTransport>, new_link: S
             loop {
                 tokio::select! {
                     link = transport.accept() => {
-                        new_link.do_send(NewLink { link: link?, ended: None });
+                        new_link.do_send(NewLink { link: link?, origin: Origin::Inbound, ended: None });
                     }
                     drain = stop.wanted() => {
                         if drain.phase == DrainPhase::Draining {
@@ -739,6 +701,10 @@ impl LinksActor {
         if let Some(more) = troubles.len().checked_sub(TROUBLES_SHOWN).filter(|more| *more > 0) {
             detail.push_str(&format!("; and {more} more cannot be reached"));
         }
+        if let Some(remark) = self.parts.discovery.borrow().as_ref() {
+            detail.push_str("; ");
+            detail.push_str(remark);
+        }
         let report =
             SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
         self.health.offer_gossip("health", ReportHealth(report));
@@ -755,8 +721,8 @@ impl Actor for LinksActor {
             self.link_down.do_send(LinkDown(link));
         }
         self.report(ctx);
-        for peer in self.parts.peers.list() {
-            self.dial(peer, ctx);
+        for (peer, origin) in self.parts.peers.list() {
+            self.dial(peer, origin, ctx);
         }
     }
 }
@@ -793,8 +759,8 @@ impl Handler<AddPeer> for LinksActor {
             return Err(MeshError::Draining);
         }
         self.parts.transports.check(&message.0)?;
-        self.parts.peers.add(&message.0);
-        self.dial(message.0, ctx);
+        let origin = self.parts.peers.add(&message.0);
+        self.dial(message.0, origin, ctx);
         Ok(())
     }
 }
@@ -853,6 +819,7 @@ impl Handler<ListPeers> for LinksActor {
                 let line = PeerLine {
                     address: entry.peer,
                     info: entry.info.clone(),
+                    origin: entry.origin,
                     lane: entry.lane,
                     since: now.saturating_duration_since(up.since),
                     stats: LinkStats::default(),
@@ -869,6 +836,20 @@ impl Handler<ListPeers> for LinksActor {
             }
             lines
         })
+    }
+}
+
+impl Handler<WhoIsLinked> for LinksActor {
+    type Result = MessageResult<WhoIsLinked>;
+
+    fn handle(&mut self, _: WhoIsLinked, _: &mut Context<Self>) -> Self::Result {
+        let stay = self.links.values().filter(|entry| !entry.is_leaving);
+        let linked = stay.map(|entry| Linked {
+            address: entry.peer,
+            at: entry.info.remote.socket_addr().map(|at| (at.ip().to_canonical(), at.port())),
+            inbound: entry.info.direction == Direction::In,
+        });
+        MessageResult(linked.collect())
     }
 }
 

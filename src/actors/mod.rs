@@ -5,6 +5,7 @@ pub mod child;
 pub mod clock_handle;
 pub mod custody;
 pub mod delivery;
+pub mod discovery;
 pub mod health;
 pub mod late_answer;
 pub mod link_egress;

@@ -126,6 +126,9 @@ pub struct Peer {
     pub transport: String,
     /// Who opened it.
     pub direction: Direction,
+    /// How it came about: `config`, `added`, `discovered` or `inbound`.
+    #[serde(default)]
+    pub origin: String,
     /// Seconds since it came up.
     pub since_s: u64,
     /// Smoothed round trip.

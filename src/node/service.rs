@@ -461,6 +461,7 @@ fn peer(line: &PeerLine) -> Peer {
             crate::transport::Direction::In => Direction::In,
             crate::transport::Direction::Out => Direction::Out,
         },
+        origin: line.origin.name().to_owned(),
         since_s: line.since.as_secs(),
         rtt_ms: line.stats.rtt.map(ms),
         tx_frames: line.stats.tx_frames,

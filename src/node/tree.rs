@@ -13,6 +13,7 @@
 //!       ├─ transport ─┬─ links       registry, double links
 //!       │             ├─ listener…   one a port
 //!       │             ├─ dialler…    one a configured peer
+//!       │             ├─ discovery   beacons of the local network, if wanted
 //!       │             └─ link…       one a neighbour and transport, on an arbiter of links
 //!       └─ program    what the embedding program wants done in a drain
 //! ```
@@ -32,8 +33,9 @@ use crate::{
         clock_handle::ClockHandle,
         custody::{CustodyParts, StoreActor},
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        discovery::{self, DiscoveryActor, DiscoveryParts},
         health::{HealthActor, HealthHandle},
-        links::{LinkBook, LinksActor, LinksParts, ResendLinks, listener},
+        links::{LinkBook, LinksActor, LinksParts, Peers, ResendLinks, listener},
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
@@ -46,12 +48,13 @@ use crate::{
     },
     config::{Accept, MeshConfig, Role},
     control::{ControlServer, location::Fallbacks},
-    crypto::MeshIdentity,
+    crypto::{MeshIdentity, random},
     error::MeshError,
     http::{HealthServer, Surface},
     messages::lifecycle::{DrainPhase, DrainSummary},
     proto::{
         delivery::{compose::Sequences, outbox::OutboxConfig},
+        discovery::DiscoveryConfig,
         drain::DrainPlan,
         lease::LeaseConfig,
         link::NetworkSecret,
@@ -59,7 +62,7 @@ use crate::{
         verify::Checked,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{MeshTransport, TransportAddr},
+    transport::{MeshTransport, TransportAddr, interfaces::interfaces},
     wire::{Capabilities, NetworkId},
 };
 
@@ -235,15 +238,16 @@ async fn launch(
     let boot_epoch = store.boot_epoch();
     let (keys_tx, keys_rx) = watch::channel(Arc::new(keys));
     let plan = plan(&config);
-    let mut peers = Vec::new();
+    let mut configured = Vec::new();
     for peer in &config.transport.peers {
-        peers.push(peer.to_string().parse()?);
+        configured.push(peer.to_string().parse()?);
     }
+    let mut added = Vec::new();
     // Peers on media of the program's own are remembered like others.
     let schemes: Vec<_> = ports.listening.iter().map(|port| port.info().scheme).collect();
     for (url, _) in node.kv_all(Namespace::Peer).await? {
         match TransportAddr::parse_with(&String::from_utf8_lossy(&url), &schemes) {
-            Ok(peer) => peers.push(peer),
+            Ok(peer) => added.push(peer),
             Err(error) => tracing::warn!(%error, "a remembered peer is not dialled"),
         }
     }
@@ -343,6 +347,23 @@ async fn launch(
         clock,
     };
     start.child(maintenance_child(maintenance)).await?;
+    let (remark, discovery_remark) = watch::channel(None);
+    let discovery = config.discovers().then(|| DiscoveryParts {
+        config: DiscoveryConfig {
+            network,
+            secret: network_secret.clone(),
+            media: discovery::media(&ports.manager),
+        },
+        instance: random::random_bytes(&mut random::os_rng()),
+        own: identity.address(),
+        port: config.discovery.port,
+        listening: ports.urls.clone(),
+        interfaces,
+        transports: ports.manager.clone(),
+        new_link: ways.new_link.clone(),
+        who_is_linked: ways.who_is_linked.clone(),
+        remark,
+    });
     let links = LinksParts {
         identity: identity.clone(),
         network,
@@ -369,12 +390,13 @@ async fn launch(
         link_down: ways.link_down.clone(),
         health: ways.health.clone(),
         book: LinkBook::default(),
-        peers: peers.into(),
+        peers: Peers::new(configured, added),
+        discovery: discovery_remark,
         keepalive: config.transport.keepalive,
         links_max: config.transport.links_max as usize,
         accept_any: config.accept() == Accept::Any,
     };
-    start.child(transport_child(links, ports.listening, ways.clone(), seats)).await?;
+    start.child(transport_child(links, discovery, ports.listening, ways.clone(), seats)).await?;
     if let Some(program) = program {
         start.child(program_child(program.drain(runtime))).await?;
     }
@@ -427,6 +449,7 @@ struct Ways {
     link_ended: Seat<crate::actors::transport::LinkEnded>,
     new_link: Seat<crate::actors::links::NewLink>,
     resend_links: Seat<ResendLinks>,
+    who_is_linked: Seat<crate::actors::links::WhoIsLinked>,
     start_child: Seat<StartChild>,
 }
 
@@ -456,6 +479,7 @@ impl Ways {
             link_ended: Seat::vacant(),
             new_link: Seat::vacant(),
             resend_links: Seat::vacant(),
+            who_is_linked: Seat::vacant(),
             start_child: Seat::vacant(),
         }
     }
@@ -574,6 +598,7 @@ fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
 /// starts the whole branch anew.
 fn transport_child(
     parts: LinksParts,
+    discovery: Option<DiscoveryParts>,
     listening: Vec<Arc<dyn MeshTransport>>,
     ways: Ways,
     seats: Seats,
@@ -588,7 +613,7 @@ fn transport_child(
             });
             publish!(address in
                 links_ways.established, links_ways.link_ended, links_ways.new_link,
-                links_ways.resend_links,
+                links_ways.resend_links, links_ways.who_is_linked,
                 links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
             );
             Ok(Child::actor(&address))
@@ -596,9 +621,21 @@ fn transport_child(
         .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });
         let mut children = vec![registry];
         children.extend(listening.iter().map(|port| listener(port.clone(), ways.new_link.clone())));
+        children.extend(discovery.clone().map(discovery_child));
         let supervisor = Supervisor::nested("transport", guard, children);
         ways.start_child.publish(supervisor.clone().recipient());
         Ok(Child::actor(&supervisor))
+    })
+}
+
+fn discovery_child(parts: DiscoveryParts) -> ChildSpec {
+    ChildSpec::permanent("discovery", move |guard| {
+        let parts = parts.clone();
+        let address = DiscoveryActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::DISCOVERY);
+            DiscoveryActor::new(parts, guard)
+        });
+        Ok(Child::actor(&address))
     })
 }
 

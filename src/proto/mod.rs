@@ -11,6 +11,7 @@ pub mod credit;
 pub mod custody;
 pub mod dedup;
 pub mod delivery;
+pub mod discovery;
 pub mod drain;
 pub mod duplicate;
 pub mod egress;

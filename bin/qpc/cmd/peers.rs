@@ -20,6 +20,7 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
                     human::or_dash(p.address),
                     human::escape(&p.url),
                     p.direction.as_str().into(),
+                    human::escape(&p.origin),
                     human::span_s(p.since_s),
                     human::ms(p.rtt_ms),
                     human::bytes(p.tx_bytes),
@@ -28,6 +29,9 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
                 ]
             })
             .collect();
-        human::table(&["ADDRESS", "URL", "DIR", "SINCE", "RTT", "SENT", "RECEIVED", "CAPABILITY"], &rows)
+        human::table(
+            &["ADDRESS", "URL", "DIR", "ORIGIN", "SINCE", "RTT", "SENT", "RECEIVED", "CAPABILITY"],
+            &rows,
+        )
     })
 }

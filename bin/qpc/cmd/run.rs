@@ -57,9 +57,13 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     network_secret_file: Option<PathBuf>,
 
-    /// Find nodes on the LAN by themselves; not built yet
-    #[arg(long)]
+    /// Find nodes of this network on the LAN, also with --listen [default: only without it]
+    #[arg(long, conflicts_with = "no_discover")]
     discover: bool,
+
+    /// Neither look for nodes on the LAN nor be found there
+    #[arg(long)]
+    no_discover: bool,
 
     /// Drain when stdin closes, so that the node does not outlive the program that started it
     #[arg(long)]
@@ -67,10 +71,6 @@ pub struct Args {
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
-    if args.discover {
-        let text = "--discover: LAN discovery is not built yet; name a node with --peer URL, or later with `qpc peer add URL`";
-        return Err(ApiError::usage(text).into());
-    }
     // A path on the command line is relative to where the person is, one in the file to the file's
     // directory.
     let secret = match args.network_secret_file {
@@ -85,6 +85,12 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         .flag("--listen", "transport.listen", args.listen)
         .flag("--peer", "transport.peers", args.peer)
         .flag("--health-listen", "health.listen", args.health_listen.into_iter().collect())
+        .flag("--discover", "discovery.enabled", args.discover.then(|| "true".into()).into_iter().collect())
+        .flag(
+            "--no-discover",
+            "discovery.enabled",
+            args.no_discover.then(|| "false".into()).into_iter().collect(),
+        )
         .flag("--network", "network", args.network.into_iter().collect())
         .flag(
             "--network-secret-file",

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::NewLink;
+use super::{NewLink, Origin};
 use crate::{
     actors::mailbox::Seat,
     clock,
@@ -25,6 +25,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(super) struct Dialler {
     pub(super) to: TransportAddr,
+    pub(super) origin: Origin,
     pub(super) transports: Arc<TransportManager>,
     pub(super) new_link: Seat<NewLink>,
     pub(super) retry: Arc<Notify>,
@@ -41,7 +42,7 @@ impl Dialler {
             match self.transports.dial(&self.to).await {
                 Ok(link) => {
                     let (ended, mut over) = oneshot::channel();
-                    new_link.do_send(NewLink { link, ended: Some(ended) });
+                    new_link.do_send(NewLink { link, origin: self.origin, ended: Some(ended) });
                     backoff.started(clock::now());
                     let end = match tokio::time::timeout(HELLO_TIMEOUT, &mut over).await {
                         Ok(end) => end,

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod admission;
+mod beacon_decode;
 mod cbor_walk;
 mod config_text;
 mod content_decode;
@@ -16,6 +17,7 @@ mod control_lines;
 mod credit_window;
 mod custodian;
 mod dedup_window;
+mod discovery;
 mod drain_machine;
 mod frame_decode;
 mod inbound_payload;
@@ -43,8 +45,9 @@ pub(crate) use script::Script;
 pub type Target = fn(&[u8]);
 
 /// Targets whose input is bytes that come from outside or from a disk.
-pub const DECODERS: [(&str, Target); 15] = [
+pub const DECODERS: [(&str, Target); 16] = [
     ("addresses", addresses::run),
+    ("beacon_decode", beacon_decode::run),
     ("cbor_walk", cbor_walk::run),
     ("config_text", config_text::run),
     ("content_decode", content_decode::run),
@@ -62,11 +65,12 @@ pub const DECODERS: [(&str, Target); 15] = [
 ];
 
 /// Targets whose input is what happens to a core, by one of the rules of [`Script`].
-pub const MACHINES: [(&str, Target); 11] = [
+pub const MACHINES: [(&str, Target); 12] = [
     ("admission", admission::run),
     ("credit_window", credit_window::run),
     ("custodian", custodian::run),
     ("dedup_window", dedup_window::run),
+    ("discovery", discovery::run),
     ("drain_machine", drain_machine::run),
     ("link_machine", link_machine::run),
     ("mailboxes", mailboxes::run),
