@@ -70,7 +70,6 @@ pub const MACHINES: [(&str, Target); 12] = [
     ("credit_window", credit_window::run),
     ("custodian", custodian::run),
     ("dedup_window", dedup_window::run),
-    ("discovery", discovery::run),
     ("drain_machine", drain_machine::run),
     ("link_machine", link_machine::run),
     ("mailboxes", mailboxes::run),
@@ -78,6 +77,8 @@ pub const MACHINES: [(&str, Target); 12] = [
     ("reassembly", reassembly::run),
     ("router_core", router_core::run),
     ("routing_table", routing_table::run),
+    // The seeds of a machine depend on those before it, so new ones come last.
+    ("discovery", discovery::run),
 ];
 
 /// Every target by its name.
