@@ -188,7 +188,7 @@ metrics_table! {
     BEACONS_HEARD = "qpc_discovery_beacons_heard_total", Counter, None, "transports", "Beacons of this network's other nodes.", [];
     BEACONS_IGNORED = "qpc_discovery_beacons_ignored_total", Counter, None, "transports", "Datagrams that came to the port of beacons and changed nothing, by reason.", ["reason": BEACONS];
     DISCOVERY_DIALS = "qpc_discovery_dials_total", Counter, None, "transports", "Dials of nodes that beacons told of.", [];
-    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults"]];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults", "banned"]];
     CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 

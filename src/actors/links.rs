@@ -1,7 +1,7 @@
 //! LinksActor: the registry of links, and who is dialled.
 //!
 //! - Receives: `NewLink` from listeners and diallers; `LinkEstablished`, `LinkEnded` from links;
-//!   `AddPeer`, `RemovePeer`, `ListPeers` from handles; `Drain` from the supervisor.
+//!   `AddPeer`, `RemovePeer`, `BanPeer`, `UnbanPeer` and lists from handles; `WhoIsLinked` from discovery; `Drain` from the supervisor.
 //! - Sends: `LinkUp`, `LinkDown` to the router; `StartChild` to its supervisor; `CloseLink`.
 //! - Owns: which links exist, which peers are to be dialled, the verdict on double links.
 //!
@@ -11,6 +11,7 @@
 
 mod book;
 mod dialler;
+mod peers;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +27,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use dialler::Dialler;
 
 pub use book::{LinkBook, Peers};
+pub use peers::{BanPeer, DialledLine, ListBans, ListDialled, PeerName, RemovePeer, UnbanPeer};
 
 use super::{
     child::{Child, ChildSpec},
@@ -154,20 +156,6 @@ message!(NewLink => ());
 pub struct AddPeer(pub TransportAddr);
 message!(AddPeer => Result<(), MeshError>);
 
-/// What names peers to be removed.
-#[derive(Debug, Clone)]
-pub enum PeerName {
-    /// Everything that leads to this node.
-    Address(Address),
-    /// This URL.
-    Url(TransportAddr),
-}
-
-/// Handle to registry: drop these links and dial them no more. Gives the URLs dropped.
-#[derive(Debug, Clone)]
-pub struct RemovePeer(pub PeerName);
-message!(RemovePeer => Vec<TransportAddr>);
-
 /// Handle to registry: all links.
 #[derive(Debug, Clone, Copy)]
 pub struct ListPeers;
@@ -266,6 +254,11 @@ impl LinksActor {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "not_lan").increment(1);
             tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
             return;
+        }
+        if let Err(barred) = self.parts.book.admit(&peer) {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "banned").increment(1);
+            tracing::debug!(peer = %peer.short(), why = barred.why(), "refused a link");
+            return self.turn_away(new.link, TURNED_AWAY_AFTER, CloseReason::NotAllowed);
         }
         if let Some(wait) = self.parts.book.kept_out(&peer) {
             metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "faults").increment(1);
@@ -544,7 +537,7 @@ impl LinksActor {
         let name = to.to_string();
         if let Some(dialled) = self.diallers.get(&name).filter(|dialled| !dialled.removed.is_closed()) {
             // Somebody has put right what was wrong, or wants to know now.
-            dialled.retry.notify_waiters();
+            dialled.retry.notify_one();
             return;
         }
         let (removed, stop) = watch::channel(());
@@ -558,6 +551,7 @@ impl LinksActor {
             new_link: self.parts.new_link.clone(),
             retry,
             trouble: tell,
+            book: self.parts.book.clone(),
         };
         let dialled = name.clone();
         // Its end by itself is that its peer was removed; after a fault the peer is still wanted. The
@@ -762,47 +756,6 @@ impl Handler<AddPeer> for LinksActor {
         let origin = self.parts.peers.add(&message.0);
         self.dial(message.0, origin, ctx);
         Ok(())
-    }
-}
-
-impl Handler<RemovePeer> for LinksActor {
-    type Result = MessageResult<RemovePeer>;
-
-    fn handle(&mut self, message: RemovePeer, _: &mut Context<Self>) -> Self::Result {
-        let mut removed = Vec::new();
-        for entry in self.links.values() {
-            let named = match &message.0 {
-                PeerName::Address(address) => entry.peer == *address,
-                PeerName::Url(url) => entry.info.remote.same_place(url),
-            };
-            if named {
-                removed.push(entry.info.remote.clone());
-                if let Some(up) = &entry.up {
-                    let text = "removed by the operator".to_owned();
-                    up.close.do_send(CloseLink { reason: CloseReason::Removed, text });
-                }
-            }
-        }
-        if let PeerName::Url(url) = &message.0 {
-            // Once, and as it was named: its dialler may have a pin that the link's end has not.
-            removed.retain(|end| !end.same_place(url));
-            removed.push(url.clone());
-        }
-        removed.retain(|url| {
-            let name = self
-                .diallers
-                .keys()
-                .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
-            match name.cloned() {
-                // Dropping the sender ends the dialler.
-                Some(name) => {
-                    self.parts.peers.remove(url);
-                    self.diallers.remove(&name).is_some()
-                }
-                None => self.links.values().any(|e| e.info.remote.same_place(url)),
-            }
-        });
-        MessageResult(removed)
     }
 }
 

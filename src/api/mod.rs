@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod objects;
+pub mod peers;
 pub mod request;
 pub mod target;
 pub mod time;
@@ -17,6 +18,7 @@ pub use objects::{
     Priority, Ready, ReadyEvent, Received, Reply, Route, SendOutcome, Status, Stopped, StoppedEvent,
     SubsystemStatus, Trace, TraceHop, Version,
 };
+pub use peers::{PeerEntry, PeerKind, PeerState};
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};
 pub use time::Timestamp;

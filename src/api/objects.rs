@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{PeerEntry, Timestamp};
 use crate::wire::{Address, Digest, MessageUid, PacketId, PublicKey};
 
 /// Whether a node, or a part of it, does its work.
@@ -640,6 +640,7 @@ pub enum Reply {
     Pong(Pong),
     Contact(Contact),
     Done(Done),
+    PeerEntry(PeerEntry),
 }
 
 macro_rules! reply_from {
@@ -673,5 +674,6 @@ reply_from!(
     Trace,
     Pong,
     Contact,
-    Done
+    Done,
+    PeerEntry
 );

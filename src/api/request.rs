@@ -145,6 +145,18 @@ pub enum Request {
         /// Its name.
         name: String,
     },
+    /// Have no link with a node, now and later. One [`super::Done`].
+    PeerBan {
+        /// Its address.
+        peer: String,
+    },
+    /// Lift a ban. One [`super::Done`].
+    PeerUnban {
+        /// Its address.
+        peer: String,
+    },
+    /// Who is dialled, banned or allowed. One [`super::PeerEntry`] each.
+    PeerList,
 }
 
 impl Request {

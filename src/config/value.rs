@@ -120,7 +120,15 @@ text_value!(Role, Role::expected());
 text_value!(LogFormat, LogFormat::expected());
 text_value!(HealthListen, "an address such as \"127.0.0.1:7411\", or \"off\"");
 text_value!(ListenUrl, "a URL such as \"quic://[::]:7410\"");
-text_value!(Address, "a node's address, 32 hex digits");
+text_value!(
+    Address,
+    "a node's address, 32 hex digits",
+    |t: &str| t
+        .trim()
+        .parse::<Address>()
+        .map_err(|e| format!("{t:?} is not a node's address, 32 hex digits: {e}")),
+    |v: &Address| v.to_string()
+);
 text_value!(IpAddr, "an IP address such as \"192.0.2.1\"");
 text_value!(PeerUrl, "a URL such as \"quic://relay.example.org:7410\"");
 

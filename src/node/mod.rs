@@ -13,6 +13,7 @@ mod inbox;
 mod link_arbiters;
 mod message;
 mod message_item;
+mod peers;
 mod ports;
 mod router;
 mod service;
@@ -41,7 +42,7 @@ use crate::{
         clock_handle::ClockHandle,
         delivery::HistoryFile,
         health::HealthHandle,
-        links::{AddPeer, ListPeers, PeerLine, PeerName, RemovePeer},
+        links::{AddPeer, BanPeer, ListBans, ListDialled, ListPeers, RemovePeer, UnbanPeer},
         mailbox::Seat,
         supervisor::Supervisor,
     },
@@ -106,6 +107,10 @@ pub(crate) struct Seats {
     add_peer: Seat<AddPeer>,
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
+    ban_peer: Seat<BanPeer>,
+    unban_peer: Seat<UnbanPeer>,
+    list_bans: Seat<ListBans>,
+    list_dialled: Seat<ListDialled>,
     held: Seat<GetHeld>,
     hand_in: Seat<HandIn>,
     sweep_routes: Seat<SweepRoutes>,
@@ -139,6 +144,10 @@ impl Seats {
             add_peer: Seat::vacant(),
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
+            ban_peer: Seat::vacant(),
+            unban_peer: Seat::vacant(),
+            list_bans: Seat::vacant(),
+            list_dialled: Seat::vacant(),
             held: Seat::vacant(),
             hand_in: Seat::vacant(),
             sweep_routes: Seat::vacant(),
@@ -413,35 +422,6 @@ impl MeshNode {
         let (answers, receiver) = mpsc::channel(256);
         ask(&self.0.seats.probe, "delivery", Probe { destination: to, trace, answers }).await??;
         Ok(receiver)
-    }
-
-    /// The links.
-    ///
-    /// # Errors
-    /// The node does not run.
-    pub async fn peers(&self) -> Result<Vec<PeerLine>, MeshError> {
-        ask(&self.0.seats.list_peers, "link registry", ListPeers).await
-    }
-
-    /// Keeps a link to this peer from now on; remembered over restarts.
-    ///
-    /// # Errors
-    /// No port of that scheme; the node does not run.
-    pub async fn add_peer(&self, url: TransportAddr) -> Result<(), MeshError> {
-        ask(&self.0.seats.add_peer, "link registry", AddPeer(url.clone())).await??;
-        self.remember_peer(&url).await
-    }
-
-    /// Drops links to this peer and dials it no more. Gives what was dropped.
-    ///
-    /// # Errors
-    /// The node does not run.
-    pub async fn remove_peer(&self, peer: PeerName) -> Result<Vec<TransportAddr>, MeshError> {
-        let removed = ask(&self.0.seats.remove_peer, "link registry", RemovePeer(peer)).await?;
-        for url in &removed {
-            self.forget_peer(url).await?;
-        }
-        Ok(removed)
     }
 
     /// The routing table, read page by page: what changes meanwhile may be in it or not.

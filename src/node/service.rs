@@ -9,15 +9,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Stopper, message::outgoing_state,
-    message_item::message_item, taking,
+    message_item::message_item, peers::peers, taking,
 };
 use crate::{
-    actors::links::{PeerLine, PeerName},
     api::{
-        self, ApiError, BackedUp, Capability, DeliveryStatus, Direction, Done, FileProgress, InboxItem,
-        KnownNode, Mailbox, MessageId, NodeState, OutboxItem, Peer, PhaseTime, Pong, Priority, Reply,
-        Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace,
-        TraceHop,
+        self, ApiError, BackedUp, DeliveryStatus, Done, FileProgress, InboxItem, KnownNode, Mailbox,
+        MessageId, NodeState, OutboxItem, PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome,
+        Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace, TraceHop,
     },
     control::{ReplyTx, Service},
     http::{ApiQuery, ApiSource},
@@ -35,7 +33,7 @@ use crate::{
     },
     storage::BackupReport,
     telemetry,
-    transport::{TransportAddr, TransportCapability},
+    transport::TransportAddr,
     wire::{self, Address, MessageUid},
 };
 
@@ -127,8 +125,21 @@ impl NodeService {
                 replies.send(Done::OK).await?;
             }
             Request::PeerRemove { peer } => {
-                self.peer_remove(&peer).await?;
+                node.take_peer_out(&peer).await?;
                 replies.send(Done::OK).await?;
+            }
+            Request::PeerBan { peer } => {
+                node.ban(&peer).await?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PeerUnban { peer } => {
+                node.lift_ban(&peer).await?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PeerList => {
+                for entry in node.peer_list().await? {
+                    replies.send(entry).await?;
+                }
             }
             Request::Send { to, priority, ttl_ms, wait, file_name } => {
                 let to = node.resolve(&to, false).await?;
@@ -233,35 +244,6 @@ impl NodeService {
                 }
                 replies.send(Done::OK).await?;
             }
-        }
-        Ok(())
-    }
-
-    async fn peer_remove(&self, peer: &str) -> Result<(), ApiError> {
-        let node = &self.node;
-        let name = match peer.parse::<TransportAddr>() {
-            Ok(url) => PeerName::Url(url),
-            Err(_) => PeerName::Address(node.resolve(peer, false).await?),
-        };
-        let configured: Vec<TransportAddr> =
-            node.config().transport.peers.iter().filter_map(|p| p.to_string().parse().ok()).collect();
-        let in_config = match &name {
-            PeerName::Url(url) => configured.iter().any(|c| c.same_place(url)),
-            PeerName::Address(address) => {
-                let lines = node.peers().await.map_err(ApiError::failed)?;
-                lines
-                    .iter()
-                    .any(|l| l.address == *address && configured.iter().any(|c| c.same_place(&l.info.remote)))
-            }
-        };
-        if in_config {
-            return Err(ApiError::failed(
-                "this peer stands in the configuration: remove it from `peers` there and restart the node",
-            ));
-        }
-        let removed = node.remove_peer(name).await.map_err(ApiError::failed)?;
-        if removed.is_empty() {
-            return Err(ApiError::failed(format!("{peer} is no peer of this node; see `qpc peers`")));
         }
         Ok(())
     }
@@ -445,37 +427,6 @@ fn state(status: HealthStatus) -> NodeState {
         HealthStatus::Degraded => NodeState::Degraded,
         HealthStatus::Draining => NodeState::Draining,
         HealthStatus::Unhealthy => NodeState::Unhealthy,
-    }
-}
-
-async fn peers(node: &MeshNode) -> Result<Vec<Peer>, ApiError> {
-    Ok(node.peers().await.map_err(ApiError::failed)?.iter().map(peer).collect())
-}
-
-fn peer(line: &PeerLine) -> Peer {
-    Peer {
-        address: Some(line.address),
-        url: line.info.remote.to_string(),
-        transport: line.info.remote.scheme().to_owned(),
-        direction: match line.info.direction {
-            crate::transport::Direction::In => Direction::In,
-            crate::transport::Direction::Out => Direction::Out,
-        },
-        origin: line.origin.name().to_owned(),
-        since_s: line.since.as_secs(),
-        rtt_ms: line.stats.rtt.map(ms),
-        tx_frames: line.stats.tx_frames,
-        rx_frames: line.stats.rx_frames,
-        tx_bytes: line.stats.tx_bytes,
-        rx_bytes: line.stats.rx_bytes,
-        capability: match line.info.capability {
-            TransportCapability::Unconstrained => Capability::Unconstrained,
-            TransportCapability::Medium => Capability::Medium,
-            TransportCapability::Constrained => Capability::Constrained,
-            TransportCapability::SeverelyConstrained => Capability::SeverelyConstrained,
-        },
-        rssi_dbm: None,
-        snr_db: None,
     }
 }
 

@@ -53,6 +53,7 @@ use crate::{
     http::{HealthServer, Surface},
     messages::lifecycle::{DrainPhase, DrainSummary},
     proto::{
+        bans::Bans,
         delivery::{compose::Sequences, outbox::OutboxConfig},
         discovery::DiscoveryConfig,
         drain::DrainPlan,
@@ -63,7 +64,7 @@ use crate::{
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
     transport::{MeshTransport, TransportAddr, interfaces::interfaces},
-    wire::{Capabilities, NetworkId},
+    wire::{Address, Capabilities, NetworkId},
 };
 
 /// How long clients of the control socket may take to read their last answer.
@@ -347,6 +348,15 @@ async fn launch(
         clock,
     };
     start.child(maintenance_child(maintenance)).await?;
+    let mut banned = Vec::new();
+    for (key, _) in node.kv_all(Namespace::Ban).await? {
+        match <[u8; 16]>::try_from(&key[..]) {
+            Ok(bytes) => banned.push(Address(bytes)),
+            Err(_) => tracing::warn!(bytes = key.len(), "a remembered ban names no node"),
+        }
+    }
+    let (allow, deny) = (config.peers.allow.iter().copied(), config.peers.deny.iter().copied());
+    let bans = Bans::new(allow, deny, banned);
     let (remark, discovery_remark) = watch::channel(None);
     let discovery = config.discovers().then(|| DiscoveryParts {
         config: DiscoveryConfig {
@@ -389,7 +399,7 @@ async fn launch(
         link_up: ways.link_up.clone(),
         link_down: ways.link_down.clone(),
         health: ways.health.clone(),
-        book: LinkBook::default(),
+        book: LinkBook::with_bans(bans),
         peers: Peers::new(configured, added),
         discovery: discovery_remark,
         keepalive: config.transport.keepalive,
@@ -615,6 +625,7 @@ fn transport_child(
                 links_ways.established, links_ways.link_ended, links_ways.new_link,
                 links_ways.resend_links, links_ways.who_is_linked,
                 links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
+                links_seats.ban_peer, links_seats.unban_peer, links_seats.list_bans, links_seats.list_dialled,
             );
             Ok(Child::actor(&address))
         })

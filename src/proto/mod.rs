@@ -7,6 +7,7 @@
 
 pub mod announce;
 pub mod backoff;
+pub mod bans;
 pub mod credit;
 pub mod custody;
 pub mod dedup;

@@ -1,5 +1,7 @@
 //! `qpc run`: a node in the foreground.
 
+mod first_words;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -26,7 +28,7 @@ use crate::{
     fail::Failure,
     human,
     out::{Out, note},
-    seam::{Foreground, run_foreground},
+    seam::{Foreground, Watch, run_foreground},
 };
 
 /// Run a node in the foreground until a signal or `qpc drain`
@@ -119,8 +121,18 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let record = cx.data_dir.join(health::RECORD_NAME);
     let written = Arc::new(AtomicBool::new(false));
     let ready = announce_ready(cx.out.json, record.clone(), written.clone());
-    let stopped =
-        run_foreground(Foreground { data_dir: cx.data_dir.clone(), config: loaded.config, ready, stop });
+    let situation = first_words::Situation::of(&loaded.config);
+    let watch: Option<Watch> = match cx.out.json {
+        true => None,
+        false => Some(Box::new(move |node| Box::pin(first_words::neighbours(node, situation)))),
+    };
+    let stopped = run_foreground(Foreground {
+        data_dir: cx.data_dir.clone(),
+        config: loaded.config,
+        ready,
+        watch,
+        stop,
+    });
     // Whatever it was, the node is gone. One that never ran may have met another that does, whose
     // record this is.
     if written.load(Ordering::Relaxed) {
@@ -157,7 +169,7 @@ fn announce_ready(json: bool, record: PathBuf, written: Arc<AtomicBool>) -> Box<
         written.store(true, Ordering::Relaxed);
         write_record(&record, ready);
         // A node goes on where nobody reads its output.
-        let _ = Out { json }.show(ready, tell_ready);
+        let _ = Out { json }.show(ready, first_words::ready);
     })
 }
 
@@ -171,17 +183,6 @@ fn write_record(record: &Path, ready: &Ready) {
     if let Err(error) = written {
         note(format!("warning: `qpc health` will not find this node: {error}"));
     }
-}
-
-fn tell_ready(ready: &Ready) -> String {
-    let health = ready.health.as_ref().map_or("off".into(), |h| format!("http://{h}/healthz"));
-    let fields = human::fields(&[
-        ("  listens on", ready.listen.join("  ")),
-        ("  health", health),
-        ("  control", human::escape(&ready.control)),
-        ("  stop", format!("Ctrl-C, `qpc drain` or kill {}", ready.pid)),
-    ]);
-    format!("node {} is ready\n{fields}", ready.address)
 }
 
 pub fn tell_stopped(stopped: &Stopped) -> String {

@@ -9,7 +9,10 @@ use std::{
 use super::Origin;
 use crate::{
     clock,
-    proto::kept_out::KeptOut,
+    proto::{
+        bans::{Bans, Barred},
+        kept_out::KeptOut,
+    },
     transport::TransportAddr,
     wire::{Address, LinkId},
 };
@@ -71,9 +74,32 @@ struct Told {
     last: u64,
     up: BTreeSet<LinkId>,
     kept_out: KeptOut,
+    bans: Bans,
 }
 
 impl LinkBook {
+    /// Of a node with these bans.
+    pub fn with_bans(bans: Bans) -> Self {
+        Self(Arc::new(Mutex::new(Told { bans, ..Told::default() })))
+    }
+
+    /// Whether there may be a link with this node.
+    pub(super) fn admit(&self, node: &Address) -> Result<(), Barred> {
+        self.lock().bans.admit(node)
+    }
+
+    pub(super) fn ban(&self, node: Address) -> bool {
+        self.lock().bans.ban(node)
+    }
+
+    pub(super) fn unban(&self, node: &Address) -> bool {
+        self.lock().bans.unban(node)
+    }
+
+    pub(super) fn banned(&self) -> Vec<Address> {
+        self.lock().bans.banned().copied().collect()
+    }
+
     pub(super) fn next(&self) -> LinkId {
         let mut told = self.lock();
         told.last = told.last.saturating_add(1);

@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::{NewLink, Origin};
+use super::{LinkBook, NewLink, Origin};
 use crate::{
     actors::mailbox::Seat,
     clock,
     crypto::random,
     proto::{
         backoff::{Backoff, BackoffPolicy},
+        bans::Barred,
         link::HELLO_TIMEOUT,
     },
     telemetry,
@@ -30,6 +31,7 @@ pub(super) struct Dialler {
     pub(super) new_link: Seat<NewLink>,
     pub(super) retry: Arc<Notify>,
     pub(super) trouble: watch::Sender<Option<String>>,
+    pub(super) book: LinkBook,
 }
 
 impl Dialler {
@@ -39,8 +41,14 @@ impl Dialler {
         let mut new_link = self.new_link.outlet();
         loop {
             let mut at_least = Duration::ZERO;
+            if let Some(barred) = self.to.pin().and_then(|pin| self.book.admit(pin).err()) {
+                self.trouble.send_replace(Some(format!("{}: {}", self.to, barred.why())));
+                self.rest(REFUSED_PAUSE).await;
+                continue;
+            }
             match self.transports.dial(&self.to).await {
                 Ok(link) => {
+                    let barred = link.peer.address().and_then(|peer| self.book.admit(&peer).err());
                     let (ended, mut over) = oneshot::channel();
                     new_link.do_send(NewLink { link, origin: self.origin, ended: Some(ended) });
                     backoff.started(clock::now());
@@ -54,6 +62,8 @@ impl Dialler {
                     };
                     let end = end.ok();
                     let refusal = end.and_then(refusal);
+                    // Its own refusal is none of the peer's: the registry let the link go.
+                    let refusal = barred.map(Barred::why).or(refusal);
                     self.trouble.send_replace(refusal.map(|why| format!("{}: {why}", self.to)));
                     if refusal.is_some() && end != Some(CloseReason::TooManyLinks) {
                         // Nothing changes that soon: somebody has to change a configuration.
