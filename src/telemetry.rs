@@ -132,6 +132,7 @@ const ACTOR: &[&str] = &[
     "links",
     "dialler",
     "discovery",
+    "port_mapping",
     "http",
     "store watch",
     "program",

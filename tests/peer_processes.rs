@@ -116,3 +116,51 @@ fn a_node_in_both_lists_is_a_mistake() {
     run.env("QPC_PEERS_DENY", "alice");
     common::finish(run).exits(78).says(&["32 hex digits"]);
 }
+
+/// Two nodes that are linked by this URL of the second one exchange a message.
+fn are_linked_by(a: &Node, b: &Node, url: &str) {
+    a.qpc(&["peer", "add", url]).exits(0);
+    a.has_links(1);
+    b.has_links(1);
+    assert_eq!(a.ask(&["peers"])[0]["url"], url);
+    a.knows(&[b]);
+    a.deliver(b, "hello");
+}
+
+/// True where this machine has loopback of IPv6; else with the reason on stderr.
+fn has_ipv6() -> bool {
+    let bound = std::net::UdpSocket::bind("[::1]:0");
+    if let Err(error) = &bound {
+        eprintln!("no IPv6 here: {error}");
+    }
+    bound.is_ok()
+}
+
+#[test]
+fn nodes_link_over_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
+    for scheme in ["quic", "tcp"] {
+        let listen = format!("{scheme}://[::1]:0");
+        let [a, b] = ["a", "b"].map(|name| Spec::new(name).listen(&listen).start());
+        let url = b.url(scheme);
+        assert!(url.starts_with(&format!("{scheme}://[::1]:")), "{url}");
+        are_linked_by(&a, &b, &url);
+    }
+}
+
+#[test]
+fn a_name_is_tried_at_all_of_its_addresses() {
+    if !has_ipv6() {
+        return;
+    }
+    for scheme in ["quic", "tcp"] {
+        for host in ["127.0.0.1", "[::1]"] {
+            let b = Spec::new("b").listen(&format!("{scheme}://{host}:0")).start();
+            let a = Spec::new("a").start();
+            let port = b.url(scheme).rsplit(':').next().unwrap().to_owned();
+            are_linked_by(&a, &b, &format!("{scheme}://localhost:{port}"));
+        }
+    }
+}

@@ -15,6 +15,8 @@ pub mod links;
 pub mod mailbox;
 pub mod maintenance;
 pub mod panics;
+#[cfg(feature = "port-mapping")]
+pub mod port_mapping;
 pub mod program;
 pub mod quarantine;
 pub mod rate_limiter;

@@ -67,6 +67,9 @@ pub struct Status {
     pub health: Option<String>,
     /// What the node listens on, real ports.
     pub listen: Vec<String>,
+    /// Where it is reached from outside the local network, by the word of the router there.
+    #[serde(default)]
+    pub external: Vec<String>,
 }
 
 /// Who opened a link.

@@ -171,6 +171,7 @@ impl MeshNodeBuilder {
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
             history,
+            external: watch::Sender::new(Vec::new()),
             clock,
             backup: opened.backup,
             verifier: Mutex::new(verifier),

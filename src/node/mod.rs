@@ -169,6 +169,8 @@ struct Inner {
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
     history: HistoryFile,
+    /// Where it is reached from outside, by the router's word.
+    external: watch::Sender<Vec<String>>,
     clock: ClockHandle,
     backup: BackupSource,
     /// Checks what the program brings from media of its own.
@@ -238,6 +240,12 @@ impl MeshNode {
     /// This node's address.
     pub fn address(&self) -> Address {
         self.0.identity.address()
+    }
+
+    /// URLs under which the router of the local network passes links on to this node; none where it was not
+    /// asked (`transport.port_mapping`) or does not.
+    pub fn external_urls(&self) -> Vec<String> {
+        self.0.external.borrow().clone()
     }
 
     /// This node's public key.

@@ -418,6 +418,7 @@ async fn status(node: &MeshNode) -> Result<Status, ApiError> {
         stored,
         health: listening.and_then(|l| l.health).map(|a| a.to_string()),
         listen: listening.map(|l| l.urls.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        external: node.external_urls(),
     })
 }
 

@@ -14,6 +14,7 @@
 //!       │             ├─ listener…   one a port
 //!       │             ├─ dialler…    one a configured peer
 //!       │             ├─ discovery   beacons of the local network, if wanted
+//!       │             ├─ port_mapping  ports at the router, if wanted
 //!       │             └─ link…       one a neighbour and transport, on an arbiter of links
 //!       └─ program    what the embedding program wants done in a drain
 //! ```
@@ -27,6 +28,8 @@ use super::{
     Listening, MeshNode, Seats, ShutdownCoordinator, Stopper, link_arbiters::LinkArbiters, ports,
     service::NodeService,
 };
+#[cfg(feature = "port-mapping")]
+use crate::actors::port_mapping::{PortMappingParts, port_mapping};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
@@ -406,7 +409,10 @@ async fn launch(
         links_max: config.transport.links_max as usize,
         accept_any: config.accept() == Accept::Any,
     };
-    start.child(transport_child(links, discovery, ports.listening, ways.clone(), seats)).await?;
+    let mut also: Vec<MakeChild> = Vec::new();
+    also.extend(discovery.map(|parts| -> MakeChild { Box::new(move || discovery_child(parts.clone())) }));
+    also.extend(port_mapping_child(&config, &identity, &ports.urls, node));
+    start.child(transport_child(links, also, ports.listening, ways.clone(), seats)).await?;
     if let Some(program) = program {
         start.child(program_child(program.drain(runtime))).await?;
     }
@@ -608,7 +614,7 @@ fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
 /// starts the whole branch anew.
 fn transport_child(
     parts: LinksParts,
-    discovery: Option<DiscoveryParts>,
+    also: Vec<MakeChild>,
     listening: Vec<Arc<dyn MeshTransport>>,
     ways: Ways,
     seats: Seats,
@@ -632,11 +638,43 @@ fn transport_child(
         .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });
         let mut children = vec![registry];
         children.extend(listening.iter().map(|port| listener(port.clone(), ways.new_link.clone())));
-        children.extend(discovery.clone().map(discovery_child));
+        children.extend(also.iter().map(|make| make()));
         let supervisor = Supervisor::nested("transport", guard, children);
         ways.start_child.publish(supervisor.clone().recipient());
         Ok(Child::actor(&supervisor))
     })
+}
+
+/// Makes a child of the transport supervisor, anew for each start of its branch.
+type MakeChild = Box<dyn Fn() -> ChildSpec + Send>;
+
+/// Keeps ports open at the router, where that is wanted and this build can.
+fn port_mapping_child(
+    config: &MeshConfig,
+    identity: &MeshIdentity,
+    listening: &[TransportAddr],
+    node: &MeshNode,
+) -> Option<MakeChild> {
+    if !config.transport.port_mapping {
+        return None;
+    }
+    #[cfg(feature = "port-mapping")]
+    {
+        let parts = PortMappingParts {
+            gateway: config.transport.port_mapping_gateway,
+            listening: listening.to_vec(),
+            own: identity.address(),
+            lan_only: config.accept() == Accept::Lan,
+            external: node.0.external.clone(),
+        };
+        Some(Box::new(move || port_mapping(parts.clone())))
+    }
+    #[cfg(not(feature = "port-mapping"))]
+    {
+        let _ = (identity, listening, node);
+        tracing::warn!("transport.port_mapping is set, and this build has no port mapping");
+        None
+    }
 }
 
 fn discovery_child(parts: DiscoveryParts) -> ChildSpec {

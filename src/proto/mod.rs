@@ -25,6 +25,7 @@ pub mod limit;
 pub mod link;
 pub mod node_clock;
 pub mod places;
+pub mod port_mapping;
 pub mod pressure;
 pub mod ranking;
 pub mod router;

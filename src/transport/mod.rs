@@ -38,6 +38,8 @@ pub mod capability;
 #[cfg(feature = "quic")]
 mod congestion;
 pub mod error;
+#[cfg(feature = "port-mapping")]
+pub mod gateway;
 pub mod interfaces;
 pub mod manager;
 pub mod mem;

@@ -21,6 +21,9 @@ pub async fn run(_: Args, cx: &Context) -> Result<(), Failure> {
             ("routes", s.routes.to_string()),
             ("stored", s.stored.to_string()),
         ];
+        if !s.external.is_empty() {
+            lines.push(("outside", human::escape(&s.external.join("  "))));
+        }
         for (name, part) in &s.subsystems {
             let detail =
                 part.detail.as_deref().map(|d| format!(" ({})", human::escape(d))).unwrap_or_default();
