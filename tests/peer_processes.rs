@@ -150,17 +150,44 @@ fn nodes_link_over_ipv6() {
     }
 }
 
+/// A file of hosts, where a node can be given one.
+fn hosts(directory: &std::path::Path, text: &str) -> Option<std::path::PathBuf> {
+    let file = directory.join("hosts");
+    std::fs::write(&file, text).unwrap();
+    common::namespace::has_hosts(&file).then_some(file)
+}
+
+fn port_of(url: &str) -> &str {
+    url.rsplit(':').next().unwrap()
+}
+
 #[test]
 fn a_name_is_tried_at_all_of_its_addresses() {
+    let temp = common::temp_dir();
+    let Some(hosts) = hosts(temp.path(), "127.0.0.1 localhost\n::1 localhost\n") else { return };
     if !has_ipv6() {
         return;
     }
     for scheme in ["quic", "tcp"] {
         for host in ["127.0.0.1", "[::1]"] {
             let b = Spec::new("b").listen(&format!("{scheme}://{host}:0")).start();
-            let a = Spec::new("a").start();
-            let port = b.url(scheme).rsplit(':').next().unwrap().to_owned();
-            are_linked_by(&a, &b, &format!("{scheme}://localhost:{port}"));
+            let a = Spec::new("a").hosts(&hosts).start();
+            are_linked_by(&a, &b, &format!("{scheme}://localhost:{}", port_of(&b.url(scheme))));
         }
     }
+}
+
+#[test]
+fn a_name_is_looked_up_at_each_dial() {
+    let temp = common::temp_dir();
+    // Nobody is there.
+    let Some(hosts) = hosts(temp.path(), "127.0.0.9 moving.test\n") else { return };
+    let b = Spec::new("b").listen("tcp://127.0.0.1:0").start();
+    let url = format!("tcp://moving.test:{}", port_of(&b.url("tcp")));
+    let a = Spec::new("a").hosts(&hosts).peer(&url).start();
+    wait_until("a dial in vain", || !reason(&a, "config").is_empty());
+    std::fs::write(&hosts, "127.0.0.1 moving.test\n").unwrap();
+    a.has_links(1);
+    a.knows(&[&b]);
+    a.deliver(&b, "found again");
 }

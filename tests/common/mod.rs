@@ -251,6 +251,7 @@ pub struct Node {
     env: Vec<(String, String)>,
     open_files: Option<u32>,
     inside: Option<u32>,
+    hosts: Option<PathBuf>,
     process: Option<Background>,
     /// Where parts of it are told to panic.
     panics: PathBuf,
@@ -266,6 +267,7 @@ pub struct Spec {
     env: Vec<(String, String)>,
     open_files: Option<u32>,
     inside: Option<u32>,
+    hosts: Option<PathBuf>,
     dir: Option<PathBuf>,
     can_panic: bool,
 }
@@ -277,7 +279,17 @@ impl Spec {
         // A link that is dead shows in two seconds rather than thirty.
         let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
         let name = name.into();
-        Self { name, listen, args: vec![], env, open_files: None, inside: None, dir: None, can_panic: false }
+        Self {
+            name,
+            listen,
+            args: vec![],
+            env,
+            open_files: None,
+            inside: None,
+            hosts: None,
+            dir: None,
+            can_panic: false,
+        }
     }
 
     /// On this data directory instead of one of its own.
@@ -297,6 +309,11 @@ impl Spec {
     /// A node that listens where it does by default.
     pub fn listens_by_default(self) -> Self {
         Self { listen: vec![], ..self }
+    }
+
+    /// With this file in the place of `/etc/hosts`.
+    pub fn hosts(self, file: &Path) -> Self {
+        Self { hosts: Some(file.to_owned()), ..self }
     }
 
     /// In this network namespace.
@@ -347,6 +364,7 @@ impl Spec {
             env,
             open_files: self.open_files,
             inside: self.inside,
+            hosts: self.hosts,
             process: None,
             panics,
             ready: Value::Null,
@@ -369,6 +387,9 @@ impl Node {
         }
         if let Some(pid) = self.inside {
             command = namespace::inside(pid, &command);
+        }
+        if let Some(hosts) = &self.hosts {
+            command = namespace::with_hosts(hosts, &command);
         }
         let mut process = Background::start(&mut command);
         let line = process.line();

@@ -1,7 +1,10 @@
 //! Networks that exist for one test: namespaces with a cable between them, where the system lets whoever
 //! runs the test have such.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 use super::wait_until;
 
@@ -17,6 +20,28 @@ pub fn inside(pid: u32, command: &Command) -> Command {
     entered.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     entered.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     entered
+}
+
+/// `command` with `file` in the place of `/etc/hosts`, which may be written to later.
+pub fn with_hosts(file: &Path, command: &Command) -> Command {
+    let mut entered = Command::new("unshare");
+    let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    entered.args(["-rm", "sh", "-c", script]).arg(file);
+    entered.arg(command.get_program()).args(command.get_args()).env_clear();
+    entered.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    entered.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    entered.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    entered
+}
+
+/// True where [`with_hosts`] works; else with the reason on stderr.
+pub fn has_hosts(file: &Path) -> bool {
+    match with_hosts(file, &Command::new("true")).output() {
+        Ok(done) if done.status.success() => return true,
+        Ok(done) => eprintln!("no hosts of our own here: {}", String::from_utf8_lossy(&done.stderr).trim()),
+        Err(error) => eprintln!("no hosts of our own here: unshare: {error}"),
+    }
+    false
 }
 
 impl Namespace {
