@@ -238,7 +238,11 @@ impl DiscoveryActor {
             }
         }
         if self.ways.is_empty() && troubles.is_empty() {
-            troubles.push("no interface carries multicast".to_owned());
+            let why = match found.iter().any(|interface| interface.is_multicast && !interface.is_loopback) {
+                true => "no listener is reached from there",
+                false => "no interface carries multicast",
+            };
+            troubles.push(why.to_owned());
         }
         self.remark(&troubles);
         if is_new {

@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::interfaces::Interface;
@@ -77,7 +77,8 @@ impl GroupSocket {
     /// # Errors
     /// What the system says; a full queue as well.
     pub fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        self.socket.try_send_to(datagram, self.group).map(|_| ())
+        // Past the runtime, which would want to have seen the socket writable before.
+        SockRef::from(&self.socket).send_to(datagram, &self.group.into()).map(|_| ())
     }
 
     /// The next datagram from a network of this interface, and where it came from. Dropping the
