@@ -131,6 +131,8 @@ const ACTOR: &[&str] = &[
     "link",
     "links",
     "dialler",
+    "discovery",
+    "port_mapping",
     "http",
     "store watch",
     "program",
@@ -170,6 +172,7 @@ const INBOUND: &[&str] = &[
     "seal_budget",
     "unwanted",
 ];
+const BEACONS: &[&str] = &["malformed", "own", "foreign", "source_budget", "budget", "full"];
 const LISTENER: &[&str] = &["tcp", "http", "control"];
 const OUTCOME: &[&str] = &["delivered", "expired", "failed", "cancelled"];
 
@@ -183,7 +186,11 @@ metrics_table! {
     TURNED_AWAY = "qpc_connections_turned_away_total", Counter, None, "transports", "Connections closed unheard, so that file descriptors are left for the store.", ["listener": LISTENER];
     DIALS_FAILED = "qpc_link_dial_failures_total", Counter, None, "transports", "Dials that led to no link.", [];
     LINK_FAULTS = "qpc_link_faults_total", Counter, None, "transports", "Faults of links and their peers, by kind.", ["reason": FAULTS];
-    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults"]];
+    BEACONS_SENT = "qpc_discovery_beacons_sent_total", Counter, None, "transports", "Beacons called into local networks, one an interface and family.", [];
+    BEACONS_HEARD = "qpc_discovery_beacons_heard_total", Counter, None, "transports", "Beacons of this network's other nodes.", [];
+    BEACONS_IGNORED = "qpc_discovery_beacons_ignored_total", Counter, None, "transports", "Datagrams that came to the port of beacons and changed nothing, by reason.", ["reason": BEACONS];
+    DISCOVERY_DIALS = "qpc_discovery_dials_total", Counter, None, "transports", "Dials of nodes that beacons told of.", [];
+    LINKS_REFUSED = "qpc_links_refused_total", Counter, None, "transports", "Connections that were not let in, by reason.", ["reason": &["too_many", "not_lan", "not_started", "faults", "banned"]];
     CONTROL_DROPPED = "qpc_link_control_dropped_total", Counter, None, "transports", "Control frames that a full link did not take.", [];
     LINK_RTT = "qpc_link_rtt_seconds", Histogram, Some(Unit::Seconds), "transports", "Round trips of keepalives.", [];
 

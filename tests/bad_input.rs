@@ -515,10 +515,10 @@ fn a_port_and_a_data_directory_belong_to_one_process() {
 }
 
 #[test]
-fn discovery_is_named_as_not_built_rather_than_unknown() {
+fn discovery_is_wanted_or_not_but_not_both() {
     let temp = temp_dir();
     let data = temp.path().join("data");
-    run_once(&data, &["--discover"]).exits(2).says(&["not built yet", "--peer"]);
+    run_once(&data, &["--discover", "--no-discover"]).exits(2).says(&["--discover", "--no-discover"]);
     assert!(!data.exists(), "nothing was made");
 }
 

@@ -48,6 +48,7 @@ fn every_object_has_the_documented_keys() {
             "rx_frames",
             "tx_bytes",
             "rx_bytes",
+            "origin",
             "capability",
             "rssi_dbm",
             "snr_db",
@@ -100,6 +101,9 @@ fn every_object_has_the_documented_keys() {
     );
     check(&["peer", "add", "quic://[::1]:7410"], &["ok"]);
     check(&["peer", "remove", "b2b2b2b2"], &["ok"]);
+    check(&["peer", "ban", "b2b2b2b2"], &["ok"]);
+    check(&["peer", "unban", "b2b2b2b2"], &["ok"]);
+    check(&["peer", "list"], &["kind", "address", "url", "state", "reason"]);
     check(&["announce"], &["ok"]);
     check(&["send", "--to", "anna", "hi"], &["id", "status", "reason", "rtt_ms", "hops"]);
     check(&["broadcast", "hi"], &["id"]);

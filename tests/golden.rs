@@ -25,7 +25,9 @@ use std::{
 use bytes::Bytes;
 use ed25519_dalek::{Signature as DalekSignature, VerifyingKey};
 use quicprochat_mesh::wire::{
-    DecodeError, Envelope, Frame, FrameExt, FrameType, Lifetime, Proof, Signature, cbor,
+    DecodeError, Envelope, Frame, FrameExt, FrameType, Lifetime, Proof, Signature,
+    beacon::Beacon,
+    cbor,
     content::{Chunk, Content, Sealed},
     explain::explain,
     ids::hex,
@@ -54,6 +56,7 @@ fn recode(kind: Kind, bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
         Kind::Probe => Probe::decode(&bytes)?.encode(),
         Kind::Pong => Pong::decode(&bytes)?.encode(),
         Kind::TraceReply => TraceReply::decode(&bytes)?.encode(),
+        Kind::Beacon => Beacon::decode(&bytes)?.encode(),
         Kind::Seal => cbor::check(&bytes, "seal").map(|()| bytes.to_vec())?,
     })
 }
@@ -199,7 +202,7 @@ fn a_flipped_bit_is_refused_or_means_exactly_what_it_says() {
 /// What `qpc wire` calls a vector.
 fn explained_name(vector: &Vector) -> String {
     match vector.kind {
-        Kind::Frame => vector.message.to_owned(),
+        Kind::Frame | Kind::Beacon => vector.message.to_owned(),
         Kind::Broadcast => "payload content".to_owned(),
         Kind::Pong => "payload pong".to_owned(),
         _ => format!("payload {}", vector.message),

@@ -1,15 +1,18 @@
 //! The places where the command line meets the node itself.
 
-use std::path::PathBuf;
+use std::{future::Future, path::PathBuf, pin::Pin};
 
 use quicprochat_mesh::{
     api::{ApiError, Ready, ReadyEvent, Stopped},
     config::{ConfigError, MeshConfig},
     crypto::Passphrase,
-    node::{self, MeshNodeBuilder},
+    node::{self, MeshNode, MeshNodeBuilder},
     telemetry::LogHandle,
 };
 use tokio::sync::mpsc;
+
+/// What looks at a node while it runs.
+pub type Watch = Box<dyn FnOnce(MeshNode) -> Pin<Box<dyn Future<Output = ()>>>>;
 
 /// What a node in the foreground is given.
 pub struct Foreground {
@@ -25,13 +28,15 @@ pub struct Foreground {
     pub passphrase: Option<Passphrase>,
     /// Called once when all listeners are bound.
     pub ready: Box<dyn FnOnce(&Ready) + Send>,
+    /// Runs beside the node from then on.
+    pub watch: Option<Watch>,
     /// Gets one item a signal: the first asks for a drain, the second to skip ahead.
     pub stop: mpsc::UnboundedReceiver<()>,
 }
 
 /// Runs a node until it is stopped.
 pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
-    let Foreground { data_dir, config, read_config, log, passphrase, ready, mut stop } = foreground;
+    let Foreground { data_dir, config, read_config, log, passphrase, ready, watch, mut stop } = foreground;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,8 +61,14 @@ pub fn run_foreground(foreground: Foreground) -> Result<Stopped, ApiError> {
             pid: std::process::id(),
         });
         let stopper = running.stopper();
+        let mut watching: Pin<Box<dyn Future<Output = ()>>> = match watch {
+            Some(watch) => watch(node.clone()),
+            None => Box::pin(std::future::ready(())),
+        };
+        let mut is_watched = true;
         let ended = loop {
             tokio::select! {
+                () = &mut watching, if is_watched => is_watched = false,
                 ended = running.wait() => break ended,
                 // The first signal drains, the second skips ahead.
                 Some(()) = stop.recv() => stopper.stop("signal", None),

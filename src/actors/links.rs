@@ -1,7 +1,7 @@
 //! LinksActor: the registry of links, and who is dialled.
 //!
 //! - Receives: `NewLink` from listeners and diallers; `LinkEstablished`, `LinkEnded` from links;
-//!   `AddPeer`, `RemovePeer`, `ListPeers`, `ListDialled` from handles; `Drain` from the supervisor.
+//!   `AddPeer`, `RemovePeer`, `BanPeer`, `UnbanPeer` and lists from handles; `WhoIsLinked` from discovery; `Drain` from the supervisor.
 //! - Sends: `LinkUp`, `LinkDown` to the router; `StartChild` to its supervisor; `CloseLink`.
 //! - Owns: which links exist, which peers are to be dialled, the verdict on double links.
 //!
@@ -9,13 +9,15 @@
 //! peer closed as a duplicate is not, while the other one stands. Why a peer is not there stands in
 //! the node's health; to add it once more dials it at once.
 
+mod book;
 mod dialler;
 mod listener;
+mod peers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -23,9 +25,11 @@ use actix::prelude::*;
 use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot, watch};
 
-pub use dialler::{DialState, DialledPeer, ListDialled};
-use dialler::{Dialled, Dialler};
+use dialler::Dialler;
 pub use listener::listener;
+
+pub use book::{LinkBook, Peers};
+pub use peers::{BanPeer, DialledLine, ListBans, ListDialled, PeerName, RemovePeer, UnbanPeer};
 
 use super::{
     child::{Child, ChildSpec},
@@ -46,9 +50,9 @@ use crate::{
     },
     proto::{
         credit::WINDOW_BYTES,
+        discovery::Linked,
         duplicate::{self, Verdict},
         health::{REPORT_EVERY, SubsystemReport},
-        kept_out::KeptOut,
         link::{Direction as LinkDirection, HELLO_TIMEOUT, LinkConfig, NetworkSecret},
         places::{self, Place},
         table::LinkClass,
@@ -108,89 +112,36 @@ pub struct LinksParts {
     pub book: LinkBook,
     /// Links of the node at most.
     pub links_max: usize,
+    /// What discovery has to say of itself, for the health detail.
+    pub discovery: watch::Receiver<Option<String>>,
     /// Accept links from anywhere; else from private, link-local and loopback addresses only.
     pub accept_any: bool,
     /// Told of links.
     pub events: Events,
 }
 
-/// Peers that are to be dialled, shared by all incarnations of the registry.
-#[derive(Debug, Clone, Default)]
-pub struct Peers(Arc<Mutex<Vec<TransportAddr>>>);
-
-impl From<Vec<TransportAddr>> for Peers {
-    fn from(peers: Vec<TransportAddr>) -> Self {
-        Self(Arc::new(Mutex::new(peers)))
-    }
+/// How a link came about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration names its peer.
+    Config,
+    /// Its peer was added at run time.
+    Added,
+    /// This node found its peer on the local network, and dialled it.
+    Discovered,
+    /// The peer dialled.
+    Inbound,
 }
 
-impl Peers {
-    fn list(&self) -> Vec<TransportAddr> {
-        self.lock().clone()
-    }
-
-    fn add(&self, peer: &TransportAddr) {
-        let mut peers = self.lock();
-        if !peers.contains(peer) {
-            peers.push(peer.clone());
+impl Origin {
+    /// Name in `qpc peers`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Added => "added",
+            Self::Discovered => "discovered",
+            Self::Inbound => "inbound",
         }
-    }
-
-    fn remove(&self, peer: &TransportAddr) {
-        self.lock().retain(|known| !known.same_place(peer));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<TransportAddr>> {
-        // No operation leaves the list half changed, so a poisoned lock is taken over.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What the router was told of links, shared by all incarnations of the registry: links end while
-/// there is none, and then nobody else would tell the router. And who is not let in, since nobody
-/// is to gain by a crash.
-#[derive(Debug, Clone, Default)]
-pub struct LinkBook(Arc<Mutex<Told>>);
-
-#[derive(Debug, Default)]
-struct Told {
-    last: u64,
-    up: BTreeSet<LinkId>,
-    kept_out: KeptOut,
-}
-
-impl LinkBook {
-    fn next(&self) -> LinkId {
-        let mut told = self.lock();
-        told.last = told.last.saturating_add(1);
-        LinkId(told.last)
-    }
-
-    fn up(&self, link: LinkId) {
-        self.lock().up.insert(link);
-    }
-
-    fn down(&self, link: LinkId) {
-        self.lock().up.remove(&link);
-    }
-
-    fn cut(&self, neighbour: Address) {
-        self.lock().kept_out.cut(clock::now(), neighbour);
-    }
-
-    /// How long this neighbour is not let in.
-    fn kept_out(&self, neighbour: &Address) -> Option<Duration> {
-        self.lock().kept_out.wait(clock::now(), neighbour)
-    }
-
-    /// Links of former incarnations, once.
-    fn orphans(&self) -> BTreeSet<LinkId> {
-        std::mem::take(&mut self.lock().up)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        // No operation leaves it half changed, so a poisoned lock is taken over.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -198,6 +149,8 @@ impl LinkBook {
 pub struct NewLink {
     /// The connection.
     pub link: Link,
+    /// How it came about.
+    pub origin: Origin,
     /// Told when the link is over.
     pub ended: Option<oneshot::Sender<CloseReason>>,
 }
@@ -208,24 +161,15 @@ message!(NewLink => ());
 pub struct AddPeer(pub TransportAddr);
 message!(AddPeer => Result<(), MeshError>);
 
-/// What names peers to be removed.
-#[derive(Debug, Clone)]
-pub enum PeerName {
-    /// Everything that leads to this node.
-    Address(Address),
-    /// This URL.
-    Url(TransportAddr),
-}
-
-/// Handle to registry: drop these links and dial them no more. Gives the URLs dropped.
-#[derive(Debug, Clone)]
-pub struct RemovePeer(pub PeerName);
-message!(RemovePeer => Vec<TransportAddr>);
-
 /// Handle to registry: all links.
 #[derive(Debug, Clone, Copy)]
 pub struct ListPeers;
 message!(ListPeers => Vec<PeerLine>);
+
+/// Discovery to registry: who is linked, in a way that costs little.
+#[derive(Debug, Clone, Copy)]
+pub struct WhoIsLinked;
+message!(WhoIsLinked => Vec<Linked>);
 
 /// One link, for `qpc peers`.
 #[derive(Debug, Clone)]
@@ -234,6 +178,8 @@ pub struct PeerLine {
     pub address: Address,
     /// The medium's word.
     pub info: LinkInfo,
+    /// How it came about.
+    pub origin: Origin,
     /// The lane it runs on: 0 for the thread of all else.
     pub lane: usize,
     /// Since the hello.
@@ -244,6 +190,7 @@ pub struct PeerLine {
 
 struct Entry {
     info: LinkInfo,
+    origin: Origin,
     lane: usize,
     peer_key: PublicKey,
     peer: Address,
@@ -313,6 +260,11 @@ impl LinksActor {
             tracing::info!(remote = %new.link.info.remote, "refused a link from outside the LAN; set `accept = any` or --listen");
             return;
         }
+        if let Err(barred) = self.parts.book.admit(&peer) {
+            metrics::counter!(telemetry::LINKS_REFUSED, "reason" => "banned").increment(1);
+            tracing::debug!(peer = %peer.short(), why = barred.why(), "refused a link");
+            return self.turn_away(new.link, TURNED_AWAY_AFTER, CloseReason::NotAllowed);
+        }
         if let Some(wait) = self.parts.book.kept_out(&peer) {
             self.refused("faults");
             return self.turn_away(new.link, wait, CloseReason::RateLimited);
@@ -369,6 +321,7 @@ impl LinksActor {
             id,
             Entry {
                 info,
+                origin: new.origin,
                 lane,
                 peer_key,
                 peer,
@@ -607,23 +560,25 @@ impl LinksActor {
         }
     }
 
-    fn dial(&mut self, to: TransportAddr, ctx: &mut Context<Self>) {
+    fn dial(&mut self, to: TransportAddr, origin: Origin, ctx: &mut Context<Self>) {
         let name = to.to_string();
         if let Some(dialled) = self.diallers.get(&name).filter(|dialled| !dialled.removed.is_closed()) {
             // Somebody has put right what was wrong, or wants to know now.
-            dialled.retry.notify_waiters();
+            dialled.retry.notify_one();
             return;
         }
         let (removed, stop) = watch::channel(());
-        let (tell, state) = watch::channel(DialState::default());
+        let (tell, trouble) = watch::channel(None);
         let retry = Arc::new(Notify::new());
-        self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), state });
+        self.diallers.insert(name.clone(), Dialled { removed, retry: retry.clone(), trouble });
         let dialler = Dialler {
             to,
+            origin,
             transports: self.parts.transports.clone(),
             new_link: self.parts.new_link.clone(),
             retry,
-            state: tell,
+            trouble: tell,
+            book: self.parts.book.clone(),
         };
         let dialled = name.clone();
         // Its end by itself is that its peer was removed; after a fault the peer is still wanted. The
@@ -660,6 +615,16 @@ fn facts(entry: &Entry, boot_epoch: u32, since: Instant) -> duplicate::LinkFacts
             Direction::Out => LinkDirection::Out,
         },
     }
+}
+
+/// What the registry holds of a dialler.
+struct Dialled {
+    /// Dropped, it ends the dialler.
+    removed: watch::Sender<()>,
+    /// Ends its wait.
+    retry: Arc<Notify>,
+    /// Why there is no link to its peer.
+    trouble: watch::Receiver<Option<String>>,
 }
 
 /// Router's supervisor to registry: a fresh router wants to hear of every link again.
@@ -722,7 +687,7 @@ impl LinksActor {
         if self.links.values().filter(|entry| !entry.is_leaving).count() >= self.parts.links_max {
             detail.push_str("; all places are taken (transport.links_max)");
         }
-        let trouble = |dialled: &Dialled| dialled.state.borrow().trouble().map(str::to_owned);
+        let trouble = |dialled: &Dialled| dialled.trouble.borrow().clone();
         let troubles: Vec<String> = self.diallers.values().filter_map(trouble).collect();
         for trouble in troubles.iter().take(TROUBLES_SHOWN) {
             detail.push_str("; ");
@@ -730,6 +695,10 @@ impl LinksActor {
         }
         if let Some(more) = troubles.len().checked_sub(TROUBLES_SHOWN).filter(|more| *more > 0) {
             detail.push_str(&format!("; and {more} more cannot be reached"));
+        }
+        if let Some(remark) = self.parts.discovery.borrow().as_ref() {
+            detail.push_str("; ");
+            detail.push_str(remark);
         }
         let report =
             SubsystemReport { detail: Some(detail), ..SubsystemReport::healthy("transport", clock::now()) };
@@ -747,8 +716,8 @@ impl Actor for LinksActor {
             self.link_down.do_send(LinkDown(link));
         }
         self.report(ctx);
-        for peer in self.parts.peers.list() {
-            self.dial(peer, ctx);
+        for (peer, origin) in self.parts.peers.list() {
+            self.dial(peer, origin, ctx);
         }
     }
 }
@@ -785,50 +754,9 @@ impl Handler<AddPeer> for LinksActor {
             return Err(MeshError::Draining);
         }
         self.parts.transports.check(&message.0)?;
-        self.parts.peers.add(&message.0);
-        self.dial(message.0, ctx);
+        let origin = self.parts.peers.add(&message.0);
+        self.dial(message.0, origin, ctx);
         Ok(())
-    }
-}
-
-impl Handler<RemovePeer> for LinksActor {
-    type Result = MessageResult<RemovePeer>;
-
-    fn handle(&mut self, message: RemovePeer, _: &mut Context<Self>) -> Self::Result {
-        let mut removed = Vec::new();
-        for entry in self.links.values() {
-            let named = match &message.0 {
-                PeerName::Address(address) => entry.peer == *address,
-                PeerName::Url(url) => entry.info.remote.same_place(url),
-            };
-            if named {
-                removed.push(entry.info.remote.clone());
-                if let Some(up) = &entry.up {
-                    let text = "removed by the operator".to_owned();
-                    up.close.do_send(CloseLink { reason: CloseReason::Removed, text });
-                }
-            }
-        }
-        if let PeerName::Url(url) = &message.0 {
-            // Once, and as it was named: its dialler may have a pin that the link's end has not.
-            removed.retain(|end| !end.same_place(url));
-            removed.push(url.clone());
-        }
-        removed.retain(|url| {
-            let name = self
-                .diallers
-                .keys()
-                .find(|name| name.parse::<TransportAddr>().is_ok_and(|dialled| dialled.same_place(url)));
-            match name.cloned() {
-                // Dropping the sender ends the dialler.
-                Some(name) => {
-                    self.parts.peers.remove(url);
-                    self.diallers.remove(&name).is_some()
-                }
-                None => self.links.values().any(|e| e.info.remote.same_place(url)),
-            }
-        });
-        MessageResult(removed)
     }
 }
 
@@ -845,6 +773,7 @@ impl Handler<ListPeers> for LinksActor {
                 let line = PeerLine {
                     address: entry.peer,
                     info: entry.info.clone(),
+                    origin: entry.origin,
                     lane: entry.lane,
                     since: now.saturating_duration_since(up.since),
                     stats: LinkStats::default(),
@@ -861,6 +790,20 @@ impl Handler<ListPeers> for LinksActor {
             }
             lines
         })
+    }
+}
+
+impl Handler<WhoIsLinked> for LinksActor {
+    type Result = MessageResult<WhoIsLinked>;
+
+    fn handle(&mut self, _: WhoIsLinked, _: &mut Context<Self>) -> Self::Result {
+        let stay = self.links.values().filter(|entry| !entry.is_leaving);
+        let linked = stay.map(|entry| Linked {
+            address: entry.peer,
+            at: entry.info.remote.socket_addr().map(|at| (at.ip().to_canonical(), at.port())),
+            inbound: entry.info.direction == Direction::In,
+        });
+        MessageResult(linked.collect())
     }
 }
 

@@ -50,6 +50,9 @@ pub const RATE_LIMITER: usize = 256;
 /// Periodic work: timers and rare commands.
 pub const MAINTENANCE: usize = 64;
 
+/// Discovery: lifecycle; what it hears comes from its own sockets, which the system bounds.
+pub const DISCOVERY: usize = 64;
+
 /// One link: batches from the router and control of its own.
 pub const TRANSPORT: usize = 256;
 

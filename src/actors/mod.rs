@@ -5,6 +5,7 @@ pub mod child;
 pub mod clock_handle;
 pub mod custody;
 pub mod delivery;
+pub mod discovery;
 pub mod health;
 pub mod late_answer;
 pub mod link_egress;
@@ -14,6 +15,8 @@ pub mod links;
 pub mod mailbox;
 pub mod maintenance;
 pub mod panics;
+#[cfg(feature = "port-mapping")]
+pub mod port_mapping;
 pub mod program;
 pub mod quarantine;
 pub mod rate_limiter;

@@ -7,6 +7,7 @@
 pub mod card;
 pub mod error;
 pub mod objects;
+pub mod peers;
 pub mod request;
 pub mod target;
 pub mod time;
@@ -20,6 +21,7 @@ pub use objects::{
     Reloaded, Reply, RequestAnswered, Route, SendOutcome, SenderRequest, Status, Stopped, StoppedEvent,
     SubsystemStatus, Trace, TraceHop, Version,
 };
+pub use peers::{PeerEntry, PeerKind, PeerState};
 pub use request::Request;
 pub use target::{Known, Target, check_contact_name};
 pub use time::Timestamp;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{PeerEntry, Timestamp};
 pub use crate::events::EventKind;
 use crate::wire::{Address, Digest, MessageUid, PacketId, PublicKey};
 
@@ -68,6 +68,9 @@ pub struct Status {
     pub health: Option<String>,
     /// What the node listens on, real ports.
     pub listen: Vec<String>,
+    /// Where it is reached from outside the local network, by the word of the router there.
+    #[serde(default)]
+    pub external: Vec<String>,
 }
 
 /// Who opened a link.
@@ -127,6 +130,9 @@ pub struct Peer {
     pub transport: String,
     /// Who opened it.
     pub direction: Direction,
+    /// How it came about: `config`, `added`, `discovered` or `inbound`.
+    #[serde(default)]
+    pub origin: String,
     /// Seconds since it came up.
     pub since_s: u64,
     /// Smoothed round trip.
@@ -741,6 +747,7 @@ pub enum Reply {
     ClockState(ClockState),
     Dialled(Dialled),
     Done(Done),
+    PeerEntry(PeerEntry),
 }
 
 macro_rules! reply_from {
@@ -783,5 +790,6 @@ reply_from!(
     OwnState,
     ClockState,
     Dialled,
-    Done
+    Done,
+    PeerEntry
 );

@@ -192,6 +192,18 @@ pub enum Request {
         /// A longer content is not sent along.
         content_bytes_max: u64,
     },
+    /// Have no link with a node, now and later. One [`super::Done`].
+    PeerBan {
+        /// Its address.
+        peer: String,
+    },
+    /// Lift a ban. One [`super::Done`].
+    PeerUnban {
+        /// Its address.
+        peer: String,
+    },
+    /// Who is dialled, banned or allowed. One [`super::PeerEntry`] each.
+    PeerList,
 }
 
 impl Request {

@@ -157,6 +157,20 @@ fn addresses(c: &MeshConfig, findings: &mut Findings) {
             findings.say("transport.listen", format!("{url} is listed twice"));
         }
     }
+    if c.discovery.port == 0 {
+        findings.say("discovery.port", "0 is no port: all nodes have to use the same");
+    }
+    for (key, list) in [("peers.allow", &c.peers.allow), ("peers.deny", &c.peers.deny)] {
+        let mut seen = BTreeSet::new();
+        for address in list {
+            if !seen.insert(address) {
+                findings.say(key, format!("{address} is listed twice"));
+            }
+        }
+    }
+    if let Some(both) = c.peers.allow.iter().find(|address| c.peers.deny.contains(address)) {
+        findings.say("peers.allow", format!("{both} stands in peers.deny too: remove it from one of them"));
+    }
     let mut dialled = BTreeSet::new();
     for url in &c.transport.peers {
         if !dialled.insert((url.scheme, &url.host, url.port)) {

@@ -8,7 +8,9 @@
 //! came from. What is wrong is reported all at once ([`ConfigError`]), each with line, column and
 //! the nearest valid key. The environment is read nowhere else.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use crate::wire::Address;
 
 mod check;
 mod error;
@@ -129,6 +131,9 @@ macro_rules! sections {
         )*)*];
     };
 }
+
+/// Port that beacons of LAN discovery go to where none is configured.
+pub const DISCOVERY_PORT: u16 = 7412;
 
 /// Packet ids that one generation of the memory against loops can hold: seven eighths of 2^20, the
 /// load at which a hash table of 2^20 slots stays one.
@@ -258,10 +263,35 @@ sections! {
         keepalive: Duration = secs(15);
         /// How long dialling may take, handshake included.
         dial_timeout: Duration = secs(10);
+        /// Asks the router of the local network (PCP, NAT-PMP) to pass links from outside on to this
+        /// node. Whoever can reach the router's address can then try to link; set `accept = any`, or
+        /// those from outside are refused. Needs a build with the feature port-mapping.
+        port_mapping: bool = false;
+        /// The router to ask, for unusual networks. Without a value: the default gateway of IPv4.
+        port_mapping_gateway: Option<IpAddr> = None;
         /// Threads that links run on: a number up to 64, or auto. 0 has them on the thread of all
         /// else, so that a message that passes through wakes no other; auto is 0 on one or two
         /// cores, else one thread fewer than cores, at most 8.
         link_threads: LinkThreads = LinkThreads::Auto;
+    }
+
+    /// Finding nodes of the same network on the local one, by beacons that say nothing of who sends
+    /// them (multicast over UDP).
+    "discovery" => discovery: DiscoveryConfig {
+        /// Whether to send beacons, and dial who sends them. Without a value: true where `listen` is not
+        /// set and the node is not `constrained`. Listeners on loopback are never told of.
+        enabled: Option<bool> = None;
+        /// The port that beacons go to. All nodes that are to find each other use the same.
+        port: u16 = DISCOVERY_PORT;
+    }
+
+    /// Whose links are taken and made, by the node's address, which its key proves. `qpc peer ban` adds to
+    /// `deny` at run time.
+    "peers" => peers: PeersConfig {
+        /// With any here, only they.
+        allow: Vec<Address> = vec![];
+        /// Never they, whatever stands in `allow`.
+        deny: Vec<Address> = vec![];
     }
 
     /// What others may cost.
@@ -327,6 +357,7 @@ impl MeshConfig {
         config.store.mailbox_max = ByteSize(16 * MIB);
         config.store.history_max = ByteSize(MIB);
         config.store.cache = ByteSize(4 * MIB);
+        config.discovery.enabled = Some(false);
         config.transport.links_max = 16;
         config.transport.link_threads = LinkThreads::Exactly(0);
         config.rate_limit.messages_per_s = 500;
@@ -414,6 +445,12 @@ impl MeshConfig {
             true => Scheme::ALL.iter().map(|scheme| ListenUrl::unspecified(*scheme, MESH_PORT)).collect(),
             false => self.transport.listen.clone(),
         }
+    }
+
+    /// Whether nodes of the local network are looked for, with the default filled in.
+    pub fn discovers(&self) -> bool {
+        let is_plain = self.transport.listen.is_empty() && !self.announce.constrained;
+        self.discovery.enabled.unwrap_or(is_plain)
     }
 
     /// Whose links are accepted, with the default filled in.

@@ -12,6 +12,7 @@ use std::{
 use toml::{Spanned, de::DeValue};
 
 use super::{HEALTH_PORT, ListenUrl, MeshConfig, PeerUrl, nearest};
+use crate::wire::Address;
 
 /// Sets one key of a configuration from a parsed TOML value, or says what is wrong with it.
 pub(crate) type FromToml = fn(&mut MeshConfig, &Spanned<DeValue<'_>>, &mut Vec<ValueProblem>);
@@ -121,6 +122,16 @@ text_value!(Role, Role::expected());
 text_value!(LogFormat, LogFormat::expected());
 text_value!(HealthListen, "an address such as \"127.0.0.1:7411\", or \"off\"");
 text_value!(ListenUrl, "a URL such as \"quic://[::]:7410\"");
+text_value!(
+    Address,
+    "a node's address, 32 hex digits",
+    |t: &str| t
+        .trim()
+        .parse::<Address>()
+        .map_err(|e| format!("{t:?} is not a node's address, 32 hex digits: {e}")),
+    |v: &Address| v.to_string()
+);
+text_value!(IpAddr, "an IP address such as \"192.0.2.1\"");
 text_value!(PeerUrl, "a URL such as \"quic://relay.example.org:7410\"");
 
 impl ConfigValue for ByteSize {
@@ -203,7 +214,7 @@ macro_rules! integer_value {
     )*};
 }
 
-integer_value!(u8, u32);
+integer_value!(u8, u16, u32);
 
 impl<T: ConfigValue> ConfigValue for Vec<T> {
     fn expected() -> String {

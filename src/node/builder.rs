@@ -219,6 +219,7 @@ impl MeshNodeBuilder {
             blobs: opened.blobs,
             inbox_grown: inbox_seen,
             history,
+            external: watch::Sender::new(Vec::new()),
             clock,
             backup: opened.backup,
             verifier: Mutex::new(verifier),

@@ -15,6 +15,7 @@ mod link_arbiters;
 mod message;
 mod message_item;
 mod messages;
+mod peers;
 mod people;
 mod people_service;
 mod ports;
@@ -51,7 +52,7 @@ use crate::{
         clock_handle::ClockHandle,
         delivery::HistoryFile,
         health::HealthHandle,
-        links::{AddPeer, DialledPeer, ListDialled, ListPeers, PeerLine, PeerName, RemovePeer},
+        links::{AddPeer, BanPeer, ListBans, ListDialled, ListPeers, RemovePeer, UnbanPeer},
         mailbox::Seat,
         supervisor::Supervisor,
         welcome_handle::WelcomeHandle,
@@ -119,6 +120,9 @@ pub(crate) struct Seats {
     add_peer: Seat<AddPeer>,
     remove_peer: Seat<RemovePeer>,
     list_peers: Seat<ListPeers>,
+    ban_peer: Seat<BanPeer>,
+    unban_peer: Seat<UnbanPeer>,
+    list_bans: Seat<ListBans>,
     list_dialled: Seat<ListDialled>,
     held: Seat<GetHeld>,
     hand_in: Seat<HandIn>,
@@ -154,6 +158,9 @@ impl Seats {
             add_peer: Seat::vacant(),
             remove_peer: Seat::vacant(),
             list_peers: Seat::vacant(),
+            ban_peer: Seat::vacant(),
+            unban_peer: Seat::vacant(),
+            list_bans: Seat::vacant(),
             list_dialled: Seat::vacant(),
             held: Seat::vacant(),
             hand_in: Seat::vacant(),
@@ -176,6 +183,8 @@ struct Inner {
     blobs: Arc<BlobDir>,
     inbox_grown: watch::Receiver<u64>,
     history: HistoryFile,
+    /// Where it is reached from outside, by the router's word.
+    external: watch::Sender<Vec<String>>,
     clock: ClockHandle,
     welcome: WelcomeHandle,
     events: Events,
@@ -255,6 +264,12 @@ impl MeshNode {
     /// This node's address.
     pub fn address(&self) -> Address {
         self.0.identity.address()
+    }
+
+    /// URLs under which the router of the local network passes links on to this node; none where it was not
+    /// asked (`transport.port_mapping`) or does not.
+    pub fn external_urls(&self) -> Vec<String> {
+        self.0.external.borrow().clone()
     }
 
     /// This node's public key.
@@ -444,43 +459,6 @@ impl MeshNode {
         let (answers, receiver) = mpsc::channel(256);
         ask(&self.0.seats.probe, "delivery", Probe { destination: to, trace, answers }).await??;
         Ok(receiver)
-    }
-
-    /// The links.
-    ///
-    /// # Errors
-    /// The node does not run.
-    pub async fn peers(&self) -> Result<Vec<PeerLine>, MeshError> {
-        ask(&self.0.seats.list_peers, "link registry", ListPeers).await
-    }
-
-    /// Whom the node dials, of the configuration and added at run time, and how that goes.
-    ///
-    /// # Errors
-    /// The node does not run.
-    pub async fn dialled(&self) -> Result<Vec<DialledPeer>, MeshError> {
-        ask(&self.0.seats.list_dialled, "link registry", ListDialled).await
-    }
-
-    /// Keeps a link to this peer from now on; remembered over restarts.
-    ///
-    /// # Errors
-    /// No port of that scheme; the node does not run.
-    pub async fn add_peer(&self, url: TransportAddr) -> Result<(), MeshError> {
-        ask(&self.0.seats.add_peer, "link registry", AddPeer(url.clone())).await??;
-        self.remember_peer(&url).await
-    }
-
-    /// Drops links to this peer and dials it no more. Gives what was dropped.
-    ///
-    /// # Errors
-    /// The node does not run.
-    pub async fn remove_peer(&self, peer: PeerName) -> Result<Vec<TransportAddr>, MeshError> {
-        let removed = ask(&self.0.seats.remove_peer, "link registry", RemovePeer(peer)).await?;
-        for url in &removed {
-            self.forget_peer(url).await?;
-        }
-        Ok(removed)
     }
 
     /// The routing table, read page by page: what changes meanwhile may be in it or not.

@@ -9,15 +9,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     FIRST, IdPrefix, InboxMessage, MeshNode, Outbound, Reloaded, Stopper, message::outgoing_state,
-    message_item::message_item, people_service, taking, watching,
+    message_item::message_item, peers::peers, people_service, taking, watching,
 };
 use crate::{
-    actors::links::{DialState, DialledPeer, PeerLine, PeerName},
     api::{
-        self, ApiError, BackedUp, Capability, ClockState, DeliveryStatus, Dialled, Direction, Done,
-        FileProgress, InboxItem, KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, Peer,
-        PhaseTime, Pong, Priority, Reply, Request, Route, SendOutcome, Status, Stopped, StoppedEvent,
-        SubsystemStatus, Timestamp, Trace, TraceHop,
+        self, ApiError, BackedUp, ClockState, DeliveryStatus, Dialled, Done, FileProgress, InboxItem,
+        KnownNode, Mailbox, MessageId, NodeState, OutboxItem, OwnState, PhaseTime, Pong, Priority, Reply,
+        Request, Route, SendOutcome, Status, Stopped, StoppedEvent, SubsystemStatus, Timestamp, Trace,
+        TraceHop,
     },
     control::{ReplyTx, Service},
     crypto::compute_address,
@@ -37,7 +36,7 @@ use crate::{
     },
     storage::BackupReport,
     telemetry,
-    transport::{TransportAddr, TransportCapability},
+    transport::TransportAddr,
     wire::{self, Address, MessageUid, PublicKey},
 };
 
@@ -147,8 +146,21 @@ impl NodeService {
                 replies.send(Done::OK).await?;
             }
             Request::PeerRemove { peer } => {
-                self.peer_remove(&peer).await?;
+                node.take_peer_out(&peer).await?;
                 replies.send(Done::OK).await?;
+            }
+            Request::PeerBan { peer } => {
+                node.ban(&peer).await?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PeerUnban { peer } => {
+                node.lift_ban(&peer).await?;
+                replies.send(Done::OK).await?;
+            }
+            Request::PeerList => {
+                for entry in node.peer_list().await? {
+                    replies.send(entry).await?;
+                }
             }
             Request::Send { to, priority, ttl_ms, wait, file_name } => {
                 let to = node.resolve(&to, false).await?;
@@ -277,10 +289,9 @@ impl NodeService {
                 replies.send(ClockState { trusted: reason.is_none(), reason }).await?;
             }
             Request::Dialled => {
-                for DialledPeer { url, state } in node.dialled().await.map_err(ApiError::failed)? {
-                    let linked = state == DialState::Linked;
-                    let trouble = state.trouble().map(str::to_owned);
-                    replies.send(Dialled { url, linked, trouble }).await?;
+                for line in node.dialled().await.map_err(ApiError::failed)? {
+                    let (url, linked) = (line.url.to_string(), line.linked.is_some());
+                    replies.send(Dialled { url, linked, trouble: line.trouble }).await?;
                 }
             }
             Request::OwnState => {
@@ -290,35 +301,6 @@ impl NodeService {
             Request::InboxWatch { content_bytes_max } => {
                 watching::watch(node, content_bytes_max, &replies).await?;
             }
-        }
-        Ok(())
-    }
-
-    async fn peer_remove(&self, peer: &str) -> Result<(), ApiError> {
-        let node = &self.node;
-        let name = match peer.parse::<TransportAddr>() {
-            Ok(url) => PeerName::Url(url),
-            Err(_) => PeerName::Address(node.resolve(peer, false).await?),
-        };
-        let configured: Vec<TransportAddr> =
-            node.live_config().transport.peers.iter().filter_map(|p| p.to_string().parse().ok()).collect();
-        let in_config = match &name {
-            PeerName::Url(url) => configured.iter().any(|c| c.same_place(url)),
-            PeerName::Address(address) => {
-                let lines = node.peers().await.map_err(ApiError::failed)?;
-                lines
-                    .iter()
-                    .any(|l| l.address == *address && configured.iter().any(|c| c.same_place(&l.info.remote)))
-            }
-        };
-        if in_config {
-            return Err(ApiError::failed(
-                "this peer stands in the configuration: remove it from `peers` there, then `qpc reload`",
-            ));
-        }
-        let removed = node.remove_peer(name).await.map_err(ApiError::failed)?;
-        if removed.is_empty() {
-            return Err(ApiError::failed(format!("{peer} is no peer of this node; see `qpc peers`")));
         }
         Ok(())
     }
@@ -501,6 +483,7 @@ async fn status(node: &MeshNode) -> Result<Status, ApiError> {
         stored,
         health: listening.and_then(|l| l.health).map(|a| a.to_string()),
         listen: listening.map(|l| l.urls.iter().map(ToString::to_string).collect()).unwrap_or_default(),
+        external: node.external_urls(),
     })
 }
 
@@ -510,36 +493,6 @@ fn state(status: HealthStatus) -> NodeState {
         HealthStatus::Degraded => NodeState::Degraded,
         HealthStatus::Draining => NodeState::Draining,
         HealthStatus::Unhealthy => NodeState::Unhealthy,
-    }
-}
-
-async fn peers(node: &MeshNode) -> Result<Vec<Peer>, ApiError> {
-    Ok(node.peers().await.map_err(ApiError::failed)?.iter().map(peer).collect())
-}
-
-fn peer(line: &PeerLine) -> Peer {
-    Peer {
-        address: Some(line.address),
-        url: line.info.remote.to_string(),
-        transport: line.info.remote.scheme().to_owned(),
-        direction: match line.info.direction {
-            crate::transport::Direction::In => Direction::In,
-            crate::transport::Direction::Out => Direction::Out,
-        },
-        since_s: line.since.as_secs(),
-        rtt_ms: line.stats.rtt.map(ms),
-        tx_frames: line.stats.tx_frames,
-        rx_frames: line.stats.rx_frames,
-        tx_bytes: line.stats.tx_bytes,
-        rx_bytes: line.stats.rx_bytes,
-        capability: match line.info.capability {
-            TransportCapability::Unconstrained => Capability::Unconstrained,
-            TransportCapability::Medium => Capability::Medium,
-            TransportCapability::Constrained => Capability::Constrained,
-            TransportCapability::SeverelyConstrained => Capability::SeverelyConstrained,
-        },
-        rssi_dbm: None,
-        snr_db: None,
     }
 }
 

@@ -13,6 +13,8 @@
 //!       ├─ transport ─┬─ links       registry, double links
 //!       │             ├─ listener…   one a port
 //!       │             ├─ dialler…    one a configured peer
+//!       │             ├─ discovery   beacons of the local network, if wanted
+//!       │             ├─ port_mapping  ports at the router, if wanted
 //!       │             └─ link…       one a neighbour and transport, on an arbiter of links
 //!       └─ program    what the embedding program wants done in a drain
 //! ```
@@ -26,14 +28,17 @@ use super::{
     Listening, MeshNode, Seats, ShutdownCoordinator, Stopper, link_arbiters::LinkArbiters, ports,
     service::NodeService,
 };
+#[cfg(feature = "port-mapping")]
+use crate::actors::port_mapping::{PortMappingParts, port_mapping};
 use crate::{
     actors::{
         child::{Child, ChildSpec, RestartIntensity},
         clock_handle::ClockHandle,
         custody::{CustodyParts, StoreActor},
         delivery::{DeliveryActor, DeliveryParts, OwnKeys},
+        discovery::{self, DiscoveryActor, DiscoveryParts},
         health::{HealthActor, HealthHandle},
-        links::{LinkBook, LinksActor, LinksParts, ResendLinks, listener},
+        links::{LinkBook, LinksActor, LinksParts, Peers, ResendLinks, listener},
         mailbox::{self, Seat},
         maintenance::{MaintenanceActor, MaintenanceParts},
         program::{DrainProgram, ProgramActor},
@@ -47,13 +52,15 @@ use crate::{
     },
     config::{Accept, MeshConfig, Role},
     control::{ControlServer, location::Fallbacks},
-    crypto::MeshIdentity,
+    crypto::{MeshIdentity, random},
     error::MeshError,
     events::Events,
     http::{HealthServer, Surface},
     messages::lifecycle::{DrainPhase, DrainSummary},
     proto::{
+        bans::Bans,
         delivery::{compose::Sequences, outbox::OutboxConfig},
+        discovery::DiscoveryConfig,
         drain::DrainPlan,
         lease::LeaseConfig,
         link::NetworkSecret,
@@ -61,8 +68,8 @@ use crate::{
         verify::Checked,
     },
     storage::{BlobDir, LocalStore, Mailboxes, Namespace, StopReason, StoreThread},
-    transport::{MeshTransport, TransportAddr},
-    wire::{Capabilities, NetworkId},
+    transport::{MeshTransport, TransportAddr, interfaces::interfaces},
+    wire::{Address, Capabilities, NetworkId},
 };
 
 /// How long clients of the control socket may take to read their last answer.
@@ -241,15 +248,16 @@ async fn launch(
     let boot_epoch = store.boot_epoch();
     let (keys_tx, keys_rx) = watch::channel(Arc::new(keys));
     let plan = plan(&config);
-    let mut peers = Vec::new();
+    let mut configured = Vec::new();
     for peer in &config.transport.peers {
-        peers.push(peer.to_string().parse()?);
+        configured.push(peer.to_string().parse()?);
     }
+    let mut added = Vec::new();
     // Peers on media of the program's own are remembered like others.
     let schemes: Vec<_> = ports.listening.iter().map(|port| port.info().scheme).collect();
     for (url, _) in node.kv_all(Namespace::Peer).await? {
         match TransportAddr::parse_with(&String::from_utf8_lossy(&url), &schemes) {
-            Ok(peer) => peers.push(peer),
+            Ok(peer) => added.push(peer),
             Err(error) => tracing::warn!(%error, "a remembered peer is not dialled"),
         }
     }
@@ -353,6 +361,32 @@ async fn launch(
         clock,
     };
     start.child(maintenance_child(maintenance)).await?;
+    let mut banned = Vec::new();
+    for (key, _) in node.kv_all(Namespace::Ban).await? {
+        match <[u8; 16]>::try_from(&key[..]) {
+            Ok(bytes) => banned.push(Address(bytes)),
+            Err(_) => tracing::warn!(bytes = key.len(), "a remembered ban names no node"),
+        }
+    }
+    let (allow, deny) = (config.peers.allow.iter().copied(), config.peers.deny.iter().copied());
+    let bans = Bans::new(allow, deny, banned);
+    let (remark, discovery_remark) = watch::channel(None);
+    let discovery = config.discovers().then(|| DiscoveryParts {
+        config: DiscoveryConfig {
+            network,
+            secret: network_secret.clone(),
+            media: discovery::media(&ports.manager),
+        },
+        instance: random::random_bytes(&mut random::os_rng()),
+        own: identity.address(),
+        port: config.discovery.port,
+        listening: ports.urls.clone(),
+        interfaces,
+        transports: ports.manager.clone(),
+        new_link: ways.new_link.clone(),
+        who_is_linked: ways.who_is_linked.clone(),
+        remark,
+    });
     let links = LinksParts {
         identity: identity.clone(),
         network,
@@ -378,14 +412,18 @@ async fn launch(
         link_up: ways.link_up.clone(),
         link_down: ways.link_down.clone(),
         health: ways.health.clone(),
-        book: LinkBook::default(),
-        peers: peers.into(),
+        book: LinkBook::with_bans(bans),
+        peers: Peers::new(configured, added),
+        discovery: discovery_remark,
         keepalive: config.transport.keepalive,
         links_max: config.transport.links_max as usize,
         accept_any: config.accept() == Accept::Any,
         events,
     };
-    start.child(transport_child(links, ports.listening, ways.clone(), seats)).await?;
+    let mut also: Vec<MakeChild> = Vec::new();
+    also.extend(discovery.map(|parts| -> MakeChild { Box::new(move || discovery_child(parts.clone())) }));
+    also.extend(port_mapping_child(&config, &identity, &ports.urls, node));
+    start.child(transport_child(links, also, ports.listening, ways.clone(), seats)).await?;
     if let Some(program) = program {
         start.child(program_child(program.drain(runtime))).await?;
     }
@@ -438,6 +476,7 @@ struct Ways {
     link_ended: Seat<crate::actors::transport::LinkEnded>,
     new_link: Seat<crate::actors::links::NewLink>,
     resend_links: Seat<ResendLinks>,
+    who_is_linked: Seat<crate::actors::links::WhoIsLinked>,
     start_child: Seat<StartChild>,
 }
 
@@ -467,6 +506,7 @@ impl Ways {
             link_ended: Seat::vacant(),
             new_link: Seat::vacant(),
             resend_links: Seat::vacant(),
+            who_is_linked: Seat::vacant(),
             start_child: Seat::vacant(),
         }
     }
@@ -585,6 +625,7 @@ fn maintenance_child(parts: MaintenanceParts) -> ChildSpec {
 /// starts the whole branch anew.
 fn transport_child(
     parts: LinksParts,
+    also: Vec<MakeChild>,
     listening: Vec<Arc<dyn MeshTransport>>,
     ways: Ways,
     seats: Seats,
@@ -599,17 +640,62 @@ fn transport_child(
             });
             publish!(address in
                 links_ways.established, links_ways.link_ended, links_ways.new_link,
-                links_ways.resend_links,
-                links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers, links_seats.list_dialled,
+                links_ways.resend_links, links_ways.who_is_linked,
+                links_seats.add_peer, links_seats.remove_peer, links_seats.list_peers,
+                links_seats.ban_peer, links_seats.unban_peer, links_seats.list_bans, links_seats.list_dialled,
             );
             Ok(Child::actor(&address))
         })
         .intensity(RestartIntensity { restarts_max: 0, within: Duration::from_secs(60) });
         let mut children = vec![registry];
         children.extend(listening.iter().map(|port| listener(port.clone(), ways.new_link.clone())));
+        children.extend(also.iter().map(|make| make()));
         let supervisor = Supervisor::nested("transport", guard, children);
         ways.start_child.publish(supervisor.clone().recipient());
         Ok(Child::actor(&supervisor))
+    })
+}
+
+/// Makes a child of the transport supervisor, anew for each start of its branch.
+type MakeChild = Box<dyn Fn() -> ChildSpec + Send>;
+
+/// Keeps ports open at the router, where that is wanted and this build can.
+fn port_mapping_child(
+    config: &MeshConfig,
+    identity: &MeshIdentity,
+    listening: &[TransportAddr],
+    node: &MeshNode,
+) -> Option<MakeChild> {
+    if !config.transport.port_mapping {
+        return None;
+    }
+    #[cfg(feature = "port-mapping")]
+    {
+        let parts = PortMappingParts {
+            gateway: config.transport.port_mapping_gateway,
+            listening: listening.to_vec(),
+            own: identity.address(),
+            lan_only: config.accept() == Accept::Lan,
+            external: node.0.external.clone(),
+        };
+        Some(Box::new(move || port_mapping(parts.clone())))
+    }
+    #[cfg(not(feature = "port-mapping"))]
+    {
+        let _ = (identity, listening, node);
+        tracing::warn!("transport.port_mapping is set, and this build has no port mapping");
+        None
+    }
+}
+
+fn discovery_child(parts: DiscoveryParts) -> ChildSpec {
+    ChildSpec::permanent("discovery", move |guard| {
+        let parts = parts.clone();
+        let address = DiscoveryActor::create(move |ctx| {
+            ctx.set_mailbox_capacity(mailbox::DISCOVERY);
+            DiscoveryActor::new(parts, guard)
+        });
+        Ok(Child::actor(&address))
     })
 }
 

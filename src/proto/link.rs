@@ -30,6 +30,7 @@ use crate::wire::{
 };
 
 pub use error::{LinkError, SecretFault};
+pub(in crate::proto) use hello::NetworkMac;
 pub use hello::NetworkSecret;
 
 use keepalive::{Keepalive, Tick};

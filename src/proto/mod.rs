@@ -7,10 +7,12 @@
 
 pub mod announce;
 pub mod backoff;
+pub mod bans;
 pub mod credit;
 pub mod custody;
 pub mod dedup;
 pub mod delivery;
+pub mod discovery;
 pub mod drain;
 pub mod duplicate;
 pub mod egress;
@@ -23,6 +25,7 @@ pub mod limit;
 pub mod link;
 pub mod node_clock;
 pub mod places;
+pub mod port_mapping;
 pub mod pressure;
 pub mod ranking;
 pub mod router;

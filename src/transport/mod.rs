@@ -38,9 +38,13 @@ pub mod capability;
 #[cfg(feature = "quic")]
 mod congestion;
 pub mod error;
+#[cfg(feature = "port-mapping")]
+pub mod gateway;
+pub mod interfaces;
 pub mod manager;
 pub mod mem;
 pub mod mem_shared;
+pub mod multicast;
 #[cfg(feature = "quic")]
 pub mod quic;
 #[cfg(feature = "tcp")]

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{
     DecodeError, Envelope, EnvelopeKind, Frame, FrameType,
+    beacon::Beacon,
     cbor::Reader,
     content::{Chunk, Content, Sealed},
     key_record::SignedKeyRecord,
@@ -186,7 +187,7 @@ fn is_content(bytes: &Bytes, sealed: Option<&Sealed>) -> bool {
 /// The payloads that can be told from each other well enough to be worth naming.
 fn explain_payload(bytes: &Bytes) -> Option<Explained> {
     let sealed = Sealed::decode(bytes).ok();
-    let candidates: [Candidate; 10] = [
+    let candidates: [Candidate; 11] = [
         ("manifest", matches!(sealed, Some(Sealed::Manifest(_))), layout::manifest),
         ("content", is_content(bytes, sealed.as_ref()), layout::content),
         ("receipt", Receipt::decode(bytes).is_ok(), layout::receipt),
@@ -197,17 +198,23 @@ fn explain_payload(bytes: &Bytes) -> Option<Explained> {
         ("trace_reply", TraceReply::decode(bytes).is_ok(), layout::trace_reply),
         ("pong", Pong::decode(bytes).is_ok(), layout::pong),
         ("probe", Probe::decode(bytes).is_ok(), layout::probe),
+        ("beacon", Beacon::decode(bytes).is_ok(), layout::beacon),
     ];
     let mut fitting = candidates.iter().filter(|(_, fits, _)| *fits);
     let (name, _, layout) = fitting.next()?;
     Some(Explained {
-        message: Some(format!("payload {name}")),
-        or: fitting.map(|(name, _, _)| format!("payload {name}")).collect(),
+        message: Some(titled(name)),
+        or: fitting.map(|(name, _, _)| titled(name)).collect(),
         bytes: bytes.len(),
         fields: annotate::fields(bytes, &layout()),
         sizes: None,
         fault: None,
     })
+}
+
+/// A beacon is a datagram of its own; all else that is no frame travels in an envelope.
+fn titled(name: &str) -> String {
+    if name == "beacon" { name.to_owned() } else { format!("payload {name}") }
 }
 
 fn explain_fault(bytes: &Bytes, error: &DecodeError) -> Explained {

@@ -2,6 +2,7 @@
 //! the specification.
 
 pub mod announce;
+pub mod beacon;
 pub mod cbor;
 pub mod content;
 pub mod control;

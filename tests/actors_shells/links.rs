@@ -7,8 +7,8 @@ use quicprochat_mesh::{
     actors::{
         health::HealthHandle,
         links::{
-            AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, NewLink, PeerName, Peers, RemovePeer,
-            ResendLinks, listener,
+            AddPeer, LinkBook, LinksActor, LinksParts, ListPeers, NewLink, Origin, PeerName, Peers,
+            RemovePeer, ResendLinks, listener,
         },
         mailbox::{self, Seat},
         rate_limiter::PressureGauge,
@@ -88,6 +88,7 @@ fn start(network: &MemNetwork, name: &str, seed: u8, change: impl FnOnce(&mut Li
         link_up: up_seat,
         link_down: down_seat,
         peers: Peers::default(),
+        discovery: tokio::sync::watch::channel(None).1,
         keepalive: secs(15),
         health: health_seat,
         book: LinkBook::default(),
@@ -335,7 +336,7 @@ fn a_link_or_dialler_that_cannot_be_started_leaves_nothing_behind() {
         for n in 0..3 {
             let (near, _far) = from_afar(&network, &format!("s{n}"), &b, 20 + n, "tcp://192.168.1.9:1").await;
             let (ended, told) = tokio::sync::oneshot::channel();
-            b.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+            b.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: Some(ended) });
             // At once, and each time: the one before did not stay in the count.
             assert!(tokio::time::timeout(secs(5), told).await.unwrap().is_err());
         }
@@ -366,7 +367,7 @@ fn a_stranger_from_outside_the_lan_is_refused_where_the_node_says_so() {
         for (n, (remote, is_let_in)) in cases.into_iter().enumerate() {
             let seed = 20 + n as u8;
             let (near, mut far) = from_afar(&network, &format!("s{n}"), &b, seed, remote).await;
-            b.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            b.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: None });
             let mut frames = Vec::new();
             let hello = tokio::time::timeout(secs(2), far.rx.recv(&mut frames)).await;
             let said_hello = matches!(hello, Ok(Ok(())));
@@ -378,7 +379,7 @@ fn a_stranger_from_outside_the_lan_is_refused_where_the_node_says_so() {
 /// The far end of a link that looks as if it came from `remote`, given to `to`. A hello is said on it.
 async fn comes(network: &MemNetwork, to: &Node, seed: u8, remote: &str) -> Link {
     let (near, mut far) = from_afar(network, &format!("s{seed}"), to, seed, remote).await;
-    to.new_link.outlet().do_send(NewLink { link: near, ended: None });
+    to.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: None });
     let hello = Hello {
         version_min: VERSION,
         version_max: VERSION,
@@ -462,7 +463,7 @@ fn a_crowd_that_only_holds_places_gives_way_before_its_hellos() {
         let mut silent = Vec::new();
         for seed in 30..38 {
             let (near, far) = from_afar(&network, &format!("s{seed}"), &b, seed, "tcp://192.0.2.7:9").await;
-            b.new_link.outlet().do_send(NewLink { link: near, ended: None });
+            b.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: None });
             silent.push(far);
         }
         for seed in 40..44 {
@@ -494,7 +495,7 @@ fn a_link_that_crashes_is_forgotten_and_its_dialler_told() {
         let (mut near, _far) = from_afar(&network, "s", &b, 20, "tcp://192.168.1.9:1").await;
         near.rx = Box::new(Mine);
         let (ended, told) = tokio::sync::oneshot::channel();
-        b.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+        b.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: Some(ended) });
         let reason = tokio::time::timeout(secs(5), told).await.unwrap().unwrap();
         assert_eq!(reason, CloseReason::Unresponsive);
         assert!(b.links().await.is_empty());
@@ -624,8 +625,8 @@ fn links_run_on_the_arbiters_of_their_lanes_and_end_with_a_word() {
             let (mut near, far) = from_afar(&network, &afar, &hub, 20 + n, "tcp://192.168.1.9:1").await;
             near.lane = lanes.enter();
             near.rx = Box::new(Watched(near.rx, tell.clone()));
-            hub.new_link.outlet().do_send(NewLink { link: near, ended: None });
-            spoke.new_link.outlet().do_send(NewLink { link: far, ended: None });
+            hub.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: None });
+            spoke.new_link.outlet().do_send(NewLink { link: far, origin: Origin::Inbound, ended: None });
             spoke.up().await;
             hub.up().await;
             spokes.push(spoke);
@@ -666,8 +667,8 @@ fn a_link_that_crashes_on_its_arbiter_takes_no_other_along() {
             let (mut near, far) =
                 from_afar(&network, &format!("s{n}"), &hub, 20 + n, "tcp://192.168.1.9:1").await;
             near.lane = lanes.enter();
-            hub.new_link.outlet().do_send(NewLink { link: near, ended: None });
-            spoke.new_link.outlet().do_send(NewLink { link: far, ended: None });
+            hub.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: None });
+            spoke.new_link.outlet().do_send(NewLink { link: far, origin: Origin::Inbound, ended: None });
             spoke.up().await;
             hub.up().await;
             spokes.push(spoke);
@@ -677,7 +678,11 @@ fn a_link_that_crashes_on_its_arbiter_takes_no_other_along() {
             near.lane = lanes.enter();
             near.rx = Box::new(Mine);
             let (ended, told) = tokio::sync::oneshot::channel();
-            hub.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+            hub.new_link.outlet().do_send(NewLink {
+                link: near,
+                origin: Origin::Inbound,
+                ended: Some(ended),
+            });
             let reason = tokio::time::timeout(secs(60), told).await.unwrap().unwrap();
             assert_eq!(reason, CloseReason::Unresponsive);
         }
@@ -699,7 +704,7 @@ fn a_link_whose_arbiter_is_gone_is_forgotten_and_its_dialler_told() {
         let (mut near, mut far) = from_afar(&network, "s", &hub, 20, "tcp://192.168.1.9:1").await;
         near.lane = lanes.enter();
         let (ended, told) = tokio::sync::oneshot::channel();
-        hub.new_link.outlet().do_send(NewLink { link: near, ended: Some(ended) });
+        hub.new_link.outlet().do_send(NewLink { link: near, origin: Origin::Inbound, ended: Some(ended) });
         let reason = tokio::time::timeout(secs(60), told).await.unwrap().unwrap();
         assert_eq!(reason, CloseReason::Unresponsive);
         assert!(far.rx.recv(&mut Vec::new()).await.is_err());

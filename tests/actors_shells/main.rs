@@ -7,6 +7,7 @@
 
 mod custody;
 mod delivery;
+mod discovery;
 mod links;
 mod maintenance;
 mod rate_limiter;

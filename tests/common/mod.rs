@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod embedded;
+pub mod namespace;
 pub mod pty;
 pub mod raw_peer;
 pub mod trace;
@@ -250,6 +251,8 @@ pub struct Node {
     args: Vec<String>,
     env: Vec<(String, String)>,
     open_files: Option<u32>,
+    inside: Option<u32>,
+    hosts: Option<PathBuf>,
     process: Option<Background>,
     /// Where parts of it are told to panic.
     panics: PathBuf,
@@ -264,6 +267,8 @@ pub struct Spec {
     args: Vec<String>,
     env: Vec<(String, String)>,
     open_files: Option<u32>,
+    inside: Option<u32>,
+    hosts: Option<PathBuf>,
     dir: Option<PathBuf>,
     can_panic: bool,
 }
@@ -274,7 +279,18 @@ impl Spec {
         let listen = vec!["quic://127.0.0.1:0".into(), "tcp://127.0.0.1:0".into()];
         // A link that is dead shows in two seconds rather than thirty.
         let env = vec![("QPC_TRANSPORT_KEEPALIVE".into(), "1s".into())];
-        Self { name: name.into(), listen, args: vec![], env, open_files: None, dir: None, can_panic: false }
+        let name = name.into();
+        Self {
+            name,
+            listen,
+            args: vec![],
+            env,
+            open_files: None,
+            inside: None,
+            hosts: None,
+            dir: None,
+            can_panic: false,
+        }
     }
 
     /// On this data directory instead of one of its own.
@@ -289,6 +305,21 @@ impl Spec {
     /// A node that listens here alone, and dials from there over QUIC.
     pub fn listen(self, url: &str) -> Self {
         Self { listen: vec![url.into()], ..self }
+    }
+
+    /// A node that listens where it does by default.
+    pub fn listens_by_default(self) -> Self {
+        Self { listen: vec![], ..self }
+    }
+
+    /// With this file in the place of `/etc/hosts`.
+    pub fn hosts(self, file: &Path) -> Self {
+        Self { hosts: Some(file.to_owned()), ..self }
+    }
+
+    /// In this network namespace.
+    pub fn inside(self, namespace: &namespace::Namespace) -> Self {
+        Self { inside: Some(namespace.pid()), ..self }
     }
 
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -333,6 +364,8 @@ impl Spec {
             args: self.args,
             env,
             open_files: self.open_files,
+            inside: self.inside,
+            hosts: self.hosts,
             process: None,
             panics,
             ready: Value::Null,
@@ -352,6 +385,12 @@ impl Node {
         command.args(&self.args).envs(self.env.iter().cloned());
         if let Some(count) = self.open_files {
             command = with_open_files(&command, count);
+        }
+        if let Some(pid) = self.inside {
+            command = namespace::inside(pid, &command);
+        }
+        if let Some(hosts) = &self.hosts {
+            command = namespace::with_hosts(hosts, &command);
         }
         let mut process = Background::start(&mut command);
         let line = process.line();

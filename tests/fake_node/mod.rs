@@ -100,6 +100,16 @@ impl Fake {
                 let Value::Object(stats) = stats else { unreachable!() };
                 replies.send(Reply::Stats(stats)).await?;
             }
+            Request::PeerList => {
+                let entry = PeerEntry {
+                    kind: PeerKind::Added,
+                    address: Some(BERT),
+                    url: Some("quic://192.0.2.1:7410".into()),
+                    state: PeerState::Dialled,
+                    reason: Some("nobody \u{1b}[31manswers".into()),
+                };
+                replies.send(entry).await?;
+            }
             Request::Known => replies.send(known()).await?,
             Request::Drain { timeout_ms } => replies.send(stopped(timeout_ms != Some(1))).await?,
             Request::PeerAdd { url } if url.contains("refused") => {
@@ -107,6 +117,8 @@ impl Fake {
             }
             Request::PeerAdd { .. }
             | Request::PeerRemove { .. }
+            | Request::PeerBan { .. }
+            | Request::PeerUnban { .. }
             | Request::PathRequest { .. }
             | Request::PathDrop { .. }
             | Request::Announce => {
@@ -335,6 +347,7 @@ pub fn status() -> Status {
         stored: 0,
         health: None,
         listen: vec!["quic://[::]:7410".into()],
+        external: vec![],
     }
 }
 
@@ -344,6 +357,7 @@ fn peer() -> Peer {
         url: "quic://192.0.2.1:7410".into(),
         transport: "quic".into(),
         direction: Direction::Out,
+        origin: "config".into(),
         since_s: 5,
         rtt_ms: None,
         tx_frames: 1,

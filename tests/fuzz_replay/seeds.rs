@@ -79,6 +79,9 @@ fn of_payload(name: &str, bytes: &[u8], out: &mut Vec<Seed>) {
     let kinds = ["seal", "chunk", "receipt", "cannot_open", "broadcast", "probe", "pong", "probe", "trace"];
     out.push(("content_decode", name.into(), bytes.to_vec()));
     out.push(("receipt_decode", name.into(), bytes.to_vec()));
+    if name.starts_with("beacon") {
+        out.push(("beacon_decode", name.into(), bytes.to_vec()));
+    }
     if let Some(kind) = kinds.iter().position(|kind| name.starts_with(kind)) {
         out.push(("inbound_payload", name.into(), [&[kind as u8, 0], bytes].concat()));
     }

@@ -6,10 +6,12 @@
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer, SigningKey};
+use hmac::{Hmac, KeyInit, Mac};
 use quicprochat_mesh::wire::{
     Address, Announce, AnnounceContent, Capabilities, Digest, Envelope, EnvelopeHeader, EnvelopeKind, Frame,
     FrameExt, Lifetime, MessageUid, NetworkId, NodeName, PacketId, Priority, Proof, PublicKey, Signature,
     TrafficClass, TransferTag,
+    beacon::{Beacon, BeaconListener},
     content::{Chunk, Content, Manifest, Sealed, chunk_count},
     control::{Credit, CustodyAck, PathRequest, Refuse, RefuseReason},
     handshake::{CloseReason, Goodbye, Hello},
@@ -42,6 +44,7 @@ pub(crate) enum Kind {
     Probe,
     Pong,
     TraceReply,
+    Beacon,
     /// `[rk_id, E, counter, ciphertext]`, which `crypto` reads; here only its CBOR is checked.
     Seal,
 }
@@ -624,7 +627,7 @@ fn envelopes() -> Vec<Vector> {
 }
 
 fn payloads() -> Vec<Vector> {
-    [receipts(), contents(), services(), seals()].into_iter().flatten().collect()
+    [receipts(), contents(), services(), seals(), beacons()].into_iter().flatten().collect()
 }
 
 fn receipts() -> Vec<Vector> {
@@ -775,6 +778,26 @@ fn services() -> Vec<Vector> {
             Kind::TraceReply,
             reply(u64::MAX, 255, true, "0123456789abcdef", Some(i16::MIN)),
         ),
+    ]
+}
+
+/// The proof of a beacon of a network without a secret (docs/protocol.md, "Beacons").
+fn beacon(instance: [u8; 8], ask: bool, listeners: &[(u8, u16)], nonce: [u8; 8]) -> Vec<u8> {
+    let listeners = listeners.iter().map(|(medium, port)| BeaconListener { medium: *medium, port: *port });
+    let mut beacon = Beacon { instance, ask, listeners: listeners.collect(), nonce, proof: [0; 8] };
+    let mut mac = Hmac::<Sha256>::new_from_slice(&network().0).unwrap();
+    mac.update(&signature_input("beacon", &beacon.proven()));
+    beacon.proof = prefix(&mac.finalize().into_bytes());
+    beacon.encode()
+}
+
+fn beacons() -> Vec<Vector> {
+    let most = [(0xfc, u16::MAX), (0xfd, u16::MAX), (0xfe, u16::MAX), (0xff, u16::MAX)];
+    let both = [(BeaconListener::QUIC, 7410), (BeaconListener::TCP, 7410)];
+    vec![
+        payload("beacon", "smallest", Kind::Beacon, beacon([0; 8], false, &[(0, 1)], [0; 8])),
+        payload("beacon", "richest", Kind::Beacon, beacon([0xb1; 8], true, &both, [0xb2; 8])),
+        payload("beacon", "maximal", Kind::Beacon, beacon([0xff; 8], true, &most, [0xff; 8])),
     ]
 }
 

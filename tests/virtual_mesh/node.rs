@@ -259,6 +259,7 @@ impl Node {
 
         let (established, ended, new_link) = (Seat::vacant(), Seat::vacant(), Seat::vacant());
         let parts = LinksParts {
+            discovery: tokio::sync::watch::channel(None).1,
             identity: identity.clone(),
             network: NETWORK,
             network_secret: None,

@@ -1,12 +1,12 @@
-//! `qpc peer`: links added and removed at run time.
+//! `qpc peer`: whom the node dials, and with whom it has no link, at run time.
 
 use clap::Subcommand;
 use quicprochat_mesh::{
-    api::{ApiError, Done, Request, Target},
+    api::{ApiError, Done, PeerEntry, Request, Target},
     config::PeerUrl,
 };
 
-use crate::{call, cx::Context, fail::Failure};
+use crate::{call, cx::Context, fail::Failure, human};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,9 +40,26 @@ pub enum Command {
         #[arg(value_name = "ADDRESS|URL")]
         peer: String,
     },
+    /// Have no link with a node, now and after restarts, whoever dials
+    ///
+    /// What it sends over others is carried like anything.
+    Ban {
+        /// Its address
+        #[arg(value_name = "ADDRESS")]
+        peer: String,
+    },
+    /// Lift a ban
+    Unban {
+        /// Its address
+        #[arg(value_name = "ADDRESS")]
+        peer: String,
+    },
+    /// Show who is dialled, banned or allowed, and how that stands
+    List,
 }
 
 pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
+    let address = |peer: &str| Target::parse(peer).map(drop);
     let request = match command {
         Command::Add { url } => {
             url.parse::<PeerUrl>().map_err(ApiError::usage)?;
@@ -51,11 +68,45 @@ pub async fn run(command: Command, cx: &Context) -> Result<(), Failure> {
         Command::Remove { peer } => {
             match peer.contains("://") {
                 true => peer.parse::<PeerUrl>().map(drop).map_err(ApiError::usage)?,
-                false => Target::parse(&peer).map(drop)?,
+                false => address(&peer)?,
             }
             Request::PeerRemove { peer }
         }
+        Command::Ban { peer } => {
+            address(&peer)?;
+            Request::PeerBan { peer }
+        }
+        Command::Unban { peer } => {
+            address(&peer)?;
+            Request::PeerUnban { peer }
+        }
+        Command::List => return list(cx).await,
     };
     let done: Done = call::one(cx, &request).await?;
     cx.out.show(&done, |_| "done".into())
+}
+
+async fn list(cx: &Context) -> Result<(), Failure> {
+    let entries: Vec<PeerEntry> = call::all(cx, &Request::PeerList).await?;
+    cx.out.list(&entries, |entries| {
+        if entries.is_empty() {
+            return "nobody is dialled by name, banned or allowed: `qpc peer add URL`, `qpc peer ban ADDRESS`; \
+                    links are shown by `qpc peers`"
+                .into();
+        }
+        let rows: Vec<Vec<String>> = entries
+            .iter()
+            .map(|entry| {
+                let text = |text: &Option<String>| text.as_deref().map_or("-".into(), human::escape);
+                vec![
+                    entry.kind.as_str().into(),
+                    human::or_dash(entry.address),
+                    entry.state.as_str().into(),
+                    text(&entry.url),
+                    text(&entry.reason),
+                ]
+            })
+            .collect();
+        human::table(&["KIND", "ADDRESS", "STATE", "URL", "REASON"], &rows)
+    })
 }

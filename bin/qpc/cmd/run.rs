@@ -1,5 +1,7 @@
 //! `qpc run`: a node in the foreground.
 
+mod first_words;
+
 use std::{
     io::{IsTerminal, stdin},
     path::{Path, PathBuf},
@@ -29,7 +31,7 @@ use crate::{
     human,
     ink::Ink,
     out::{Out, note},
-    seam::{Foreground, run_foreground},
+    seam::{Foreground, Watch, run_foreground},
     secret::{self, PassphraseFile},
 };
 
@@ -73,9 +75,13 @@ pub struct Args {
     #[arg(long, value_name = "F")]
     network_secret_file: Option<PathBuf>,
 
-    /// Find nodes on the LAN by themselves; not built yet
-    #[arg(long)]
+    /// Find nodes of this network on the LAN, also with --listen [default: only without it]
+    #[arg(long, conflicts_with = "no_discover")]
     discover: bool,
+
+    /// Neither look for nodes on the LAN nor be found there
+    #[arg(long)]
+    no_discover: bool,
 
     #[command(flatten)]
     passphrase: PassphraseFile,
@@ -86,10 +92,6 @@ pub struct Args {
 }
 
 pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
-    if args.discover {
-        let text = "--discover: LAN discovery is not built yet; name a node with --peer URL, or later with `qpc peer add URL`";
-        return Err(ApiError::usage(text).into());
-    }
     // A path on the command line is relative to where the person is, one in the file to the file's
     // directory.
     let secret = match args.network_secret_file {
@@ -103,6 +105,12 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
         ("--listen", "transport.listen", args.listen),
         ("--peer", "transport.peers", args.peer),
         ("--health-listen", "health.listen", args.health_listen.into_iter().collect()),
+        ("--discover", "discovery.enabled", args.discover.then(|| "true".into()).into_iter().collect()),
+        (
+            "--no-discover",
+            "discovery.enabled",
+            args.no_discover.then(|| "false".into()).into_iter().collect(),
+        ),
         ("--preset", "preset", args.preset.into_iter().collect()),
         ("--network", "network", args.network.into_iter().collect()),
         (
@@ -140,9 +148,15 @@ pub fn run(args: Args, cx: &Context) -> Result<(), Failure> {
     let record = cx.data_dir.join(health::RECORD_NAME);
     let written = Arc::new(AtomicBool::new(false));
     let ready = announce_ready(cx.out.json, record.clone(), written.clone());
+    let situation = first_words::Situation::of(&loaded.config);
+    let watch: Option<Watch> = match cx.out.json {
+        true => None,
+        false => Some(Box::new(move |node| Box::pin(first_words::neighbours(node, situation)))),
+    };
     let read_config = Box::new(move || load().map(|loaded| loaded.config));
     let (data_dir, config) = (cx.data_dir.clone(), loaded.config);
-    let stopped = run_foreground(Foreground { data_dir, config, read_config, log, passphrase, ready, stop });
+    let stopped =
+        run_foreground(Foreground { data_dir, config, read_config, log, passphrase, ready, watch, stop });
     // Whatever it was, the node is gone. One that never ran may have met another that does, whose
     // record this is.
     if written.load(Ordering::Relaxed) {
@@ -193,7 +207,7 @@ fn announce_ready(json: bool, record: PathBuf, written: Arc<AtomicBool>) -> Box<
         written.store(true, Ordering::Relaxed);
         write_record(&record, ready);
         // A node goes on where nobody reads its output.
-        let _ = Out { json }.show(ready, tell_ready);
+        let _ = Out { json }.show(ready, first_words::ready);
     })
 }
 
@@ -207,17 +221,6 @@ fn write_record(record: &Path, ready: &Ready) {
     if let Err(error) = written {
         note(format!("warning: `qpc health` will not find this node: {error}"));
     }
-}
-
-fn tell_ready(ready: &Ready) -> String {
-    let health = ready.health.as_ref().map_or("off".into(), |h| format!("http://{h}/healthz"));
-    let fields = human::fields(&[
-        ("  listens on", ready.listen.join("  ")),
-        ("  health", health),
-        ("  control", human::escape(&ready.control)),
-        ("  stop", format!("Ctrl-C, `qpc drain` or kill {}", ready.pid)),
-    ]);
-    format!("node {} is {}\n{fields}", ready.address, Ink::Good.paint("ready"))
 }
 
 pub fn tell_stopped(stopped: &Stopped) -> String {

@@ -30,6 +30,9 @@ pub(super) fn fields(s: &Status) -> Vec<(&str, String)> {
         ("routes", human::count(s.routes)),
         ("stored", human::count(s.stored)),
     ];
+    if !s.external.is_empty() {
+        lines.push(("outside", human::escape(&s.external.join("  "))));
+    }
     for (name, part) in &s.subsystems {
         let detail = part.detail.as_deref().map(|d| format!(" ({})", human::escape(d))).unwrap_or_default();
         lines.push((name.as_str(), format!("{}{detail}", word(part.status))));

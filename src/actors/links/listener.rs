@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::NewLink;
+use super::{NewLink, Origin};
 use crate::{
     actors::{
         child::{Child, ChildSpec},
@@ -23,7 +23,7 @@ pub fn listener(transport: Arc<dyn MeshTransport>, new_link: Seat<NewLink>) -> C
             loop {
                 tokio::select! {
                     link = transport.accept() => {
-                        new_link.do_send(NewLink { link: link?, ended: None });
+                        new_link.do_send(NewLink { link: link?, origin: Origin::Inbound, ended: None });
                     }
                     drain = stop.wanted() => {
                         if drain.phase == DrainPhase::Draining {

@@ -16,6 +16,9 @@ use super::{
     error::{LinkError, SecretFault},
 };
 
+/// A MAC that shows knowledge of a network's secret.
+pub(in crate::proto) type NetworkMac = Hmac<Sha256>;
+
 /// The shared secret of a closed network. Wiped when dropped; prints nothing.
 #[derive(Clone)]
 pub struct NetworkSecret(Zeroizing<Vec<u8>>);
@@ -27,9 +30,14 @@ impl NetworkSecret {
         Self(Zeroizing::new(bytes))
     }
 
+    /// A MAC under the secret. HMAC takes keys of any length, so there always is one.
+    pub(in crate::proto) fn keyed(&self) -> Option<NetworkMac> {
+        NetworkMac::new_from_slice(&self.0).ok()
+    }
+
     /// The MAC that the side which `direction` speaks of shows on this connection.
     fn mac(&self, channel_binding: &[u8; 32], direction: Direction) -> Option<Hmac<Sha256>> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
+        let mut mac = self.keyed()?;
         mac.update(channel_binding);
         mac.update(&[role(direction)]);
         Some(mac)

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod admission;
+mod beacon_decode;
 mod cbor_walk;
 mod config_text;
 mod content_decode;
@@ -16,6 +17,7 @@ mod control_lines;
 mod credit_window;
 mod custodian;
 mod dedup_window;
+mod discovery;
 mod drain_machine;
 mod frame_decode;
 mod inbound_payload;
@@ -46,6 +48,7 @@ pub type Target = fn(&[u8]);
 /// Targets whose input is bytes that come from outside or from a disk.
 pub const DECODERS: [(&str, Target); 16] = [
     ("addresses", addresses::run),
+    ("beacon_decode", beacon_decode::run),
     ("cbor_walk", cbor_walk::run),
     ("config_text", config_text::run),
     ("content_decode", content_decode::run),
@@ -64,7 +67,7 @@ pub const DECODERS: [(&str, Target); 16] = [
 ];
 
 /// Targets whose input is what happens to a core, by one of the rules of [`Script`].
-pub const MACHINES: [(&str, Target); 11] = [
+pub const MACHINES: [(&str, Target); 12] = [
     ("admission", admission::run),
     ("credit_window", credit_window::run),
     ("custodian", custodian::run),
@@ -76,6 +79,8 @@ pub const MACHINES: [(&str, Target); 11] = [
     ("reassembly", reassembly::run),
     ("router_core", router_core::run),
     ("routing_table", routing_table::run),
+    // The seeds of a machine depend on those before it, so new ones come last.
+    ("discovery", discovery::run),
 ];
 
 /// Every target by its name.

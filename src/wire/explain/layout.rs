@@ -246,6 +246,26 @@ pub(super) fn trace_reply() -> Layout {
     ])
 }
 
+pub(super) fn beacon() -> Layout {
+    let listener = Array(vec![("medium", Number(medium)), ("port", Plain)]);
+    Array(vec![
+        ("version", Plain),
+        ("instance", Bytes("which start of a node")),
+        ("ask", Plain),
+        ("listeners", List("listener", Box::new(listener))),
+        ("nonce", Bytes("random")),
+        ("proof", Bytes("HMAC of the network")),
+    ])
+}
+
+fn medium(number: u64) -> Option<String> {
+    match number {
+        0 => Some("quic".to_owned()),
+        1 => Some("tcp".to_owned()),
+        _ => Some("of a newer version".to_owned()),
+    }
+}
+
 fn frame_type(number: u64) -> Option<String> {
     Some(FrameType::from_number(number).map_or("of a newer version", FrameType::name).to_owned())
 }
