@@ -72,6 +72,7 @@ fn lines_are_edited_completed_and_remembered_but_messages_are_not() {
     pty.is_at(&format!("{} /mesh trace bert", prompt(&anna)));
     pty.types(&[UP, ENTER]);
     pty.shows("lines go to bert");
+    pty.is_at("bert>");
     pty.types(&["/quit", ENTER]);
     assert!(pty.exit().success());
 }
@@ -119,12 +120,15 @@ fn a_session_outlives_its_node() {
     anna.kill();
     pty.shows("the node went away");
     pty.types(&["/mesh peers", ENTER]);
-    pty.shows("no node is running for");
+    pty.shows("> /mesh peers");
+    pty.shows("or name another --data-dir");
     pty.is_at(&prompt(&anna));
     anna.restart();
     pty.shows("the node is back");
-    pty.types(&["/mesh peers", ENTER]);
-    pty.shows("no links");
+    pty.types(&["/mesh routes", ENTER]);
+    pty.shows("no routes");
+    // Before its prompt it takes no keys.
+    pty.is_at(&prompt(&anna));
     pty.types(&[CTRL_D]);
     assert!(pty.exit().success());
 }
