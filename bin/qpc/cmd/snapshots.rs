@@ -55,6 +55,7 @@ fn the_table_of_links() {
         url: "quic://192.0.2.1:7410".into(),
         transport: "quic".into(),
         direction: Direction::Out,
+        origin: "config".into(),
         since_s: 5,
         rtt_ms: Some(0.41),
         tx_frames: 10,
@@ -245,6 +246,7 @@ fn the_status() {
         routes: 65_536,
         stored: 0,
         health: Some("127.0.0.1:7411".into()),
+        external: vec![],
         listen: vec!["quic://[::]:7410".into(), "tcp://[::]:7410".into()],
     };
     check("status", |room| human::fields_within(&status::fields(&status), room));

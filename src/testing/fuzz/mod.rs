@@ -46,7 +46,7 @@ pub(crate) use script::Script;
 pub type Target = fn(&[u8]);
 
 /// Targets whose input is bytes that come from outside or from a disk.
-pub const DECODERS: [(&str, Target); 16] = [
+pub const DECODERS: [(&str, Target); 17] = [
     ("addresses", addresses::run),
     ("beacon_decode", beacon_decode::run),
     ("cbor_walk", cbor_walk::run),
