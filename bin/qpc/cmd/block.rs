@@ -6,12 +6,12 @@ use crate::{call, cx::Context, fail::Failure, human};
 
 const BLOCK_EXAMPLES: &str = "\
 Examples:
-  qpc block 93fa1c77                               a prefix among those heard of
+  qpc block 93fa1c77                           a prefix of one heard of
   qpc block d92b1f1f63b80868876169bb9922b750";
 
 const UNBLOCK_EXAMPLES: &str = "\
 Examples:
-  qpc unblock 93fa1c77                             a prefix among the blocked";
+  qpc unblock 93fa1c77                         a prefix of a blocked one";
 
 const LIST_EXAMPLES: &str = "\
 Examples:

@@ -27,21 +27,27 @@ use crate::{
     secret::{self, PassphraseFile},
 };
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc identity show
+  qpc identity export node.age";
+
 const EXPORT_EXAMPLES: &str = "\
 Examples:
   qpc identity export node.age
   qpc identity export node.age --passphrase-file secret.txt
-  age --decrypt node.age | jq -r .identity      read it without qpc";
+
+Without qpc, `age --decrypt node.age | jq -r .identity` gets at the key.";
 
 const IMPORT_EXAMPLES: &str = "\
 Examples:
   qpc identity import node.age
-  qpc identity import node.age --data-dir /var/lib/qpc --passphrase-file secret.txt";
+  qpc identity import node.age --passphrase-file secret.txt";
 
 const PASSPHRASE_EXAMPLES: &str = "\
 Examples:
   qpc identity passphrase
-  qpc identity passphrase --passphrase-file old.txt --new-passphrase-file new.txt
+  qpc identity passphrase --new-passphrase-file new.txt
   qpc identity passphrase --remove";
 
 const SHOW_EXAMPLES: &str = "\
@@ -50,6 +56,7 @@ Examples:
   qpc identity show --json | jq -r .address";
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
 pub enum Command {
     /// Show the node's address, its public key and how its key file is kept
     ///

@@ -16,7 +16,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// error, warn, info, debug, off, or levels by module
+    /// One of error, warn, info, debug and off, or levels by module
     #[arg(value_name = "FILTER")]
     filter: String,
 }

@@ -43,18 +43,23 @@ pub enum Command {
     /// Have no link with a node, now and after restarts, whoever dials
     ///
     /// What it sends over others is carried like anything.
+    #[command(
+        after_help = "Examples:\n  qpc peer ban a1b2c3d4e5f60718293a4b5c6d7e8f90\n  qpc peer ban a1b2c3d4"
+    )]
     Ban {
         /// Its address
         #[arg(value_name = "ADDRESS")]
         peer: String,
     },
     /// Lift a ban
+    #[command(after_help = "Examples:\n  qpc peer unban a1b2c3d4e5f60718293a4b5c6d7e8f90")]
     Unban {
         /// Its address
         #[arg(value_name = "ADDRESS")]
         peer: String,
     },
     /// Show who is dialled, banned or allowed, and how that stands
+    #[command(after_help = "Examples:\n  qpc peer list\n  qpc peer list --json")]
     List,
 }
 

@@ -24,6 +24,12 @@ use quicprochat_mesh::{
 
 use crate::{cx::Context, fail::Failure};
 
+const EXAMPLES: &str = "\
+Examples:
+  qpc repl
+  qpc repl --playbook hello.toml --set BERT=a1b2c3d4e5f60718293a4b5c6d7e8f90
+  qpc repl --json --strict < commands.txt";
+
 /// Talk to the running node: commands with a slash, and conversations
 ///
 /// On a terminal with line editing, history and completion; messages that arrive are shown while you
@@ -31,6 +37,7 @@ use crate::{cx::Context, fail::Failure};
 /// replies; exit 1 where one failed. /help lists the commands. With --playbook it carries out the steps
 /// of a file instead.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Carry out the steps of this file and end; exit 1 at the first that fails
     #[arg(long, value_name = "FILE")]

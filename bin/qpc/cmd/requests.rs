@@ -11,8 +11,8 @@ are in no inbox. A stranger is no contact, was not accepted, and you never wrote
 
 Examples:
   qpc requests list
-  qpc requests accept 93fa1c77                     its messages enter the inbox, now and later
-  qpc requests decline 93fa1c77                    its messages are dropped; `qpc block` is for good";
+  qpc requests accept 93fa1c77   its messages enter the inbox, now and later
+  qpc requests decline 93fa1c77  they are dropped; `qpc block` is for good";
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
