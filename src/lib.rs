@@ -124,8 +124,9 @@ pub mod transport;
 pub mod wire;
 
 pub use config::{
-    AnnounceConfig, ConfigError, CryptoConfig, DrainConfig, HealthConfig, IdentityConfig, InboxConfig,
-    LoggingConfig, MeshConfig, RateLimitConfig, RoutingConfig, StoreConfig, TransportConfig,
+    AnnounceConfig, ConfigError, CryptoConfig, DiscoveryConfig, DrainConfig, HealthConfig, IdentityConfig,
+    InboxConfig, LoggingConfig, MeshConfig, PeersConfig, RateLimitConfig, RoutingConfig, StoreConfig,
+    TransportConfig,
 };
 pub use crypto::{CryptoError, MeshIdentity, compute_address};
 pub use error::{ErrorContext, MeshError, ProtocolError, RoutingError};
