@@ -82,7 +82,10 @@ pub(super) async fn events(node: &MeshNode, follow: bool, replies: &ReplyTx) -> 
     while let Some(event) = events.past() {
         replies.send(item(event)).await?;
     }
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::select! {
             event = events.next() => match event {
                 Some(event) => replies.send(item(event)).await?,
@@ -91,5 +94,4 @@ pub(super) async fn events(node: &MeshNode, follow: bool, replies: &ReplyTx) -> 
             () = replies.closed() => return Ok(()),
         }
     }
-    Ok(())
 }

@@ -118,7 +118,9 @@ async fn receive(args: &Args, cx: &Context, frame: &ReplyFrame) -> Result<Receiv
     let content = &frame.payload;
     let small = content.len() <= INLINE_BYTES_MAX;
     let text = std::str::from_utf8(content).ok().filter(|_| small).map(str::to_owned);
-    let payload_b64 = (text.is_none() && (small || args.inline)).then(|| STANDARD.encode(content));
+    // For people what is no text is a file: a screen of base64 tells nobody anything.
+    let inline = args.inline || (small && cx.out.json);
+    let payload_b64 = (text.is_none() && inline).then(|| STANDARD.encode(content));
     let is_shown = text.is_some() || payload_b64.is_some();
     let file_name = item.name.clone().unwrap_or_else(|| format!("{}.bin", item.id));
     let dir = match &args.save {
