@@ -310,11 +310,21 @@ fn a_node_that_stands_still_for_a_while_is_waited_for() {
     assert_eq!(node.ends().code, 0);
 }
 
+/// The same command, for which a hangup is what it is: whoever runs tests under `nohup` has it ignored,
+/// and that is inherited.
+fn hearing_hangups(command: &Command) -> Command {
+    let mut own = Command::new("/usr/bin/env");
+    own.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args()).env_clear();
+    own.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    own.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    own
+}
+
 #[test]
 fn a_terminal_that_is_closed_loses_nothing() {
     let node = FakeNode::start();
-    let mut follow =
-        Background::start(&mut fake_node::command(node.dir.path(), &["recv", "--follow", "--json"]));
+    let recv = fake_node::command(node.dir.path(), &["recv", "--follow", "--json"]);
+    let mut follow = Background::start(&mut hearing_hangups(&recv));
     node.fake.arrive(1, None, b"seen");
     assert!(follow.line().contains("seen"));
     // Before it is acknowledged it would be shown again.

@@ -118,7 +118,8 @@ fn on_terminal(program: &str, args: &[&str], env: &[(&str, &str)], answers: &[&s
 #[track_caller]
 fn asked(data_dir: &Path, args: &[&str], answers: &[&str]) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_qpc");
-    on_terminal(program, args, &[("QPC_DATA_DIR", text(data_dir))], answers)
+    let environment = [("QPC_DATA_DIR", text(data_dir)), ("TERM", "xterm-256color")];
+    on_terminal(program, args, &environment, answers)
 }
 
 /// A data directory with an identity, and its address.
